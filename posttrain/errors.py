@@ -1,0 +1,75 @@
+"""What can go wrong, in the words of the person who can mend it. Every error carries its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong: where it stands (`file:line`, a flag or a folder), what it is, and how to mend it."""
+
+    place: str
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.place}  {self.what}" if self.place else self.what
+        return f"{line}\n  fix: {self.fix}" if self.fix else line
+
+
+class PosttrainError(Exception):
+    """The package's own errors: raised for what the user can mend, printed without a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(PosttrainError, ValueError):
+    """A setting is wrong. `problems` holds all of them, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        self.problems = _as_problems(problems)
+        super().__init__(_listing(self.problems))
+
+
+class DataError(PosttrainError, ValueError):
+    """Rows of a data file are wrong. `problems` holds all of them; the message shows the first five."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        self.problems = _as_problems(problems)
+        super().__init__(_listing(self.problems))
+
+
+class ModelError(PosttrainError, ValueError):
+    """A model folder cannot be used: no weights, no tokenizer, or outputs that differ from the model's own."""
+
+
+class RunExists(PosttrainError, FileExistsError):
+    """The output path already holds something that this run would write over."""
+
+
+class DoesNotFit(PosttrainError, MemoryError):
+    """The run needs more memory or disk than there is."""
+
+    exit_code = 3
+
+
+class Diverged(PosttrainError, ArithmeticError):
+    """A loss or gradient was not finite, or a trip wire fired; nothing was updated with it."""
+
+    exit_code = 4
+
+
+def _as_problems(problems: Sequence[Problem] | str) -> tuple[Problem, ...]:
+    if isinstance(problems, str):
+        return (Problem(place="", what=problems),)
+    return tuple(problems)
+
+
+def _listing(problems: Sequence[Problem]) -> str:
+    if len(problems) == 1:
+        return str(problems[0])
+    shown = "\n".join(f"  {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in problems[:5])
+    more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return f"{len(problems)} problems\n{shown}{more}"

@@ -1,0 +1,306 @@
+"""The words of the package: records, prompts, batches, and the callable types that join its parts.
+
+Axis legend: T tokens of a micro-batch laid end to end, S segments in it, R responses, N preference pairs,
+K ranked responses to one prompt, G samples of one prompt, V vocabulary, D hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Kind: TypeAlias = Literal["chat", "text", "ranked", "prompt"]
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+
+
+# --- records: what a data file holds, before any tokenizer ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn. `train` overrides the run's `loss_on` for this turn; None leaves the choice to the run."""
+
+    role: Role
+    content: str
+    train: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRecord:
+    """A conversation whose last message is by the assistant. `id` is `file:line` or the row's own id."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRecord:
+    """Running text, every token of which is trained."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedRecord:
+    """A prompt with K >= 2 responses and their ranks: 1 is best, equal is a tie, None is not ranked.
+
+    A preference pair is the case K = 2 with ranks (1, 2).
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    ranks: tuple[int | None, ...]
+    weight: float = 1.0
+    margin: float | None = None
+    annotator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRecord:
+    """What a model is asked: a conversation that waits for the assistant, or text to continue.
+
+    Exactly one of `messages` and `text` is set. `columns` holds whatever else the row carried, for rewards and measures.
+    """
+
+    id: str
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    columns: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
+
+
+Record: TypeAlias = ChatRecord | TextRecord | RankedRecord | PromptRecord
+
+
+# --- tokens: what a tokenizer makes of records ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Tokens laid end to end, and which of them count in the loss. Both tuples have one length."""
+
+    tokens: tuple[int, ...]
+    trained: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.trained):
+            raise ValueError(f"a span has {len(self.tokens)} tokens but {len(self.trained)} mask entries")
+
+    @staticmethod
+    def all(tokens: Sequence[int], *, trained: bool) -> Span:
+        """A span in which every token is trained, or none."""
+        return Span(tokens=tuple(tokens), trained=(trained,) * len(tokens))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixGroup:
+    """A root span and the branches that continue it; each branch sees the root and itself, never its siblings.
+
+    A plain conversation is a root without branches; a prompt with K answers is a root with K branches.
+    """
+
+    id: str
+    root: Span
+    branches: tuple[Span, ...] = ()
+
+    def __len__(self) -> int:
+        """The number of tokens that a packed batch spends on this group."""
+        return len(self.root.tokens) + sum(len(branch.tokens) for branch in self.branches)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A prompt as the sampler sees it: `tokens` end where the answer begins. `record` is where it came from."""
+
+    id: str
+    tokens: tuple[int, ...]
+    record: PromptRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A sampled answer. `tokens` include the end token when `stopped`; `logprobs` are the sampling policy's, one a token.
+
+    `logprobs` are at the sampling temperature, over the full distribution before any top-k, top-p or min-p cut.
+    """
+
+    prompt: Prompt
+    sample: int
+    tokens: tuple[int, ...]
+    text: str
+    logprobs: tuple[float, ...]
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How to sample. `seed` and `round` enter the seed of every (run, round, prompt, sample).
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 leave the distribution whole.
+    """
+
+    max_new_tokens: int
+    samples: int = 1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    round: int = 0
+
+
+# --- batches ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatch:
+    """A micro-batch as one flat stream of tokens; there is no padding.
+
+    `tokens`, `positions`, `segment`, `predictor`: int64 [T]; `parent`: int64 [S]; `trained`: bool [T].
+    Entry t of any per-token tensor describes token t. `positions` counts within the token's own sequence (a branch
+    continues at its parent's length). `parent` is the segment that is a shared prefix, or -1. `predictor` is the place
+    whose hidden state predicts this token, -1 for the first token of a root. Segments lie in order, a parent before
+    its branches, and a parent has no parent itself.
+
+    Raises ValueError when a trained token has no predictor, which would silently read the last hidden state.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    segment: Tensor
+    parent: Tensor
+    predictor: Tensor
+    trained: Tensor
+
+    def __post_init__(self) -> None:
+        if bool((self.trained & (self.predictor < 0)).any()):
+            place = int((self.trained & (self.predictor < 0)).nonzero()[0, 0])
+            raise ValueError(f"token {place} is trained but nothing predicts it: it is the first of its sequence")
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same batch on `device`."""
+        return TokenBatch(
+            tokens=self.tokens.to(device),
+            positions=self.positions.to(device),
+            segment=self.segment.to(device),
+            parent=self.parent.to(device),
+            predictor=self.predictor.to(device),
+            trained=self.trained.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedBatch:
+    """Ranked responses, with the pairs that their ranks imply.
+
+    `responses`: int64 [R], the segment of each response. `prompt`: int64 [R], which prompt of the micro-batch it answers.
+    `ranks`: int64 [R], 1 is best, 0 is not ranked. `pairs`: int64 [N, 2] of rows into the responses, the better first.
+    `targets`: float [N], the probability that the first is better (1, or 1/2 for a tie). `weights`: float [N].
+    `margins`: float [N], 0 where none was given. `reference`: float [R], the summed reference log-prob of each
+    response; zeros where the objective needs none.
+    """
+
+    tokens: TokenBatch
+    responses: Tensor
+    prompt: Tensor
+    ranks: Tensor
+    pairs: Tensor
+    targets: Tensor
+    weights: Tensor
+    margins: Tensor
+    reference: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutBatch:
+    """Annotated rollouts; every float tensor is [T] and 0 where `tokens.trained` is False.
+
+    `old`: log-probs of the policy that sampled. `reference`: log-probs of the reference. `values`: the critic's, before
+    the update. `advantages` and `returns` come from generalised advantage estimation.
+    """
+
+    tokens: TokenBatch
+    old: Tensor
+    reference: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+Batch: TypeAlias = TokenBatch | RankedBatch | RolloutBatch
+
+
+# --- what an objective returns, and what a source yields ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One part of a loss. `total` is a sum over the micro-batch, never a mean; `weight` multiplies it in the loss."""
+
+    total: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mergeable metric: divide only when it is logged. Both are detached scalars."""
+
+    total: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What an objective says of one micro-batch: loss = sum over names of weight * total / counts[name]."""
+
+    terms: Mapping[str, Term]
+    metrics: Mapping[str, Mean]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One optimizer step. `counts` are the denominators of the terms, over all micro-batches, known beforehand."""
+
+    micro_batches: Iterable[Batch]
+    counts: Mapping[str, float]
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+State: TypeAlias = "dict[str, JSON | Tensor]"
+
+
+class Stateful(Protocol):
+    """A part whose state is saved with a checkpoint; `load_state(state())` changes nothing."""
+
+    def state(self) -> State: ...
+
+    def load_state(self, state: State) -> None: ...
+
+
+class Source(Stateful, Protocol):
+    """Yields optimizer steps, from where its state stands to the end."""
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps in the whole run."""
+        ...
+
+    def __iter__(self) -> Iterator[Step]: ...
+
+
+LogprobFn: TypeAlias = Callable[[TokenBatch], Tensor]
+"""Float [T] log-probs; 0 where not trained."""
+ValueFn: TypeAlias = Callable[[TokenBatch], Tensor]
+"""Float [T] values; the value at t is the one before token t is emitted, 0 where not trained."""
+Scorer: TypeAlias = Callable[[Sequence[Completion]], Tensor]
+"""Float [len(completions)]: a reward model, a rule, a remote service or a mixture."""
+Sampler: TypeAlias = Callable[[Sequence[Prompt], SamplingSpec], list[Completion]]
+Objective: TypeAlias = Callable[[Batch], Scored]
+Hook: TypeAlias = Callable[[int, Mapping[str, float]], None]
