@@ -1,0 +1,230 @@
+"""The attention that runs inside `transformers` models: a packed one for training, and whatever a layout brings.
+
+A layout says who sees whom. It travels to the attention function in a context variable, because some families do not
+pass keyword arguments down to their attention, and the function calls `layout.attend`. Nothing here knows a model family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from posttrain.types import TokenBatch
+
+IMPLEMENTATION = "posttrain_packed"
+
+# Keywords that say nothing about who sees whom, or that the layout already answers.
+_INERT = frozenset(
+    {
+        "attention_mask", "position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states",
+        "return_dict", "past_key_values", "is_causal", "position_embeddings", "layer_idx", "output_router_logits",
+        "seq_idx", "num_items_in_batch", "logits_to_keep", "position_bias",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionTerms:
+    """What a layer's attention does besides softmax(q k) v. `sinks`: float [H], one extra logit a head, or None."""
+
+    scaling: float | None
+    window: int | None
+    softcap: float | None
+    sinks: Tensor | None
+
+
+class Layout(Protocol):
+    """Who sees whom, for one forward pass. `calls` counts attention calls, so that a gate can tell whether all layers ran."""
+
+    calls: int
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, terms: AttentionTerms) -> Tensor:
+        """The attention output [T, H, d] of query [T, H, d] over key and value [T, Hkv, d]."""
+        ...
+
+
+_layout: ContextVar[Layout | None] = ContextVar("posttrain_layout", default=None)
+
+
+@contextmanager
+def using(layout: Layout) -> Iterator[Layout]:
+    """The models called inside attend by `layout`."""
+    token = _layout.set(layout)
+    try:
+        yield layout
+    finally:
+        _layout.reset(token)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **keywords: object,
+) -> tuple[Tensor, None]:
+    """The registered attention function: query [1, H, T, d] to output [1, T, H, d], by the layout in use.
+
+    Raises RuntimeError without a layout, NotImplementedError for a keyword that could change the result and is not
+    known here: dropping it would be silent.
+    """
+    layout = _layout.get()
+    if layout is None:
+        raise RuntimeError("packed attention was called without a layout; wrap the call in models.attention.using(...)")
+    unknown = {name for name, value_ in keywords.items() if name not in _INERT and value_ is not None}
+    if unknown:
+        raise NotImplementedError(f"attention keywords not understood: {', '.join(sorted(unknown))}")
+    if keywords.get("position_bias") is not None:
+        raise NotImplementedError("relative position biases cannot be packed")
+    if dropout:
+        raise NotImplementedError(f"attention dropout {dropout}: load the model with attention_dropout 0")
+    layout.calls += 1
+    terms = AttentionTerms(scaling=scaling, window=sliding_window, softcap=softcap, sinks=s_aux)
+    streams = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
+    return layout.attend(*streams, terms).unsqueeze(0), None
+
+
+def register() -> None:
+    """`IMPLEMENTATION` is known to transformers, with no mask built for it."""
+    AttentionInterface.register(IMPLEMENTATION, packed_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
+
+
+def _no_mask(*_: object, **__: object) -> None:
+    """The layout decides; a [T, T] mask would cost fifteen times the attention itself on a CPU."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Rows of nearly one length: `index` int64 [rows, L] into the stream, padded at the right with place 0."""
+
+    index: Tensor
+    rows: int
+    length: int
+
+
+class PackedLayout:
+    """The layout of a training batch: a token sees its own segment causally, and all of its parent.
+
+    Every leaf segment with its prefix in front of it is a row; rows of nearly one length share one causal attention
+    call, padded at the right where no real token can see. Row coordinates equal positions, so windows count by position.
+    """
+
+    def __init__(self, batch: TokenBatch) -> None:
+        self.calls = 0
+        self._buckets, self._place = _rows(batch)
+        self._whole = len(self._buckets) == 1 and self._buckets[0].rows == 1
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, terms: AttentionTerms) -> Tensor:
+        """The attention output [T, H, d] of query [T, H, d] over key and value [T, Hkv, d]."""
+        if self._whole:
+            return _causal(*(tensor.unsqueeze(0).transpose(1, 2) for tensor in (query, key, value)), terms).squeeze(0)
+        outputs: list[Tensor] = []
+        for bucket in self._buckets:
+            rows = (
+                tensor.index_select(0, bucket.index.view(-1)).view(bucket.rows, bucket.length, *tensor.shape[1:])
+                for tensor in (query, key, value)
+            )
+            outputs.append(_causal(*(row.transpose(1, 2) for row in rows), terms).flatten(0, 1))
+        return torch.cat(outputs).index_select(0, self._place)
+
+
+def _rows(batch: TokenBatch) -> tuple[list[_Bucket], Tensor]:
+    """The buckets of a batch, and for each token its place in their concatenated output (the first row that holds it)."""
+    lengths = torch.bincount(batch.segment, minlength=len(batch.parent)).tolist()
+    parents: list[int] = batch.parent.tolist()
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    has_branches = set(parents)
+    rows: list[list[int]] = []
+    for segment, parent in enumerate(parents):
+        if parent < 0 and segment in has_branches:
+            continue
+        prefix = list(range(starts[parent], starts[parent + 1])) if parent >= 0 else []
+        rows.append(prefix + list(range(starts[segment], starts[segment + 1])))
+    rows.sort(key=len)
+    buckets: list[_Bucket] = []
+    place = torch.full((len(batch.segment),), -1, dtype=torch.int64)
+    offset = 0
+    for group in _nearly_equal(rows):
+        length = len(group[-1])
+        index = torch.zeros(len(group), length, dtype=torch.int64)
+        for number, row in enumerate(group):
+            places = torch.tensor(row)
+            index[number, : len(row)] = places
+            # Rows of one group hold the same prefix; any of them computes the same output for it.
+            place[places] = torch.arange(offset, offset + len(row))
+            offset += length
+        buckets.append(_Bucket(index=index.to(batch.tokens.device), rows=len(group), length=length))
+    return buckets, place.to(batch.tokens.device)
+
+
+def _nearly_equal(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Runs of rows, sorted by length, in which the shortest has at least three quarters of the longest's tokens."""
+    group: list[list[int]] = []
+    for row in rows:
+        if group and len(group[0]) < 0.75 * len(row) and len(row) > 16:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, terms: AttentionTerms) -> Tensor:
+    """Causal attention output [rows, L, H, d] of query [rows, H, L, d] over key and value [rows, Hkv, L, d]."""
+    length = query.shape[2]
+    windowed = terms.window is not None and terms.window < length
+    if terms.softcap is None and terms.sinks is None:
+        mask = _window_mask(length, terms.window, query.device) if windowed else None
+        output = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=terms.scaling,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )  # fmt: skip
+        return output.transpose(1, 2)
+    mask = _window_mask(length, terms.window if windowed else None, query.device)
+    return masked_attention(query, key, value, mask, terms).transpose(1, 2)
+
+
+def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor:
+    """Bool [L, L], True where a query sees a key: not later, and fewer than `window` places before."""
+    place = torch.arange(length, device=device)
+    distance = place[:, None] - place[None, :]
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+
+
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, terms: AttentionTerms) -> Tensor:
+    """Attention output [B, H, Lq, d] with soft-capped logits and sinks; `mask` is True where a query sees a key.
+
+    Soft-capping (Gemma 2, 2024): logits become c tanh(logits / c) before the mask. A sink (Xiao 2023) is one more
+    logit a head that takes probability and gives nothing.
+    """
+    groups = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(groups, dim=1) if groups > 1 else tensor for tensor in (key, value))
+    scaling = terms.scaling if terms.scaling is not None else query.shape[-1] ** -0.5
+    logits = (query @ key.transpose(-1, -2)) * scaling
+    if terms.softcap is not None:
+        logits = terms.softcap * torch.tanh(logits / terms.softcap)
+    logits = logits.masked_fill(~mask, float("-inf"))
+    if terms.sinks is not None:
+        sinks = terms.sinks.to(logits.dtype).view(1, -1, 1, 1).expand(*logits.shape[:-1], 1)
+        logits = torch.cat([logits, sinks], dim=-1)
+    weights = logits.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return weights[..., : key.shape[2]] @ value
+
