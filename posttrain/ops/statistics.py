@@ -1,0 +1,72 @@
+"""Numbers with their uncertainty: intervals, calibration and correlation."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+Interval = tuple[float, float]
+
+
+def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interval:
+    """The Wilson score interval of a share; (0, 1) without trials. Successes may be halves (ties).
+
+    Source: Wilson 1927.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def bootstrap_mean(values: Tensor, *, confidence: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+    """The percentile bootstrap interval of the mean of `values` [N], the same for the same seed.
+
+    Raises ValueError for no values. Source: Efron 1979.
+    """
+    if len(values) == 0:
+        raise ValueError("no values: their mean has no interval")
+    generator = torch.Generator().manual_seed(seed)
+    known = values.detach().double().cpu()
+    picks = torch.randint(len(known), (draws, len(known)), generator=generator)
+    tail = (1 - confidence) / 2
+    low, high = known[picks].mean(dim=1).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def calibration_error(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> float:
+    """Expected calibration error: the mean over [N] of |mean probability - mean outcome| of each one's bin; 0 for none.
+
+    `probabilities` in [0, 1], in `bins` equal bins; `outcomes` 0, 1 or 1/2. Source: Guo 2017, equation 3.
+    """
+    if len(probabilities) == 0:
+        return 0.0
+    bin_of = (probabilities * bins).long().clamp(0, bins - 1)
+    gap = (probabilities - outcomes).double()
+    return float(gap.new_zeros(bins).index_add(0, bin_of, gap).abs().sum() / len(gap))
+
+
+def pearson(first: Tensor, second: Tensor) -> float:
+    """The linear correlation of two [N], in [-1, 1]; 0 where one of them does not vary."""
+    a = first.double() - first.double().mean()
+    b = second.double() - second.double().mean()
+    scale = float(a.norm() * b.norm())
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def spearman(first: Tensor, second: Tensor) -> float:
+    """The rank correlation of two [N], equal values sharing their mean rank; 0 where one of them does not vary."""
+    return pearson(mean_ranks(first), mean_ranks(second))
+
+
+def mean_ranks(values: Tensor) -> Tensor:
+    """Float64 [N]: 1 for the smallest value, equal values sharing the mean of their ranks."""
+    _, place, count = values.unique(return_inverse=True, return_counts=True)
+    last = count.cumsum(0).double()
+    return (last - (count.double() - 1) / 2)[place]
