@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -144,21 +145,23 @@ class PackedLayout:
         return torch.cat(outputs).index_select(0, self._place)
 
 
+def rows_of(batch: TokenBatch) -> list[list[int]]:
+    """For each leaf segment the places of its whole sequence in the stream, its shared prefix first."""
+    lengths: list[int] = torch.bincount(batch.segment, minlength=len(batch.parent)).tolist()
+    parents: list[int] = batch.parent.tolist()
+    ends = list(accumulate(lengths))
+    spans = [range(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    inner = set(parents)
+    return [
+        [*(spans[parent] if parent >= 0 else ()), *spans[segment]]
+        for segment, parent in enumerate(parents)
+        if segment not in inner
+    ]
+
+
 def _rows(batch: TokenBatch) -> tuple[list[_Bucket], Tensor]:
     """The buckets of a batch, and for each token its place in their concatenated output (the first row that holds it)."""
-    lengths = torch.bincount(batch.segment, minlength=len(batch.parent)).tolist()
-    parents: list[int] = batch.parent.tolist()
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
-    has_branches = set(parents)
-    rows: list[list[int]] = []
-    for segment, parent in enumerate(parents):
-        if parent < 0 and segment in has_branches:
-            continue
-        prefix = list(range(starts[parent], starts[parent + 1])) if parent >= 0 else []
-        rows.append(prefix + list(range(starts[segment], starts[segment + 1])))
-    rows.sort(key=len)
+    rows = sorted(rows_of(batch), key=len)
     buckets: list[_Bucket] = []
     place = torch.full((len(batch.segment),), -1, dtype=torch.int64)
     offset = 0

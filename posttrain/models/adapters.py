@@ -1,0 +1,190 @@
+"""LoRA through peft as stacks of named adapters on one frozen base; a role of RLHF is a stack.
+
+peft's own switching is avoided: `set_adapter` unfreezes what it activates, and leaving `disable_adapter` re-enables
+only one adapter. Here activation flips the layers' list of active adapters and nothing else, and trainable
+parameters are collected explicitly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from posttrain.errors import ModelError
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSpec:
+    """A new adapter's shape: W + (alpha / rank) B A. `targets` are module name endings, or "all-linear"."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: tuple[str, ...] | str = "all-linear"
+
+
+_layers: WeakKeyDictionary[nn.Module, dict[str, LoraLayer]] = WeakKeyDictionary()
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
+    """The adapted layers of a model by module name; empty before anything is attached."""
+    if model not in _layers:
+        _layers[model] = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+    return _layers[model]
+
+
+@contextmanager
+def active(model: nn.Module, stack: Sequence[str]) -> Iterator[None]:
+    """Inside, exactly the adapters of `stack` add to the model; an empty stack is the base bit for bit."""
+    layers = list(lora_layers(model).values())
+    outside = [layer._active_adapter for layer in layers]  # pyright: ignore[reportPrivateUsage]  # peft's setter unfreezes
+    for layer in layers:
+        layer._active_adapter = list(stack)  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        for layer, names in zip(layers, outside, strict=True):
+            layer._active_adapter = names  # pyright: ignore[reportPrivateUsage]
+
+
+def attach(model: nn.Module, name: str, spec: LoraSpec) -> list[nn.Parameter]:
+    """The parameters of a new adapter that changes nothing yet (B is zero); everything else is left frozen.
+
+    Raises ModelError when no layer matches the targets, or when the name is taken.
+    """
+    if name in adapter_names(model):
+        raise ModelError(f"an adapter named {name!r} is already attached")
+    transposed = any(isinstance(part, Conv1D) for part in model.modules())
+    targets: list[str] | str = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=cast("int", spec.alpha),
+        lora_dropout=spec.dropout,
+        target_modules=targets,
+        fan_in_fan_out=transposed,
+        bias="none",
+    )
+    _inject(model, config, name)
+    parameters = adapter_parameters(model, name)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return parameters
+
+
+def _inject(model: nn.Module, config: LoraConfig, name: str) -> None:
+    """Adds a frozen adapter; base weights become frozen, and adapters that were trainable stay so."""
+    trainable = [p for other in adapter_names(model) for p in adapter_parameters(model, other) if p.requires_grad]
+    try:
+        inject_adapter_in_model(config, model, adapter_name=name)
+    except ValueError as error:
+        raise ModelError(f"LoRA cannot be attached: {str(error).splitlines()[0]}") from error
+    _layers.clear()
+    model.requires_grad_(False)
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+
+
+def adapter_names(model: nn.Module) -> tuple[str, ...]:
+    """The names attached to the model, in the order of attachment."""
+    return tuple(dict.fromkeys(name for layer in lora_layers(model).values() for name in layer.lora_A))
+
+
+def adapter_parameters(model: nn.Module, name: str) -> list[nn.Parameter]:
+    """The A and B of one adapter, layer by layer."""
+    return [
+        cast("nn.Linear", part[name]).weight
+        for layer in lora_layers(model).values()
+        for part in (layer.lora_A, layer.lora_B)
+        if name in part
+    ]
+
+
+def factors(model: nn.Module, stack: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """One adapter equal to the whole stack: module name to (A [R, in], B [out, R]), the scaling folded into B."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, layer in lora_layers(model).items():
+        parts = [
+            (cast("nn.Linear", layer.lora_A[role]).weight, cast("nn.Linear", layer.lora_B[role]).weight * layer.scaling[role])
+            for role in stack
+            if role in layer.lora_A
+        ]
+        if parts:
+            found[name] = (torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1))
+    return found
+
+
+def save_adapter(
+    model: nn.Module, stack: Sequence[str], folder: Path, *, base: str, prefix: str = "", score: Tensor | None = None
+) -> None:
+    """Writes the stack as one adapter against `base`, by exact concatenation; `PeftModel.from_pretrained` loads it.
+
+    `prefix` is where the model stands inside the one that the folder is for ("model." for a backbone). `score` [1, D]
+    goes along as a module to save, for a sequence classifier.
+    """
+    with torch.no_grad():
+        parts = {f"{prefix}{name}": pair for name, pair in factors(model, stack).items()}
+        ranks = {name: a.shape[0] for name, (a, _) in parts.items()}
+        rank = max(ranks.values())
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            target_modules=sorted(parts),
+            rank_pattern={name: size for name, size in ranks.items() if size != rank},
+            alpha_pattern={name: size for name, size in ranks.items() if size != rank},
+            fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in lora_layers(model).values()),
+            base_model_name_or_path=base,
+            task_type="CAUSAL_LM" if score is None else "SEQ_CLS",
+            modules_to_save=None if score is None else ["score"],
+            inference_mode=True,
+        )
+        tensors = {
+            f"{_PREFIX}{name}.lora_{letter}.weight": factor.detach().cpu().contiguous()
+            for name, pair in parts.items()
+            for letter, factor in zip("AB", pair, strict=True)
+        }
+        if score is not None:
+            tensors[f"{_PREFIX}score.weight"] = score.detach().cpu().contiguous()
+    config.save_pretrained(str(folder))
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "") -> Tensor | None:
+    """Attaches the adapter of `folder`, frozen, and returns its score head's weight [1, D] where it has one.
+
+    `prefix` is where the model stands inside the one that the folder was written for. Raises ModelError when a tensor
+    of the file finds no place in the model.
+    """
+    config = LoraConfig.from_pretrained(str(folder))
+    config.modules_to_save = None
+    config.inference_mode = False
+    if prefix and not isinstance(config.target_modules, str):
+        config.target_modules = {target.removeprefix(prefix) for target in config.target_modules or ()}
+        config.rank_pattern = {key.removeprefix(prefix): rank for key, rank in config.rank_pattern.items()}
+        config.alpha_pattern = {key.removeprefix(prefix): alpha for key, alpha in config.alpha_pattern.items()}
+    _inject(model, config, name)
+    tensors = load_file(folder / WEIGHTS)
+    score = tensors.pop(f"{_PREFIX}score.weight", None)
+    with torch.no_grad():
+        for module_name, layer in lora_layers(model).items():
+            for letter, part in (("A", layer.lora_A), ("B", layer.lora_B)):
+                key = f"{_PREFIX}{prefix}{module_name}.lora_{letter}.weight"
+                if name in part and key in tensors:
+                    cast("nn.Linear", part[name]).weight.copy_(tensors.pop(key))
+    if tensors:
+        raise ModelError(f"{folder}: {len(tensors)} adapter tensors fit no layer of the base, first {min(tensors)}")
+    return score

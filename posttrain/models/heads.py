@@ -1,0 +1,189 @@
+"""What the engines wrap: a policy that gives log-probs, a scalar model that gives values and scores.
+
+Both run a `transformers` model over a packed batch. The model keeps its own head: bias, soft-cap, scale, adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from posttrain.models.adapters import active
+from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
+from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy
+from posttrain.types import TokenBatch
+
+
+class PolicyOutput(NamedTuple):
+    """Per-token outputs, float [T], 0 where not trained. `entropy` (nats) and `values` are None unless asked for."""
+
+    logprobs: Tensor
+    entropy: Tensor | None
+    values: Tensor | None
+
+
+class Trunk(nn.Module):
+    """A decoder without its head: packed batch to hidden states [T, D].
+
+    `stack` names the adapters that are active, lowest first. Without `packing` each sequence runs alone through the
+    model's own attention: slower, and the oracle for the packed path.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, stack: Sequence[str] = (), packing: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.stack = tuple(stack)
+        self.packing = packing
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Hidden states after the last norm, float [T, D]."""
+        with active(self.model, self.stack):
+            if not self.packing:
+                return self._one_by_one(batch)
+            with using(PackedLayout(batch)):
+                return self.stream(batch.tokens[None], batch.positions[None])
+
+    def stream(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Hidden states [n, D] of int64 [1, n] tokens under the layout in use; the caller activates the adapters."""
+        return self.model(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state.squeeze(0)
+
+    def _one_by_one(self, batch: TokenBatch) -> Tensor:
+        outputs: list[Tensor] = []
+        place = torch.full_like(batch.segment, -1)
+        offset = 0
+        for row in rows_of(batch):
+            index = torch.tensor(row, device=batch.tokens.device)
+            outputs.append(self.model(input_ids=batch.tokens[index][None], use_cache=False).last_hidden_state[0])
+            place[index] = torch.arange(offset, offset + len(row), device=place.device)
+            offset += len(row)
+        return torch.cat(outputs).index_select(0, place)
+
+
+class Policy(nn.Module):
+    """A causal language model as a packed batch's log-probs at a temperature; a value head may share its trunk."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        stack: Sequence[str] = (),
+        temperature: float = 1.0,
+        packing: bool = True,
+        value_head: nn.Linear | None = None,
+        detach_values: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.trunk = Trunk(model.base_model, stack=stack, packing=packing)
+        self.temperature = temperature
+        self.value_head = value_head
+        self.detach_values = detach_values
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """The active adapters, lowest first."""
+        return self.trunk.stack
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def forward(self, batch: TokenBatch, *, entropy: bool = False) -> PolicyOutput:
+        """Log-probs at the policy's temperature, at trained tokens only; the head never runs elsewhere."""
+        hidden = self.trunk(batch)
+        places = batch.trained.nonzero().squeeze(-1)
+        predictors = batch.predictor[places]
+        read, targets = hidden[predictors], batch.tokens[places]
+        if entropy:
+            logprobs, spread = head_logprobs_and_entropy(read, targets, self.logits, temperature=self.temperature)
+        else:
+            logprobs, spread = head_logprobs(read, targets, self.logits, temperature=self.temperature), None
+        values = None
+        if self.value_head is not None:
+            source = read.detach() if self.detach_values else read
+            values = _scatter(apply_scalar(self.value_head, source), places, len(batch.tokens))
+        return PolicyOutput(
+            logprobs=_scatter(logprobs, places, len(batch.tokens)),
+            entropy=None if spread is None else _scatter(spread, places, len(batch.tokens)),
+            values=values,
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., D] by the model's own head, before any temperature."""
+        head = self.model.get_output_embeddings()
+        config = self.model.config.get_text_config()
+        # Entered here, not around the chunks: a chunk recomputed in backward must find its own role's adapters.
+        with active(head, self.stack):
+            logits = head(hidden)
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / divisor
+        if (factor := getattr(config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * factor
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2
+            logits = cap * torch.tanh(logits / cap)
+        return logits
+
+
+class ScalarModel(nn.Module):
+    """A backbone with one number a token: a reward model's score of a prefix, or a critic's value.
+
+    `score` is a bias-free linear layer, kept outside peft; it runs in float32.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, score: nn.Linear, *, stack: Sequence[str] = (), packing: bool = True
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(model, stack=stack, packing=packing)
+        self.score = score
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The backbone."""
+        return self.trunk.model
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """The active adapters, lowest first."""
+        return self.trunk.stack
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """The number after each token, float32 [T]: that of the sequence up to and including it."""
+        return apply_scalar(self.score, self.trunk(batch))
+
+
+def apply_scalar(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """The head's float32 output [M] for hidden states [M, D]."""
+    with torch.autocast(device_type=hidden.device.type, enabled=False):
+        return nn.functional.linear(hidden.to(head.weight.dtype), head.weight).squeeze(-1).float()
+
+
+def before(batch: TokenBatch, after: Tensor) -> Tensor:
+    """Values before each trained token, [T] and 0 elsewhere, of numbers `after` each token: the one shift there is."""
+    return torch.where(batch.trained, after[batch.predictor.clamp(min=0)], torch.zeros_like(after))
+
+
+def scalar_head(width: int, *, generator: torch.Generator | None = None, zero: bool = False) -> nn.Linear:
+    """A bias-free float32 head [1, D], N(0, 1 / sqrt(D + 1)) as in Stiennon 2020, or all zeros."""
+    head = nn.Linear(width, 1, bias=False, dtype=torch.float32)
+    with torch.no_grad():
+        if zero:
+            head.weight.zero_()
+        else:
+            head.weight.normal_(0.0, (width + 1) ** -0.5, generator=generator)
+    return head
+
+
+def packed(model: PreTrainedModel) -> bool:
+    """True when the model attends by our layouts."""
+    return getattr(model.config, "_attn_implementation", None) == IMPLEMENTATION
+
+
+def _scatter(values: Tensor, places: Tensor, length: int) -> Tensor:
+    """Float [length] with `values` at `places` and 0 elsewhere."""
+    return values.new_zeros(length).index_copy(0, places, values)

@@ -1,0 +1,225 @@
+"""Model folders in and out: base weights or an adapter, a causal model or a scalar one; and no pickle, ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+)
+
+from posttrain.errors import ModelError
+from posttrain.models import adapters
+from posttrain.models.attention import IMPLEMENTATION, register
+from posttrain.models.heads import ScalarModel
+
+START = "start"
+SCORE = "score.safetensors"
+REWARD_CARD = "reward.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A causal model in memory. `stack` is the start model's own adapters; `base` names the weights beneath them.
+
+    `own_attention` is the implementation that the family would have used; `model` attends by layouts where it can.
+    """
+
+    model: PreTrainedModel
+    stack: tuple[str, ...]
+    base: str
+    own_attention: str
+    path: str
+
+
+def load_causal(path: str, *, device: torch.device | str = "cpu") -> Loaded:
+    """A causal language model in float32 from a folder, a run folder or a hub id, with dropout off.
+
+    Raises ModelError when there is no such model, when it has no weights in safetensors, or when weights are missing.
+    """
+    base = base_of(path)
+    model = _from_pretrained(AutoModelForCausalLM, base)
+    stack: tuple[str, ...] = ()
+    if is_adapter(path):
+        adapters.load_adapter(model, START, Path(path))
+        stack = (START,)
+    own = _prepare(model, device)
+    return Loaded(model=model, stack=stack, base=base, own_attention=own, path=path)
+
+
+def load_scalar(path: str, *, device: torch.device | str = "cpu") -> tuple[ScalarModel, str]:
+    """The reward model or critic of a folder that we wrote, and the attention its family would have used.
+
+    Raises ModelError when the folder holds no score head.
+    """
+    base = base_of(path)
+    backbone = _from_pretrained(AutoModel, base)
+    stack: tuple[str, ...] = ()
+    if is_adapter(path):
+        weight = adapters.load_adapter(backbone, START, Path(path), prefix=_prefix(backbone))
+        stack = (START,)
+    else:
+        weight = _score_weight(path)
+    if weight is None:
+        raise ModelError(f"{path} has no score head: it is not a reward model\n  fix: train one with `posttrain reward`")
+    own = _prepare(backbone, device)
+    head = nn.Linear(weight.shape[1], 1, bias=False, dtype=torch.float32)
+    head.weight.data.copy_(weight)
+    return ScalarModel(backbone, head.to(device), stack=stack), own
+
+
+def base_of(path: str) -> str:
+    """The folder or hub id of the full weights: the path itself, or what its adapter was trained on.
+
+    Raises ModelError for a folder that is no model folder.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise ModelError(f"{path} is a file, not a model folder")
+    if not folder.is_dir():
+        if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.parent.is_dir():
+            return path
+        raise ModelError(f"{path}: no such model folder\n  fix: give a folder with config.json, a run folder, or a hub id")
+    if is_adapter(path):
+        base = json.loads((folder / adapters.CONFIG).read_text())["base_model_name_or_path"]
+        return base_of(base)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{path} is not a model folder: it has no config.json\n  fix: give the folder that from_pretrained would load")
+    if not any(folder.glob("*.safetensors")):
+        found = sorted(file.name for file in folder.glob("*.bin"))
+        why = f"only {found[0]}, and pickles are never loaded" if found else "no *.safetensors file"
+        raise ModelError(f"{path} has no weights: {why}\n  fix: save the model again with safetensors, or give another folder")
+    return str(folder.resolve())
+
+
+def is_adapter(path: str) -> bool:
+    """True for a folder that holds an adapter against some base."""
+    return (Path(path) / adapters.CONFIG).is_file()
+
+
+def is_reward_model(path: str) -> bool:
+    """True for a folder that `posttrain reward` wrote."""
+    return (Path(path) / REWARD_CARD).is_file()
+
+
+def _from_pretrained(kind: type[Any], base: str) -> PreTrainedModel:
+    load = cast("Callable[..., tuple[PreTrainedModel, dict[str, Any]]]", kind.from_pretrained)
+    try:
+        model, info = load(
+            base, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{base} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{base}: {len(missing)} weights are missing and would be random, first {missing[0]}")
+    broken = sorted(str(name) for name in info.get("mismatched_keys", ()))
+    if broken:
+        raise ModelError(f"{base}: {len(broken)} weights have the wrong shape, first {broken[0]}")
+    return model
+
+
+def _prepare(model: PreTrainedModel, device: torch.device | str) -> str:
+    """Moves the model, turns dropout off, lets it attend by layouts; the implementation that it had."""
+    register()
+    own = str(getattr(model.config, "_attn_implementation", "eager"))
+    silence_dropout(model)
+    model.set_attn_implementation(IMPLEMENTATION)
+    model.to(device)  # pyright: ignore[reportArgumentType]  # transformers narrows `to` to its own overloads
+    model.eval()
+    model.requires_grad_(False)
+    return own
+
+
+def silence_dropout(model: PreTrainedModel) -> None:
+    """Every dropout of the model is 0, also where its attention reads the probability from an attribute."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "activation_dropout", "layerdrop"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """The longest sequence that the model's positions allow; a million where its config does not say."""
+    config = model.config.get_text_config()
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(found) if found else 1_000_000
+
+
+def _prefix(backbone: PreTrainedModel) -> str:
+    return f"{backbone.base_model_prefix}." if backbone.base_model_prefix else ""
+
+
+def _score_weight(path: str) -> Tensor | None:
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:  # pyright: ignore[reportUnknownVariableType]
+            if "score.weight" in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
+                return cast("Tensor", tensors.get_tensor("score.weight"))
+    return None
+
+
+def save_causal(loaded: Loaded, stack: tuple[str, ...], folder: Path, *, stop_ids: frozenset[int]) -> None:
+    """Writes the model with `stack` active: an adapter against its base when there is a stack, else all weights.
+
+    `generation_config.json` stops on every id of `stop_ids`. Raises FileExistsError never: the folder is the caller's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if stack:
+        adapters.save_adapter(loaded.model, stack, folder, base=loaded.base)
+    else:
+        _save_weights(loaded.model, folder, loaded.own_attention)
+    generation = GenerationConfig.from_model_config(loaded.model.config)
+    generation.eos_token_id = sorted(stop_ids)
+    generation.save_pretrained(folder)
+
+
+def save_scalar(scalar: ScalarModel, folder: Path, *, own_attention: str, base: str, pad_id: int) -> None:
+    """Writes backbone and head so that `AutoModelForSequenceClassification` gives the same raw scores.
+
+    With a stack the folder is an adapter with the head as a saved module. Architectures without that class get the
+    backbone and `score.safetensors`. `pad_id` must differ from the end of turn, which that class pools at.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone = scalar.model
+    if scalar.stack:
+        prefix, weight = _prefix(backbone), scalar.score.weight
+        adapters.save_adapter(backbone, scalar.stack, folder, base=base, prefix=prefix, score=weight)
+        return
+    config = backbone.config
+    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if kind is None:
+        _save_weights(backbone, folder, own_attention)
+        from_torch = {"score.weight": scalar.score.weight.detach().cpu().contiguous()}
+        save_file(from_torch, folder / SCORE)
+        return
+    copied = deepcopy(config)
+    copied.num_labels, copied.pad_token_id = 1, pad_id
+    with torch.device("meta"):
+        shell = cast("type[PreTrainedModel]", kind)(copied)
+    setattr(shell, shell.base_model_prefix, backbone)
+    shell.score = scalar.score
+    _save_weights(shell, folder, own_attention)
+
+
+def _save_weights(model: PreTrainedModel, folder: Path, own_attention: str) -> None:
+    """Saves with the family's own attention named in the config, and puts ours back."""
+    model.set_attn_implementation(own_attention)
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.set_attn_implementation(IMPLEMENTATION)

@@ -1,0 +1,189 @@
+"""The gate that every model passes at load: our packed log-probs and scores against the model's own, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from posttrain.errors import ModelError
+from posttrain.models.adapters import active, adapter_parameters
+from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
+from posttrain.models.heads import Policy, ScalarModel, apply_scalar
+from posttrain.types import TokenBatch
+
+TOLERANCE = 2e-4
+"""Largest difference of a log-prob, or of a score in units of the scores' spread, in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """What a gate measured: the largest difference, and why packing is off when it is."""
+
+    difference: float
+    packing: bool
+    reason: str = ""
+
+
+def gate_policy(policy: Policy, own_attention: str, *, packing: bool = True) -> Parity:
+    """Decides how the policy runs: packed when that equals the model's own log-probs, else one sequence at a time.
+
+    The policy's adapters are given random weights meanwhile. Raises ModelError when neither way equals the model.
+    """
+    with _stirred(policy.model, policy.stack), _quiet(policy):
+        return _decide(
+            packing,
+            packed=lambda batch: policy(batch).logprobs,
+            own=lambda batch: _own_logprobs(policy, batch, own_attention),
+            trunk=policy.trunk.model,
+            switch=lambda on: _switch(policy, on, own_attention),
+            batch=probe_batch(policy.model),
+        )
+
+
+def gate_scalar(scalar: ScalarModel, own_attention: str, *, packing: bool = True) -> Parity:
+    """The same decision for a scalar model, by its numbers after each token."""
+    with _stirred(scalar.model, scalar.stack), _quiet(scalar):
+        return _decide(
+            packing,
+            packed=lambda batch: scalar(batch),
+            own=lambda batch: _own_scores(scalar, batch, own_attention),
+            trunk=scalar.model,
+            switch=lambda on: _switch(scalar, on, own_attention),
+            batch=probe_batch(scalar.model),
+        )
+
+
+def _decide(
+    packing: bool,
+    *,
+    packed: Callable[[TokenBatch], Tensor],
+    own: Callable[[TokenBatch], Tensor],
+    trunk: PreTrainedModel,
+    switch: Callable[[bool], None],
+    batch: TokenBatch,
+) -> Parity:
+    expected = own(batch)
+    reason = "packing: off was asked for"
+    if packing:
+        try:
+            missing = _missing_calls(trunk, batch)
+            difference = float((packed(batch) - expected).abs().max())
+            reason = missing or f"packed log-probs differ from the model's own by {difference:.1e}"
+            if not missing and difference <= TOLERANCE:
+                return Parity(difference=difference, packing=True)
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"the model cannot be packed ({str(error).splitlines()[0]})"
+    switch(False)
+    difference = float((packed(batch) - expected).abs().max())
+    if difference > TOLERANCE:
+        name = type(trunk).__name__
+        raise ModelError(
+            f"{name}: log-probs differ from the model's own by {difference:.1e} (allowed {TOLERANCE:.0e}), packed or not"
+            "\n  fix: use another model; this architecture's head is not understood"
+        )
+    return Parity(difference=difference, packing=False, reason=reason)
+
+
+def probe_batch(model: PreTrainedModel) -> TokenBatch:
+    """A small random packed batch, the same each time: two prompts with two and one answers, and a lone sequence."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    generator = torch.Generator().manual_seed(0)
+    lengths, parents = [5, 4, 7, 3, 6, 9], [-1, 0, 0, -1, 3, -1]
+    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
+    positions: list[int] = []
+    predictors: list[int] = []
+    for length, parent, end in zip(lengths, parents, ends, strict=True):
+        begin = lengths[parent] if parent >= 0 else 0
+        first = ends[parent] - 1 if parent >= 0 else -1
+        positions += range(begin, begin + length)
+        predictors += [first, *range(end - length, end - 1)]
+    predictor = torch.tensor(predictors)
+    tokens = torch.randint(0, vocabulary, (sum(lengths),), generator=generator)
+    return TokenBatch(
+        tokens=tokens,
+        positions=torch.tensor(positions),
+        segment=torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)),
+        parent=torch.tensor(parents),
+        predictor=predictor,
+        trained=predictor >= 0,
+    ).to(model.device)
+
+
+def _missing_calls(trunk: PreTrainedModel, batch: TokenBatch) -> str:
+    """Why the layout did not rule every layer, or nothing: some families have attention code of their own."""
+    layout = PackedLayout(batch)
+    with using(layout):
+        trunk(input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False)
+    layers = int(trunk.config.get_text_config().num_hidden_layers)
+    if layout.calls != layers:
+        return f"packed attention ran in {layout.calls} of {layers} layers"
+    return ""
+
+
+def _own_logprobs(policy: Policy, batch: TokenBatch, own_attention: str) -> Tensor:
+    found = torch.zeros(len(batch.tokens), device=batch.tokens.device)
+    with _own(policy.model, own_attention), active(policy.model, policy.stack):
+        for row in rows_of(batch):
+            index = torch.tensor(row, device=found.device)
+            logits = policy.model(input_ids=batch.tokens[index][None], use_cache=False).logits[0]
+            logprobs = (logits[:-1].float() / policy.temperature).log_softmax(-1)
+            found[index[1:]] = logprobs.gather(-1, batch.tokens[index[1:], None]).squeeze(-1)
+    return found
+
+
+def _own_scores(scalar: ScalarModel, batch: TokenBatch, own_attention: str) -> Tensor:
+    found = torch.zeros(len(batch.tokens), device=batch.tokens.device)
+    with _own(scalar.model, own_attention), active(scalar.model, scalar.stack):
+        for row in rows_of(batch):
+            index = torch.tensor(row, device=found.device)
+            hidden = scalar.model(input_ids=batch.tokens[index][None], use_cache=False).last_hidden_state[0]
+            found[index] = apply_scalar(scalar.score, hidden)
+    return found
+
+
+@contextmanager
+def _own(model: PreTrainedModel, own_attention: str) -> Iterator[None]:
+    before = str(model.config._attn_implementation)  # pyright: ignore[reportPrivateUsage]  # no public reader exists
+    model.set_attn_implementation(own_attention)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _switch(wrapper: Policy | ScalarModel, on: bool, own_attention: str) -> None:
+    wrapper.trunk.packing = on
+    wrapper.trunk.model.set_attn_implementation(IMPLEMENTATION if on else own_attention)
+
+
+@contextmanager
+def _quiet(module: torch.nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+
+
+@contextmanager
+def _stirred(model: PreTrainedModel, stack: Sequence[str]) -> Iterator[None]:
+    """Adapters start with B = 0 and would hide a fault: inside, every adapter of the stack has small random weights."""
+    parameters = [parameter for name in stack for parameter in adapter_parameters(model, name)]
+    before = [parameter.detach().clone() for parameter in parameters]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * 0.05)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
