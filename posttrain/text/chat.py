@@ -1,0 +1,392 @@
+"""Conversations, texts, rankings and prompts as tokens, and which of them are trained.
+
+A conversation is rendered once, and its trained spans are found by rendering what generation would see before each
+answer; templates need no `{% generation %}` markers. Where the two disagree, because a template rewrites history or a
+token spans the border, the conversation becomes one span for each trained turn.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from jinja2 import TemplateError
+
+from posttrain.errors import DataError, ModelError, Problem
+from posttrain.text.templates import FROZEN_DATE, NOTES, PLAIN, freeze_dates, notes_template, plain_template
+from posttrain.text.tokenizer import Tokenizer, load_tokenizer, stop_ids_of
+from posttrain.types import (
+    JSON,
+    ChatRecord,
+    Message,
+    PrefixGroup,
+    Prompt,
+    PromptRecord,
+    RankedRecord,
+    Span,
+    TextRecord,
+)
+
+LossOn: TypeAlias = Literal["assistant", "completion", "all"]
+
+_CHUNK = 1024
+_PROBE = "probe"
+
+
+@dataclass(slots=True)
+class Losses:
+    """What the way to tokens and back changed. `breaks`: answers whose tokens decode to another text than was given.
+
+    `expanded`: conversations that became one span for each trained turn.
+    """
+
+    breaks: int = 0
+    expanded: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """How the template dresses an answer: what stands between prompt and answer, and between answer and its end."""
+
+    end_of_turn: int
+    ending: str
+    lead: str = ""
+    trail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """An answer in place: `prompt` is what generation would see before it, `full` the rendering that ends with it."""
+
+    index: int
+    prompt: str
+    full: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    """Messages to tokens and back, for one tokenizer and one chat template.
+
+    `stop_ids` are what ends an answer: the template's end of turn and the model's own end ids. The spelling of a
+    control token inside a message becomes that token, as it would when the model is served: an answer that holds the
+    end of turn is trained up to it, and counted in `losses.breaks`.
+    """
+
+    words: Tokenizer
+    template: str
+    template_source: str
+    stop_ids: frozenset[int]
+    template_kwargs: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
+    losses: Losses = field(default_factory=Losses)
+    shape: _Shape = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", self._shape())
+        object.__setattr__(self, "stop_ids", self.stop_ids | {self.end_of_turn})
+
+    @staticmethod
+    def load(
+        path: str | Path,
+        *,
+        template: str | None = None,
+        eos_ids: Iterable[int] | None = None,
+        template_kwargs: Mapping[str, JSON] | None = None,
+        date: datetime.date = FROZEN_DATE,
+    ) -> Codec:
+        """The codec of a model folder or hub id.
+
+        `template` is None for the tokenizer's own (the built-in plain one where it has none), `plain`, `notes`, or the
+        path of a jinja file. `eos_ids` are the model's own end ids, read from its generation settings when None. Dates
+        in the template are fixed at `date`. Raises ModelError when there is no tokenizer or no end of turn.
+        """
+        words = load_tokenizer(path)
+        source, jinja = _template(words, template)
+        return Codec(
+            words=words,
+            template=freeze_dates(jinja, date),
+            template_source=source,
+            stop_ids=stop_ids_of(path) if eos_ids is None else frozenset(eos_ids),
+            template_kwargs=dict(template_kwargs or {}),
+        )
+
+    @property
+    def bos(self) -> int | None:
+        """The id that begins a text, or None when the tokenizer adds none."""
+        return self.words.bos
+
+    @property
+    def eos(self) -> int:
+        """The id that ends a running text."""
+        return self.words.eos
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id that ends an assistant turn; it is trained, and the sampler stops on it."""
+        return self.shape.end_of_turn
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids of the tokenizer; a model's embedding may have more rows."""
+        return self.words.size
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the tokenizer and `chat_template.jinja`; `apply_chat_template` renders the same from there."""
+        tokenizer = self.words.tokenizer
+        before = cast("str | dict[str, str] | None", tokenizer.chat_template)
+        try:
+            tokenizer.chat_template = self.template
+            tokenizer.save_pretrained(folder)
+        finally:
+            tokenizer.chat_template = before
+
+    # --- records to tokens ------------------------------------------------------------------------------------
+
+    def prompt(self, record: PromptRecord) -> Prompt:
+        """`record` as the sampler sees it: the generation prompt of a conversation, or BOS and a text to continue."""
+        return self.prompts([record])[0]
+
+    def prompts(self, records: Sequence[PromptRecord]) -> list[Prompt]:
+        """`prompt` for many records, encoded together."""
+        texts = [self.prompt_text(record) for record in records]
+        encoded = self.words.encode_all(texts)
+        return [
+            Prompt(id=record.id, tokens=(*(self._bos() if record.messages is None else ()), *ids), record=record)
+            for record, ids in zip(records, encoded, strict=True)
+        ]
+
+    def prompt_text(self, record: PromptRecord) -> str:
+        """The text that generation continues: the rendered conversation, or the record's own text."""
+        if record.messages is None:
+            return record.text or ""
+        return self._render(record.messages, record.id, generation=True)
+
+    def text(self, record: TextRecord) -> Span:
+        """BOS, the text, and the end of text; every token is trained but the first, which nothing predicts."""
+        return self.texts([record])[0]
+
+    def texts(self, records: Sequence[TextRecord]) -> list[Span]:
+        """`text` for many records, encoded together."""
+        encoded = self.words.encode_all([record.text for record in records])
+        return [_all_but_first((*self._bos(), *ids, self.eos)) for ids in encoded]
+
+    def conversation(self, record: ChatRecord, *, loss_on: LossOn = "assistant") -> tuple[Span, ...]:
+        """A conversation as one span, or as one span for each trained turn where its prefix differs from generation's.
+
+        `loss_on`: `assistant` trains every assistant turn, `completion` the last one, `all` every token but the first;
+        a message's own `train` overrides it. The end-of-turn token of a trained turn is trained. Tokens after the last
+        trained one are left out. A conversation that trains nothing comes back whole, untrained.
+        """
+        return self.conversations([record], loss_on=loss_on)[0]
+
+    def conversations(self, records: Sequence[ChatRecord], *, loss_on: LossOn = "assistant") -> list[tuple[Span, ...]]:
+        """`conversation` for many records, encoded together."""
+        spans: list[tuple[Span, ...]] = []
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            turns = [self._turns(record, loss_on) for record in chunk]
+            wholes = [self._render(record.messages, record.id) for record in chunk]
+            ids = self._encode_once(
+                [*wholes, *(text for row in turns for turn in row for text in (turn.prompt, turn.full))]
+            )
+            for record, whole, row in zip(chunk, wholes, turns, strict=True):
+                spans.append(self._assemble(record, whole, row, loss_on, ids))
+        return spans
+
+    def ranked(self, record: RankedRecord) -> PrefixGroup:
+        """The prompt as an untrained root, and each response with its end of turn as a fully trained branch."""
+        return self.rankings([record])[0]
+
+    def rankings(self, records: Sequence[RankedRecord]) -> list[PrefixGroup]:
+        """`ranked` for many records, encoded together."""
+        groups: list[PrefixGroup] = []
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            prompts = [self._render(record.prompt, record.id, generation=True) for record in chunk]
+            fulls = [[self._answered(record.prompt, text, record.id) for text in record.responses] for record in chunk]
+            ids = self._encode_once([*prompts, *(full for row in fulls for full in row)])
+            for record, prompt, row in zip(chunk, prompts, fulls, strict=True):
+                pairs = zip(row, record.responses, strict=True)
+                branches = (Span.all(self._answer_ids(prompt, full, text, ids), trained=True) for full, text in pairs)
+                root = Span.all(ids[prompt], trained=False)
+                groups.append(PrefixGroup(id=record.id, root=root, branches=tuple(branches)))
+        return groups
+
+    def answer(self, record: PromptRecord, text: str, *, ended: bool = True) -> tuple[int, ...]:
+        """The ids of `text` as the answer to `record`, with the end token when `ended`.
+
+        They are the encoding of prompt and answer minus the prompt where that is a prefix, else that of the answer
+        alone without a leading dummy space. A prompt of running text is ended by the end of text.
+        """
+        prompt = self.prompt_text(record)
+        if record.messages is None:
+            body = self._continue(prompt, text, self._encode_once([prompt, prompt + text]))
+            return (*body, self.eos) if ended else body
+        full = self._answered(record.messages, text, record.id)
+        tokens = self._answer_ids(prompt, full, text, self._encode_once([prompt, full]))
+        return tokens if ended else tokens[:-1]
+
+    def decode(self, tokens: Sequence[int], prompt: Prompt | None = None) -> str:
+        """The text of an answer, special tokens dropped.
+
+        After a conversation (or when `prompt` is None) what the template puts around an answer is dropped too, so that
+        rendering the text again gives the tokens; after running text every space is kept.
+        """
+        text = self.words.decode_after(tokens)
+        if prompt is not None and prompt.record.messages is None:
+            return text
+        text = text.removeprefix(self.shape.lead)
+        ended = bool(tokens) and tokens[-1] in self.stop_ids
+        return text.removesuffix(self.shape.trail) if ended else text
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _bos(self) -> tuple[int, ...]:
+        return () if self.bos is None else (self.bos,)
+
+    def _render(self, messages: Sequence[Message], place: str, *, generation: bool = False) -> str:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        options: dict[str, Any] = {**self.template_kwargs, "tokenize": False, "add_generation_prompt": generation}
+        try:
+            rendered = self.words.tokenizer.apply_chat_template(turns, chat_template=self.template, **options)
+        except TemplateError as reason:
+            fix = "change the roles of this row, or choose another template (template: plain)"
+            raise DataError(
+                [Problem(place=place, what=f"the model's chat template refuses this conversation: {reason}", fix=fix)]
+            ) from reason
+        return cast(str, rendered)
+
+    def _answered(self, messages: Sequence[Message], answer: str, place: str) -> str:
+        return self._render((*messages, Message(role="assistant", content=answer)), place)
+
+    def _encode_once(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        unique = list(dict.fromkeys(texts))
+        return dict(zip(unique, self.words.encode_all(unique), strict=True))
+
+    def _shape(self) -> _Shape:
+        """What the template puts around an answer, seen on a probe."""
+        question = (Message(role="user", content="question"),)
+        prompt = self._render(question, "the chat template", generation=True)
+        full = self._answered(question, _PROBE, "the chat template")
+        before, _, after = full.rpartition(_PROBE)
+        lead = before[len(prompt) :] if before.startswith(prompt) else ""
+        end = next((token for token in self.words.encode(after) if token in self.words.controls), None)
+        if end is None:
+            return _Shape(end_of_turn=self.eos, ending=self.words.spelling(self.eos), lead=lead)
+        ending = self.words.spelling(end)
+        return _Shape(end_of_turn=end, ending=ending, lead=lead, trail=after.partition(ending)[0])
+
+    def _turns(self, record: ChatRecord, loss_on: LossOn) -> list[_Turn]:
+        """The assistant turns that are trained; none under `all`, where the whole rendering is."""
+        if loss_on == "all":
+            return []
+        last = max((i for i, message in enumerate(record.messages) if message.role == "assistant"), default=-1)
+        turns: list[_Turn] = []
+        for index, message in enumerate(record.messages):
+            chosen = loss_on == "assistant" or index == last
+            if message.role == "assistant" and (chosen if message.train is None else message.train):
+                prompt = self._render(record.messages[:index], record.id, generation=True)
+                turns.append(
+                    _Turn(index=index, prompt=prompt, full=self._render(record.messages[: index + 1], record.id))
+                )
+        return turns
+
+    def _assemble(
+        self, record: ChatRecord, whole: str, turns: Sequence[_Turn], loss_on: LossOn, ids: Mapping[str, list[int]]
+    ) -> tuple[Span, ...]:
+        tokens = ids[whole]
+        if loss_on == "all":
+            return (self._overridden(record, _all_but_first(tokens), loss_on),)
+        spans: list[Span] = []
+        trained = [False] * len(tokens)
+        for turn in turns:
+            prompt = ids[turn.prompt]
+            answer = self._answer_ids(turn.prompt, turn.full, record.messages[turn.index].content, ids)
+            end = len(prompt) + len(answer)
+            spans.append(_joined(prompt, answer))
+            trained[len(prompt) : end] = [True] * len(answer)
+        marked = Span(tokens=tuple(tokens), trained=tuple(trained[: len(tokens)]))
+        if all(marked.tokens[: len(span.tokens)] == span.tokens for span in spans):
+            return (_trimmed(self._overridden(record, marked, loss_on)),)
+        self.losses.expanded += 1
+        return tuple(spans)
+
+    def _overridden(self, record: ChatRecord, span: Span, loss_on: LossOn) -> Span:
+        """`span` with what messages say of `train` themselves: any of them under `all`, else those of users."""
+        trained = list(span.trained)
+        for index, message in enumerate(record.messages):
+            if message.train is not None and (loss_on == "all" or (message.role != "assistant" and message.train)):
+                start = self._reach(record, index, span.tokens)
+                end = self._reach(record, index + 1, span.tokens)
+                trained[start:end] = [message.train] * (end - start)
+        return replace(span, trained=(False, *trained[1:]) if trained else ())
+
+    def _reach(self, record: ChatRecord, count: int, tokens: Sequence[int]) -> int:
+        """How many of `tokens` the first `count` messages render to."""
+        if count == 0:
+            return 0
+        prefix = self.words.encode(self._render(record.messages[:count], record.id))
+        same = (ours == theirs for ours, theirs in zip(prefix, tokens, strict=False))
+        return sum(takewhile(bool, same))
+
+    def _answer_ids(self, prompt: str, full: str, content: str, ids: Mapping[str, list[int]]) -> tuple[int, ...]:
+        """The ids of an answer with its end of turn; `full` is the rendering that ends with it."""
+        end = self.shape.end_of_turn
+        if full.startswith(prompt):
+            tail = full[len(prompt) :]
+            body = self._body(prompt, full, tail, ids)
+            if end in body:
+                body = body[: body.index(end)]
+                self._count(body, tail.partition(self.shape.ending)[0], content)
+                return (*body, end)
+        text = self.shape.lead + content
+        return (*self._continue(prompt, text, self._encode_once([prompt, prompt + text])), end)
+
+    def _continue(self, prompt: str, text: str, ids: Mapping[str, list[int]]) -> tuple[int, ...]:
+        body = self._body(prompt, prompt + text, text, ids)
+        self._count(body, text, text)
+        return tuple(body)
+
+    def _body(self, prompt: str, full: str, tail: str, ids: Mapping[str, list[int]]) -> list[int]:
+        start = ids[prompt]
+        return ids[full][len(start) :] if ids[full][: len(start)] == start else self.words.encode_after(tail)
+
+    def _count(self, body: Sequence[int], text: str, content: str) -> None:
+        broken = self.words.decode_after(body, keep_special=True) != text or self.shape.ending in content
+        self.losses.breaks += broken
+
+
+def _template(words: Tokenizer, name: str | None) -> tuple[str, str]:
+    """Where the template comes from, and its jinja source."""
+    own = cast("str | dict[str, str] | None", words.tokenizer.chat_template)
+    if name is None and own:
+        return "tokenizer", words.tokenizer.get_chat_template()
+    if name is None or name == PLAIN:
+        jinja = plain_template(words.encode, unknown=words.unknown, has_bos=words.bos is not None)
+        return f"built-in {PLAIN}", jinja
+    if name == NOTES:
+        return f"built-in {NOTES}", notes_template(has_bos=words.bos is not None)
+    try:
+        return name, Path(name).read_text(encoding="utf-8")
+    except OSError as reason:
+        raise ModelError(
+            f"template: {name!r} is neither {PLAIN!r} nor {NOTES!r}, nor a file that can be read\n"
+            "  fix: give one of them, or leave it out"
+        ) from reason
+
+
+def _all_but_first(tokens: Sequence[int]) -> Span:
+    return Span(tokens=tuple(tokens), trained=tuple(i > 0 for i in range(len(tokens))))
+
+
+def _joined(prompt: Sequence[int], answer: Sequence[int]) -> Span:
+    return Span(tokens=(*prompt, *answer), trained=(False,) * len(prompt) + (True,) * len(answer))
+
+
+def _trimmed(span: Span) -> Span:
+    """`span` up to its last trained token; whole when nothing is trained."""
+    last = max((place for place, trained in enumerate(span.trained) if trained), default=len(span.trained) - 1)
+    return replace(span, tokens=span.tokens[: last + 1], trained=span.trained[: last + 1])

@@ -1,0 +1,140 @@
+"""A tokenizer and what has to be known of it: its special ids, and how to encode and decode the middle of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from posttrain.errors import ModelError
+
+_ANCHORS = ("\n", "a", ".", "1", "我", " ")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """A `transformers` tokenizer that adds nothing by itself and can continue a text.
+
+    Text is parsed as the field does it: the spelling of a special token inside a text *is* that token. Serving engines
+    read prompts so, and what a model is trained on must be what it is served; `controls_in` finds such texts.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+
+    @cached_property
+    def bos(self) -> int | None:
+        """The id that the tokenizer puts before a text, or None: a declared BOS that it never adds does not count."""
+        declared = self.tokenizer.bos_token_id
+        first = cast("list[int]", self.tokenizer("a", verbose=False)["input_ids"])[:1]
+        return declared if isinstance(declared, int) and first == [declared] else None
+
+    @property
+    def eos(self) -> int:
+        """The id of the end of a text. Raises ModelError when the tokenizer declares none."""
+        eos = self.tokenizer.eos_token_id
+        if not isinstance(eos, int):
+            raise ModelError("the tokenizer has no end-of-text token\n  fix: set eos_token in tokenizer_config.json")
+        return eos
+
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for what the vocabulary cannot spell, or None."""
+        unknown = self.tokenizer.unk_token_id
+        return unknown if isinstance(unknown, int) else None
+
+    @cached_property
+    def controls(self) -> frozenset[int]:
+        """The ids of special and added tokens, which mean something by themselves; runs of added spaces do not."""
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.content.strip()}
+
+    @property
+    def size(self) -> int:
+        """The number of ids, added ones included."""
+        return len(self.tokenizer)
+
+    def spelling(self, token: int) -> str:
+        """The text of one token, a special one included."""
+        return cast(str, self.tokenizer.convert_ids_to_tokens(token))
+
+    def controls_in(self, text: str) -> tuple[str, ...]:
+        """The control tokens whose spelling stands in `text`, in the order of the vocabulary."""
+        return tuple(spelt for spelt in self._control_spellings if spelt in text)
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without BOS or end tokens of the tokenizer's own."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return cast("list[list[int]]", encoded["input_ids"])
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without BOS or end tokens of the tokenizer's own."""
+        return self.encode_all([text])[0]
+
+    def encode_after(self, text: str) -> list[int]:
+        """The ids of `text` in the middle of something, without the space that some tokenizers put before a text."""
+        for anchor, prefix in self._anchor_ids:
+            ids = self.encode(anchor + text)
+            if ids[: len(prefix)] == prefix:
+                return ids[len(prefix) :]
+        return self.encode(text)
+
+    def decode_after(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:
+        """The text of `tokens` in the middle of something: a leading space that belongs to it is kept."""
+        anchor, start = self._decode_anchor
+        text = self._decode([*anchor, *tokens], keep_special=keep_special)
+        return text[len(start) :] if text.startswith(start) else self._decode(tokens, keep_special=keep_special)
+
+    def _decode(self, tokens: Sequence[int], *, keep_special: bool) -> str:
+        skip = not keep_special
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=skip, clean_up_tokenization_spaces=False)
+        return cast(str, text)
+
+    @cached_property
+    def _anchor_ids(self) -> tuple[tuple[str, list[int]], ...]:
+        return tuple((anchor, self.encode(anchor)) for anchor in _ANCHORS)
+
+    @cached_property
+    def _decode_anchor(self) -> tuple[list[int], str]:
+        ids = self.encode("a")
+        return ids, self._decode(ids, keep_special=True)
+
+    @cached_property
+    def _control_spellings(self) -> tuple[str, ...]:
+        return tuple(self.spelling(token) for token in sorted(self.controls))
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a model folder, a run folder or a hub id; code that a repository carries is never run.
+
+    Raises ModelError when there is none, or when it cannot be read.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{path} holds no tokenizer\n  fix: copy tokenizer.json and tokenizer_config.json into it")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as reason:
+        first = next(iter(str(reason).splitlines()), type(reason).__name__)
+        raise ModelError(
+            f"no tokenizer could be loaded from {path}: {first}\n"
+            "  fix: give a folder with tokenizer.json and tokenizer_config.json, or the name of a model on the hub"
+        ) from reason
+    return Tokenizer(tokenizer=cast(PreTrainedTokenizerBase, tokenizer))
+
+
+def stop_ids_of(path: str | Path) -> frozenset[int]:
+    """The ids on which the model at `path` stops by its own generation settings; empty when it has none."""
+    try:
+        eos = cast("int | list[int] | None", GenerationConfig.from_pretrained(path).eos_token_id)
+    except (OSError, ValueError):
+        return frozenset()
+    if eos is None:
+        return frozenset()
+    return frozenset([eos] if isinstance(eos, int) else eos)
