@@ -1,0 +1,68 @@
+"""Intervals, calibration and correlation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from posttrain.ops.statistics import bootstrap_mean, calibration_error, mean_ranks, pearson, spearman, wilson
+
+
+def test_wilson_gives_the_textbook_interval() -> None:
+    assert wilson(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)  # R: prop.test(8, 10, correct = FALSE)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775328), abs=1e-6)
+
+
+def test_the_ends_of_wilson_solve_its_equation() -> None:
+    for end in wilson(33.5, 50, confidence=0.9):
+        assert abs(33.5 / 50 - end) / math.sqrt(end * (1 - end) / 50) == pytest.approx(1.6448536, abs=1e-6)
+
+
+def test_no_trials_say_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval_on_a_large_sample() -> None:
+    values = torch.randn(1000, dtype=torch.float64)
+    low, high = bootstrap_mean(values)
+    half = 1.96 * float(values.std()) / math.sqrt(1000)
+    assert (low, high) == pytest.approx((float(values.mean()) - half, float(values.mean()) + half), abs=0.01)
+
+
+def test_the_bootstrap_repeats_for_a_seed_and_leaves_the_global_state_alone() -> None:
+    values, state = torch.randn(20), torch.get_rng_state()
+    assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_bootstrap_refuses_nothing() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_mean(torch.tensor([]))
+
+
+def test_calibration_error_by_hand() -> None:
+    probabilities = torch.tensor([0.05, 0.08, 0.95, 1.0])
+    outcomes = torch.tensor([0.0, 1.0, 1.0, 0.5])
+    assert calibration_error(probabilities, outcomes) == pytest.approx((abs(0.13 - 1) + abs(1.95 - 1.5)) / 4)
+    assert calibration_error(torch.tensor([]), torch.tensor([])) == 0.0
+
+
+def test_perfectly_calibrated_predictions_have_no_error() -> None:
+    assert calibration_error(torch.full((4,), 0.75), torch.tensor([1.0, 1.0, 0.0, 1.0])) == pytest.approx(0.0)
+
+
+def test_correlations_by_hand() -> None:
+    first, second = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 8.0, 27.0, 64.0])
+    assert spearman(first, second) == pytest.approx(1.0)
+    assert spearman(first, -second) == pytest.approx(-1.0)
+    assert pearson(first, second) == pytest.approx(float(torch.corrcoef(torch.stack([first, second]))[0, 1]))
+
+
+def test_equal_values_share_their_rank() -> None:
+    assert mean_ranks(torch.tensor([5.0, 1.0, 5.0, 7.0])).tolist() == [2.5, 1.0, 2.5, 4.0]
+
+
+def test_a_constant_correlates_with_nothing() -> None:
+    assert pearson(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])) == 0.0
