@@ -1,0 +1,60 @@
+"""Settings that are chosen when they say `auto`: each choice comes with the reason that is printed."""
+
+from __future__ import annotations
+
+import math
+
+from posttrain.config.shared import Every
+
+_SMALL, _LARGE = 2.6e5, 7e9
+
+# (full weights, LoRA), each (rate at 0.26 million parameters, rate at 7 billion): the small ones were measured on
+# stories260k, the large ones are what published 7B recipes use.
+_RATES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "sft": ((1e-3, 1e-5), (5e-3, 2e-4)),
+    "reward": ((1e-3, 1e-5), (5e-3, 1e-4)),
+    "ppo": ((3e-4, 3e-6), (1e-3, 3e-5)),
+    "dpo": ((3e-4, 5e-7), (1e-3, 5e-6)),
+}
+
+
+def auto_learning_rate(method: str, parameters: int, *, lora: bool) -> tuple[float, str]:
+    """The peak learning rate for a model of `parameters` weights, and the reason in one line.
+
+    A straight line in log-log between two sizes where a rate is known to work, held constant beyond them; rounded to
+    two digits.
+    """
+    small, large = _RATES[method][1 if lora else 0]
+    place = math.log(parameters / _SMALL) / math.log(_LARGE / _SMALL)
+    place = min(max(place, 0.0), 1.0)
+    rate = float(f"{small * (large / small) ** place:.1e}")
+    trained = "LoRA" if lora else "all weights"
+    return rate, f"learning_rate {rate:g}: for {method} with {trained} at {parameters / 1e6:,.1f} M parameters"
+
+
+def auto_max_length(context: int) -> tuple[int, str]:
+    """The longest conversation in tokens for a model with `context` positions, and the reason in one line."""
+    length = min(context, 2048)
+    reason = "the model's context" if length == context else f"2048, below the model's context of {context}"
+    return length, f"max_length {length}: {reason}"
+
+
+def every(setting: Every | None, steps: int) -> int | None:
+    """The number of steps between two events in a run of `steps`, at least 1; None when the setting is null."""
+    if setting is None:
+        return None
+    if isinstance(setting, int):
+        return setting
+    return max(1, round(share(setting) * steps))
+
+
+def share(percent: str) -> float:
+    """The fraction that "2%" or "12.5 %" stands for."""
+    return float(percent.rstrip("% ")) / 100
+
+
+def held_out_share(eval_data: str | None) -> float | None:
+    """The fraction of rows to hold out, or None when `eval_data` is a file or null."""
+    if eval_data is None or not eval_data.rstrip().endswith("%"):
+        return None
+    return share(eval_data)

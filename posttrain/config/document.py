@@ -1,0 +1,144 @@
+"""YAML 1.2 to plain values with the line of every key, and settings back to YAML that runs again."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from posttrain.config.leaves import ordered
+from posttrain.config.shared import DataItem, Settings
+from posttrain.errors import ConfigError, Problem
+
+Loc: TypeAlias = "tuple[str | int, ...]"
+Tree: TypeAlias = "dict[str, Any]"
+
+_COMMENT_COLUMN = 44
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as `null`, where ruamel leaves the place empty."""
+
+
+def _null(representer: Any, _: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _null)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A settings file: its plain values, and the line (from 1) of every key and item."""
+
+    values: Tree = field(default_factory=dict[str, Any])
+    lines: Mapping[Loc, int] = field(default_factory=dict[Loc, int])
+
+
+def read(path: Path) -> Document:
+    """The content of a YAML file.
+
+    Raises ConfigError with file and line when the file is missing, is not YAML, repeats a key or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+        raise ConfigError([Problem(place=str(path), what=f"cannot read the settings: {why}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(place=str(path), what="is not text in UTF-8")]) from error
+    try:
+        root = YAML().load(text)
+    except YAMLError as error:
+        raise ConfigError([_yaml_problem(path, error)]) from error
+    if root is not None and not isinstance(root, CommentedMap):
+        what = f"expected settings such as 'model: NAME', got {type(_plain(root)).__name__}"
+        raise ConfigError([Problem(place=f"{path}:1", what=what)])
+    lines: dict[Loc, int] = {}
+    return Document(values=_plain(root or {}, lines=lines), lines=lines)
+
+
+def scalar(text: str) -> object:
+    """The plain value of one YAML scalar or flow collection; the text itself when it is not YAML."""
+    try:
+        return _plain(YAML().load(text))
+    except YAMLError:
+        return text
+
+
+def dump(config: Settings) -> str:
+    """YAML of every setting, defaults included, each with its unit or meaning; loading it gives `config` again."""
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.width = 10_000
+    stream = io.StringIO()
+    yaml.dump(_commented(config), stream)
+    return stream.getvalue()
+
+
+def _plain(node: Any, *, lines: dict[Loc, int] | None = None, loc: Loc = ()) -> Any:
+    """ruamel's node as plain dicts, lists and scalars; fills `lines`."""
+    if isinstance(node, CommentedMap | CommentedSeq):
+        for key, place in (node.lc.data or {}).items():
+            if lines is not None:
+                lines[(*loc, key)] = place[0] + 1
+    if isinstance(node, Mapping):
+        return {str(key): _plain(item, lines=lines, loc=(*loc, key)) for key, item in node.items()}
+    if isinstance(node, list):
+        return [_plain(item, lines=lines, loc=(*loc, index)) for index, item in enumerate(node)]
+    if isinstance(node, datetime.date):
+        return node.isoformat()
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _yaml_problem(path: Path, error: YAMLError) -> Problem:
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    place = f"{path}:{mark.line + 1}" if mark else str(path)
+    what = (error.problem if isinstance(error, MarkedYAMLError) else None) or str(error)
+    if isinstance(error, DuplicateKeyError):
+        key = what.split('"')[1] if '"' in what else what
+        return Problem(place=place, what=f"the key '{key}' stands here a second time", fix="keep one of the two")
+    return Problem(place=place, what=f"is not YAML: {what.strip()}")
+
+
+def _commented(config: Settings) -> CommentedMap:
+    """The settings as ruamel's mapping, every plain value with its description beside it."""
+    mapping = CommentedMap()
+    for name, info in ordered(type(config)).items():
+        setting = getattr(config, name)
+        if isinstance(setting, Settings):
+            mapping[name] = _commented(setting)
+            continue
+        mapping[name] = _writable(setting)
+        if info.description and not (isinstance(mapping[name], CommentedSeq) and mapping[name]):
+            mapping.yaml_add_eol_comment(info.description, name, column=_COMMENT_COLUMN)
+    return mapping
+
+
+def _writable(setting: object) -> object:
+    if isinstance(setting, DataItem):
+        given = setting.model_dump(exclude_defaults=True)
+        return setting.path if set(given) == {"path"} else _flow(CommentedMap(given))
+    if isinstance(setting, tuple):
+        items = [_writable(item) for item in setting]  # pyright: ignore[reportUnknownVariableType]
+        if len(items) == 1 and isinstance(setting[0], DataItem) and isinstance(items[0], str):
+            return items[0]
+        return _flow(CommentedSeq(items)) if not items else CommentedSeq(items)
+    return setting
+
+
+def _flow(node: CommentedMap | CommentedSeq) -> CommentedMap | CommentedSeq:
+    node.fa.set_flow_style()
+    return node

@@ -1,0 +1,212 @@
+"""Settings from a YAML file, flags or keywords: strict, and with every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, cast
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from posttrain.config.document import Document, Loc, Tree, read, scalar
+from posttrain.config.foreign import FOREIGN
+from posttrain.config.leaves import Leaf, expected, group_of, leaves
+from posttrain.config.methods import CONFIGS
+from posttrain.config.shared import Clash, DataItem, Settings
+from posttrain.errors import ConfigError, Problem
+
+ConfigT = TypeVar("ConfigT", bound=Settings)
+Overrides: TypeAlias = "Mapping[str, str | Sequence[str]]"
+
+_DATA = ("data", "prompts")
+_ITEMS = {True: "a path or {path, weight, columns}", False: "text"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What was given, and where each value stands: a line of `file`, a flag, or a keyword."""
+
+    values: Tree
+    file: Path | None = None
+    lines: Mapping[Loc, int] = field(default_factory=dict[Loc, int])
+    flags: frozenset[str] = frozenset()
+    keywords: bool = False
+
+    def line(self, loc: Loc) -> int:
+        """The line of `loc`, or of the nearest thing around it; 0 when it stands nowhere."""
+        return next((self.lines[loc[:end]] for end in range(len(loc), 0, -1) if loc[:end] in self.lines), 0)
+
+    def flag(self, loc: Loc) -> str:
+        """The flag that set `loc`, or the empty string."""
+        names = (_dotted(loc[:end]) for end in range(len(loc), 0, -1))
+        return next((f"--{name}" for name in names if name in self.flags), "")
+
+    def place(self, loc: Loc) -> str:
+        """`sft.yaml:4`, or `--learning_rate`, or nothing for a keyword."""
+        if self.flag(loc) or self.file is None:
+            return self.flag(loc)
+        line = self.line(loc)
+        return f"{self.file}:{line}" if line else str(self.file)
+
+
+def load_config(config: type[ConfigT], path: Path | str | None, overrides: Overrides) -> ConfigT:
+    """Settings from a YAML file and flags; a flag (dotted name, text as typed) wins over the file.
+
+    Raises ConfigError with all problems: unknown keys with the nearest name, wrong types in plain words, clashes.
+    """
+    file = Path(path) if path is not None else None
+    document = read(file) if file is not None else Document()
+    known = {leaf.name: leaf for leaf in leaves(config)}
+    values = document.values
+    for name, text in sorted(overrides.items()):
+        if name in known:
+            _place_value(values, name.split("."), _flag_value(known[name], text))
+    given = _Given(values=values, file=file, lines=document.lines, flags=frozenset(overrides))
+    return _checked(config, given, unknown_flags(config, [name for name in overrides if name not in known]))
+
+
+def make_config(config: type[ConfigT], keywords: Mapping[str, object]) -> ConfigT:
+    """Settings from Python keywords. Raises ConfigError with all problems."""
+    return _checked(config, _Given(values=dict(keywords), keywords=True), [])
+
+
+def unknown_flags(config: type[Settings], names: Sequence[str]) -> list[Problem]:
+    """One problem for each flag that `config` does not have, with the name that was probably meant."""
+    return [Problem(place=f"--{name}", what=f"unknown flag{_hint(config, name, '--{}')}") for name in names]
+
+
+# --- putting flags into the tree ----------------------------------------------------------------------------------
+
+
+def _flag_value(leaf: Leaf, text: str | Sequence[str]) -> object:
+    """The value of a flag: text where the setting takes text, otherwise what YAML makes of it."""
+    if not isinstance(text, str):
+        return [_flag_value(leaf, item) for item in text] if len(text) != 1 else _flag_value(leaf, text[0])
+    as_it_stands = leaf.takes_text and text not in ("null", "") and not text.startswith(("[", "{"))
+    return text if as_it_stands else scalar(text)
+
+
+def _place_value(tree: Tree, parts: Sequence[str], value: object) -> None:
+    """Set `tree[a][b] = value` for parts (a, b); whatever stood at `a` and is not a group is replaced by one."""
+    for part in parts[:-1]:
+        if not isinstance(tree.get(part), dict):
+            tree[part] = {}
+        tree = tree[part]
+    tree[parts[-1]] = value
+
+
+# --- from pydantic's errors to ours -------------------------------------------------------------------------------
+
+
+def _checked(config: type[ConfigT], given: _Given, problems: list[Problem]) -> ConfigT:
+    try:
+        made = config.model_validate(given.values)
+    except ValidationError as error:
+        raise ConfigError(list(_problems(config, given, error.errors())) + problems) from None
+    if problems:
+        raise ConfigError(problems)
+    return made
+
+
+def _problems(config: type[Settings], given: _Given, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:
+    """One problem for each setting that is wrong, in the order of the file; a union's several errors become one."""
+    found: dict[Loc, Problem] = {}
+    for error in errors:
+        loc, info = _written(config, error["loc"])
+        clash = error.get("ctx", {}).get("error")
+        if isinstance(clash, Clash):
+            loc = (*loc, clash.setting)
+        found.setdefault(loc, Problem(place=given.place(loc), what=_what(config, given, error, loc, info)))
+    yield from (found[loc] for loc in sorted(found, key=lambda loc: (given.flag(loc), given.line(loc))))
+
+
+def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, info: FieldInfo | None) -> str:
+    name = _dotted(loc)
+    if error["type"] == "extra_forbidden":
+        word, form = ("keyword", "{}") if given.keywords else ("key", "'{}'")
+        return f"unknown {word} '{name}'{_hint(config, name, form)}"
+    if error["type"] == "missing":
+        return f"{name} is missing: {info.description if info else ''}"
+    shown = "" if given.flag(loc) else f"{name}: "
+    if error["type"] == "value_error":
+        return shown + str(error.get("ctx", {}).get("error"))
+    says = expected(info) if info and not isinstance(loc[-1], int) else _ITEMS[name in _DATA]
+    return f"{shown}expected {says}, got {_got(_value_at(given.values, loc))}"
+
+
+def _written(config: type[Settings], loc: Loc) -> tuple[Loc, FieldInfo | None]:
+    """The part of pydantic's `loc` that the user wrote, and the field there.
+
+    Pydantic puts names of union members and of classes into a location; they are left out.
+    """
+    walked: list[str | int] = []
+    inside: type[Settings] | None = config
+    info: FieldInfo | None = None
+    for part in loc:
+        if isinstance(part, int):
+            walked.append(part)
+        elif inside is not None and part in inside.model_fields:
+            walked.append(part)
+            info = inside.model_fields[part]
+            inside = DataItem if part in _DATA else group_of(info)
+        elif inside is not None and part != inside.__name__:
+            walked.append(part)
+            inside = None
+    return tuple(walked), info
+
+
+def _value_at(values: Any, loc: Loc) -> object:
+    """What was given at `loc`; a list index into something that is no list stays where it is."""
+    for part in loc:
+        if isinstance(values, Mapping) and part in values:
+            values = values[part]
+        elif isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
+            values = cast("Any", values)[part]
+    return values
+
+
+def _got(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "a group of settings"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    return repr(value) if isinstance(value, str | int | float) else f"a value of type {type(value).__name__}"
+
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(part for part in loc if isinstance(part, str))
+
+
+# --- what was probably meant --------------------------------------------------------------------------------------
+
+
+def _hint(config: type[Settings], name: str, form: str) -> str:
+    """`; did you mean 'max_length'?`, or whose name it is, or which command has it, or nothing."""
+    names = [leaf.name for leaf in leaves(config)] + ["data.path", "data.weight", "data.columns"]
+    last = name.rsplit(".", 1)[-1]
+    foreign = FOREIGN.get(last)
+    if foreign is not None and any(foreign.here in (known, known.split(".")[0]) for known in names):
+        return f"; that is {foreign.owner}'s name, here: {foreign.here}" + (
+            f" ({foreign.note})" if foreign.note else ""
+        )
+    near = _nearest(name.replace("-", "_"), names)
+    if near:
+        return f"; did you mean {form.format(near)}?"
+    owners = [command for command, other in CONFIGS.items() if name in {leaf.name for leaf in leaves(other)}]
+    return f"; that is a setting of {', '.join(owners)}" if owners else ""
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    """The known name most like `name`: by the whole dotted name, then by its last part."""
+    whole = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    if whole:
+        return whole[0]
+    by_last = {known.rsplit(".", 1)[-1]: known for known in reversed(names)}
+    close = difflib.get_close_matches(name.rsplit(".", 1)[-1], list(by_last), n=1, cutoff=0.75)
+    return by_last[close[0]] if close else ""

@@ -1,0 +1,222 @@
+"""The settings of each command, one class each."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from posttrain.config.shared import (
+    Clash,
+    Count,
+    Data,
+    Every,
+    Fraction,
+    NotNegative,
+    Passes,
+    Positive,
+    Settings,
+    Text,
+    Texts,
+    Training,
+)
+
+
+class SFTConfig(Passes, Training):
+    """Supervised finetuning on conversations or text."""
+
+    command: ClassVar[str] = "sft"
+
+    loss_on: Literal["assistant", "completion", "all"] = Field(
+        default="assistant", description="trained tokens: every assistant turn, only the last one, or every token"
+    )
+
+
+class RewardConfig(Passes, Training):
+    """A reward model from ranked answers. A row of `batch_size` is a prompt with all of its answers."""
+
+    command: ClassVar[str] = "reward"
+
+    loss: Literal["pairwise", "plackett_luce"] = Field(
+        default="pairwise", description="all pairs of a prompt, or the likelihood of the whole order"
+    )
+    ties: Literal["soft", "drop"] = Field(default="soft", description="ties as a target of one half, or left out")
+    score_at: Literal["last", "mean"] = Field(
+        default="last", description="the score: at the last token of the answer, or its mean over the answer"
+    )
+    center: Text | None = Field(
+        default=None, description="demonstrations whose mean score becomes 0; null: the training answers"
+    )
+
+
+class DPOConfig(Passes, Training):
+    """Direct preference optimisation on pairs or rankings. A row of `batch_size` is a pair."""
+
+    command: ClassVar[str] = "dpo"
+
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
+        default="sigmoid", description="the pairwise loss; sigmoid with label_smoothing is cDPO"
+    )
+    beta: Positive = Field(default=0.1, description="how strongly the policy is held to the reference")
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.0, description="assumed share of swapped labels (sigmoid and robust)"
+    )
+    ties: Literal["soft", "drop"] = Field(default="drop", description="ties as a target of one half, or left out")
+    pair_weight: Literal["pair", "prompt"] = Field(
+        default="pair", description="every pair counts the same, or every prompt does"
+    )
+    reference: Text = Field(default="start", description="what the policy is held to: start (the model), or a model")
+
+    @model_validator(mode="after")
+    def _smoothing_has_a_meaning(self) -> DPOConfig:
+        if self.label_smoothing > 0 and self.loss not in ("sigmoid", "robust"):
+            raise Clash("label_smoothing", f"loss {self.loss} has no label smoothing; use sigmoid or robust")
+        return self
+
+
+class Beta(Settings):
+    """The weight of the KL penalty against the reference."""
+
+    coef: NotNegative = Field(default=0.05, description="penalty per nat of KL")
+    target: Positive | None = Field(
+        default=None, description="KL in nats per answer that the weight adapts to; null: the weight is fixed"
+    )
+    horizon: Positive = Field(default=10_000.0, description="answers over which an adaptive weight moves")
+    estimator: Literal["k1", "k2", "k3"] = Field(default="k1", description="how the KL of a sampled token is taken")
+
+
+class Critic(Settings):
+    """The value model."""
+
+    init: Literal["reward", "policy"] = Field(
+        default="reward", description="starting weights; reward falls back to policy if the models do not match"
+    )
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="updates of the critic alone before the policy moves"
+    )
+    learning_rate: Positive | Literal["auto"] = Field(default="auto", description="auto: the policy's")
+
+
+class StopIf(Settings):
+    """Trip wires: the run stops and keeps its best checkpoint."""
+
+    kl: Positive | None = Field(default=20.0, description="KL in nats per answer above this; null: never")
+    length_ratio: Positive | None = Field(
+        default=2.5, description="answers this many times longer, or shorter, than at the start; null: never"
+    )
+    no_eos: Fraction | None = Field(
+        default=0.5, description="share of answers cut by the limit above this; null: never"
+    )
+
+
+class PPOConfig(Training):
+    """Reinforcement learning from a reward with PPO."""
+
+    command: ClassVar[str] = "ppo"
+
+    reward: Text = Field(description="the reward: a run of `reward`, a model, or rewards.py:function")
+    prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
+    layout: Literal["auto", "separate", "adapters", "trunk"] = Field(
+        default="auto",
+        description="the four models: apart, as adapters on one base, or the critic on the actor's trunk",
+    )
+    reward_form: Literal["token", "sequence", "spread"] = Field(
+        default="token", description="score at the last token, score less mean KL there, or spread evenly"
+    )
+    reward_clip: Positive | None = Field(default=5.0, description="largest absolute score; null: not clipped")
+    missing_eos_penalty: NotNegative = Field(
+        default=1.0, description="subtracted from the score of an answer cut by max_new_tokens"
+    )
+    steps: Count = Field(default=300, description="rounds of sampling and updating")
+    rollouts: Count = Field(default=128, description="answers per step, over all devices together")
+    group: Count = Field(default=1, description="answers per prompt")
+    max_new_tokens: Count = Field(default=256, description="longest answer in tokens")
+    temperature: Positive = Field(default=1.0, description="divides the logits of policy and reference alike")
+    stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
+    beta: Beta = Field(default=Beta(), description="the KL penalty")
+    clip: Positive = Field(default=0.2, description="clip range of the importance ratio")
+    value_clip: Positive | None = Field(default=0.2, description="clip range of the critic; null: not clipped")
+    value_coef: Positive = Field(default=1.0, description="weight of the critic's loss on a shared trunk")
+    entropy: NotNegative = Field(default=0.0, description="weight of the entropy bonus per token")
+    ppo_epochs: Count = Field(default=4, description="passes over the answers of a step")
+    minibatches: Count = Field(default=1, description="optimizer steps per pass")
+    epoch_kl_stop: Positive | None = Field(
+        default=None, description="KL of old and new policy per token that ends a step's passes; null: never"
+    )
+    whiten: bool = Field(default=True, description="advantages to mean 0 and variance 1 over the step")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="discount per token")
+    lam: Fraction = Field(default=0.95, description="lambda of generalised advantage estimation")
+    baseline: Literal["critic", "none", "rloo", "group"] = Field(
+        default="critic", description="what a return is compared with"
+    )
+    critic: Critic = Field(default=Critic(), description="the value model")
+    stop_if: StopIf = Field(default=StopIf(), description="trip wires that end the run")
+    rollouts_every: Every | None = Field(default=10, description="keep a step's answers for reading; null: never")
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> PPOConfig:
+        if self.rollouts % self.group:
+            raise Clash("rollouts", f"{self.rollouts} answers do not divide into groups of {self.group}")
+        if self.minibatches > self.rollouts:
+            raise Clash("minibatches", f"{self.minibatches} minibatches need at least as many rollouts")
+        if self.baseline in ("rloo", "group") and self.group < 2:
+            raise Clash("baseline", f"{self.baseline} compares the answers of one prompt: set group to 2 or more")
+        if self.layout == "adapters" and self.lora is None:
+            raise Clash("layout", "adapters needs lora, for example lora: {rank: 32}")
+        if self.layout == "trunk" and self.baseline != "critic":
+            raise Clash("layout", f"trunk holds a critic, but baseline is {self.baseline}")
+        return self
+
+
+class Sampling(Settings):
+    """What `sample` and `eval` share."""
+
+    model: Text = Field(description="the model: a run, a Hugging Face folder or a hub id")
+    template: Text | None = Field(
+        default=None, description="chat template: null (the model's own, or plain), plain, notes, or a file"
+    )
+    max_new_tokens: Count = Field(default=256, description="longest answer in tokens")
+    temperature: NotNegative = Field(default=1.0, description="divides the logits; 0: always the likeliest token")
+    stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="of weights and activations; auto: bf16 on a GPU that has it, else fp32"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of the samples")
+
+
+class SampleConfig(Sampling):
+    """Answers to prompts, written as JSON lines."""
+
+    command: ClassVar[str] = "sample"
+
+    prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
+    out: Text = Field(default="pool.jsonl", description="the file to write")
+    k: Count = Field(default=1, description="answers per prompt")
+    top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="keep only the likeliest tokens; 0: all")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="keep this share of probability")
+    min_p: Fraction = Field(default=0.0, description="drop tokens below this share of the likeliest token's")
+
+
+class EvalConfig(Sampling):
+    """Measures of a model, alone or against another."""
+
+    command: ClassVar[str] = "eval"
+
+    data: Data = Field(description="held-out rows: conversations, text, rankings or prompts")
+    against: Text | None = Field(default=None, description="another model: answers are compared, with an interval")
+    judge: Text | None = Field(
+        default=None, description="what compares answers: a run of `reward`, a model, or rewards.py:function"
+    )
+    out: Text | None = Field(default=None, description="a JSON file for the result; null: only printed")
+    max_length: Count | Literal["auto"] = Field(
+        default="auto", description="longest conversation in tokens; auto: the model's context, at most 2048"
+    )
+    micro_batch_tokens: Count = Field(default=8192, description="tokens per forward; memory, not results")
+    packing: Literal["auto", "off"] = Field(
+        default="auto", description="several sequences in one forward; off: one at a time, slower, the same results"
+    )
+
+
+CONFIGS: dict[str, type[Settings]] = {
+    config.command: config for config in (SFTConfig, SampleConfig, RewardConfig, PPOConfig, DPOConfig, EvalConfig)
+}

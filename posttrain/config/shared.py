@@ -1,0 +1,144 @@
+"""What every method's settings are made of: the value types, and the settings that all training methods share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class Clash(ValueError):
+    """Settings that exclude each other; `setting` is the one to point at."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        self.setting = setting
+        super().__init__(message)
+
+
+class Settings(BaseModel):
+    """Settings that refuse unknown keys, convert nothing but int to float, and cannot be changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    command: ClassVar[str] = ""
+
+
+# --- value types ------------------------------------------------------------------------------------------------
+
+
+def _as_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _as_texts(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _as_items(value: object) -> object:
+    """A list of items from what people write: a path, one mapping, or a list of either."""
+    many: Sequence[object] = value if isinstance(value, list | tuple) else (value,)  # pyright: ignore[reportUnknownVariableType]
+    if not many:
+        raise ValueError("names no source")
+    return tuple({"path": os.fspath(item)} if isinstance(item, str | os.PathLike) else item for item in many)  # pyright: ignore[reportUnknownArgumentType]
+
+
+Text: TypeAlias = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
+Texts: TypeAlias = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_as_texts)]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Percent: TypeAlias = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?|\.\d+)\s*%$")]
+Every: TypeAlias = Percent | Count
+
+
+class DataItem(Settings):
+    """One source of rows."""
+
+    path: Text = Field(description="a file, a folder, or a run's own output")
+    weight: Positive = Field(default=1.0, description="how often its rows are drawn, relative to the other sources")
+    columns: Mapping[str, str] | None = Field(
+        default=None, description="our name: the file's name, for columns that are not recognised"
+    )
+
+
+Data: TypeAlias = Annotated[tuple[DataItem, ...], Field(strict=False), BeforeValidator(_as_items)]
+
+
+class Lora(Settings):
+    """Low-rank adapters in place of training all weights."""
+
+    rank: Count = Field(default=32, description="rank of the update")
+    alpha: Positive = Field(default=64.0, description="the update is scaled by alpha / rank")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="dropout before the adapter")
+    targets: Literal["all-linear"] | Texts = Field(
+        default="all-linear", description="the layers that get an adapter: all-linear, or names of modules"
+    )
+
+
+# --- settings of every training method ----------------------------------------------------------------------------
+
+
+class Training(Settings):
+    """What SFT, reward, PPO and DPO share."""
+
+    version: Literal[1] = Field(default=1, description="version of this layout of settings")
+    model: Text = Field(description="the model to start from: a run, a Hugging Face folder or a hub id")
+    out: Text = Field(description="the run folder to write; it becomes a model folder")
+    eval_data: Percent | Text | None = Field(
+        default="2%", description="held-out rows: a share of the data, split by prompt, or a file; null: none"
+    )
+    template: Text | None = Field(
+        default=None, description="chat template: null (the model's own, or plain), plain, notes, or a file"
+    )
+    max_length: Count | Literal["auto"] = Field(
+        default="auto", description="longest conversation in tokens; auto: the model's context, at most 2048"
+    )
+    lora: Lora | None = Field(default=None, description="adapters (rank, alpha, ...); null: train all weights")
+    micro_batch_tokens: Count = Field(default=8192, description="tokens per forward and backward; memory, not results")
+    learning_rate: Positive | Literal["auto"] = Field(
+        default="auto", description="peak learning rate; auto: by method and size, printed"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the learning rate falls after the warm-up"
+    )
+    warmup: Fraction = Field(default=0.03, description="share of the steps in which the learning rate rises")
+    weight_decay: NotNegative = Field(default=0.0, description="AdamW's decoupled decay")
+    grad_clip: Positive | None = Field(default=1.0, description="largest norm of the gradient; null: not clipped")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="of weights and activations; auto: bf16 on a GPU that has it, else fp32"
+    )
+    packing: Literal["auto", "off"] = Field(
+        default="auto", description="several sequences in one forward; off: one at a time, slower, the same results"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of order, splits, new weights and samples")
+    eval_every: Every | None = Field(default="10%", description="evaluate every so many steps, or share of the run")
+    save_every: Every | None = Field(default="25%", description="save a checkpoint as often; null: only the end")
+    samples: Texts = Field(default=(), description="prompts answered at every evaluation, to read along")
+
+
+class Passes(Settings):
+    """What the methods share that go over a data set: SFT, reward and DPO."""
+
+    data: Data = Field(description="what to train on: a path, or a list of {path, weight, columns}")
+    overlong: Literal["drop", "truncate", "error"] = Field(
+        default="drop", description="what happens to rows longer than max_length; counted and printed"
+    )
+    epochs: Positive | None = Field(default=1.0, description="passes over the data; set this or steps")
+    steps: Count | None = Field(default=None, description="optimizer steps; set this or epochs")
+    batch_size: Count = Field(default=32, description="rows per optimizer step, over all devices together")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_the_default_epochs(cls, values: Any) -> Any:
+        """Giving `steps` alone means no epochs, so that the resolved settings name exactly one of the two."""
+        if isinstance(values, Mapping) and values.get("steps") is not None and "epochs" not in values:  # pyright: ignore[reportUnknownMemberType]
+            return {**values, "epochs": None}
+        return values
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Passes:
+        if (self.epochs is None) == (self.steps is None):
+            raise Clash("steps", "set either epochs or steps, the other null")
+        return self
