@@ -59,7 +59,7 @@ def bradley_terry(wins: Tensor, *, prior: float = 0.0, tolerance: float = 1e-10,
 
     A tie is half a win for both. `prior` is added to both sides of every pair, so that strengths stay finite.
     Raises ValueError without a prior when some answers never beat the others: no finite strengths fit then (Ford 1957).
-    Source: Hunter 2004, the MM iteration, equation 3.
+    Source: Hunter 2004, the MM iteration.
     """
     items = len(wins)
     won = (wins.double() + prior).fill_diagonal_(0)

@@ -1,0 +1,39 @@
+# One environment, made once: .venv, with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Small models run faster on one thread, and the same on every machine.
+test test-all check: export OMP_NUM_THREADS := 1
+
+.PHONY: help venv demo test test-all check clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+venv: $(VENV)/installed  ## the environment
+
+demo: venv  ## the whole pipeline on a small world, about six minutes: base, SFT, rankings, reward, PPO, DPO, report
+	$(BIN)/posttrain demo --out runs/demo
+
+test: venv  ## all tests but the slow ones, under ten minutes
+	$(BIN)/pytest -m "not slow"
+
+test-all: venv  ## every test
+	$(BIN)/pytest
+
+check: venv  ## lint, format, types and the quick tests, under two minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pytest -q -m "not slow and not medium"
+
+clean:  ## remove the environment and caches, never runs
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

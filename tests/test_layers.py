@@ -1,0 +1,72 @@
+"""Who may import whom: only from the own layer or lower, and each room keeps to itself what is its own."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
+LAYERS = [
+    {"types", "errors"},
+    {"ops", "text"},
+    {"models"},
+    {"data"},
+    {"objectives"},
+    {"rollout"},
+    {"engine"},
+    {"run", "loop", "evaluate", "config", "console"},
+    {"recipes", "feedback", "report"},
+    {"workflows", "cli", "__init__", "__main__"},
+]
+LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
+# what only some rooms may touch
+KEPT = {
+    "torch.distributed": {"engine"},
+    "rich": {"cli", "console", "feedback", "report"},
+    "starlette": {"feedback", "report"},
+    "uvicorn": {"feedback", "report", "cli"},
+    "jinja2": {"text", "feedback", "report"},  # chat templates are written in it
+    "posttrain.recipes": {"recipes", "workflows", "cli", "__init__"},
+    "posttrain.feedback": {"feedback", "workflows", "cli", "__init__"},
+    "posttrain.report": {"report", "workflows", "cli", "__init__"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every imported module, and every name imported from one as if it were a module."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} has a relative import; write the whole name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_module_imports_from_its_own_layer_or_lower(file: Path) -> None:
+    assert room(file) in LAYER, f"{file.name} stands in no layer: give it one here and in docs/architecture.md"
+    for name in imports(file):
+        if name.startswith("posttrain."):
+            target = name.split(".")[1]
+            assert LAYER.get(target, 9) <= LAYER[room(file)], f"{file} imports {name}, which stands above it"
+        for kept, rooms in KEPT.items():
+            assert room(file) in rooms or not within(name, kept), f"{file} imports {name}, kept to {sorted(rooms)}"
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "ops").glob("*.py")), ids=lambda file: file.name)
+def test_ops_see_tensors_and_plain_numbers_only(file: Path) -> None:
+    strangers = {"posttrain", "numpy", "transformers", "peft", "pydantic", "pyarrow", "safetensors", "tokenizers"}
+    outside = {name for name in imports(file) if name.split(".")[0] in strangers and not within(name, "posttrain.ops")}
+    assert not outside

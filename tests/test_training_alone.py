@@ -1,0 +1,48 @@
+"""Training needs no page, no report and no workflow: it works in a copy of the package without them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.medium
+
+PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
+IMPORT_ALL = """
+import importlib, pathlib, sys
+import posttrain
+package = pathlib.Path(posttrain.__file__).parent
+assert str(package) == sys.argv[1], package
+for file in sorted(package.rglob("*.py")):
+    parts = [part for part in file.relative_to(package).with_suffix("").parts if part != "__init__"]
+    importlib.import_module(".".join(["posttrain", *parts]))
+"""
+
+
+@pytest.fixture(scope="module")
+def training_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to import from, with a `posttrain` that can only train."""
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copytree(PACKAGE, folder / "posttrain", ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("feedback", "report", "workflows"):
+        shutil.rmtree(folder / "posttrain" / room, ignore_errors=True)
+    # the command line and the entry point may name every room; training does not pass through them
+    for door in ("cli.py", "__main__.py"):
+        (folder / "posttrain" / door).unlink(missing_ok=True)
+    return folder
+
+
+def python(folder: Path, code: str, *arguments: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_module_of_training_imports_without_the_other_rooms(training_alone: Path) -> None:
+    python(training_alone, IMPORT_ALL, str(training_alone / "posttrain"))
