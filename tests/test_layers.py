@@ -17,7 +17,7 @@ LAYERS = [
     {"objectives"},
     {"rollout"},
     {"engine"},
-    {"run", "loop", "evaluate", "config", "console"},
+    {"run", "card", "loop", "evaluate", "config", "console"},
     {"recipes", "feedback", "report"},
     {"workflows", "cli", "__init__", "__main__"},
 ]
