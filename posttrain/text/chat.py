@@ -10,14 +10,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
-from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import DataError, ModelError, Problem
-from posttrain.text.templates import FROZEN_DATE, NOTES, PLAIN, freeze_dates, notes_template, plain_template
+from posttrain.text.templates import FROZEN_DATE, Dress, Template, choose_template, dress, freeze_dates
 from posttrain.text.tokenizer import Tokenizer, load_tokenizer, stop_ids_of
 from posttrain.types import (
     JSON,
@@ -34,7 +34,6 @@ from posttrain.types import (
 LossOn: TypeAlias = Literal["assistant", "completion", "all"]
 
 _CHUNK = 1024
-_PROBE = "probe"
 
 
 @dataclass(slots=True)
@@ -46,16 +45,6 @@ class Losses:
 
     breaks: int = 0
     expanded: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shape:
-    """How the template dresses an answer: what stands between prompt and answer, and between answer and its end."""
-
-    end_of_turn: int
-    ending: str
-    lead: str = ""
-    trail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +65,11 @@ class Codec:
     end of turn is trained up to it, and counted in `losses.breaks`.
     """
 
-    words: Tokenizer
-    template: str
-    template_source: str
+    template: Template
     stop_ids: frozenset[int]
-    template_kwargs: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
     losses: Losses = field(default_factory=Losses)
-    shape: _Shape = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", self._shape())
         object.__setattr__(self, "stop_ids", self.stop_ids | {self.end_of_turn})
 
     @staticmethod
@@ -104,14 +88,27 @@ class Codec:
         in the template are fixed at `date`. Raises ModelError when there is no tokenizer or no end of turn.
         """
         words = load_tokenizer(path)
-        source, jinja = _template(words, template)
+        source, jinja = choose_template(words, template)
+        options = dict(template_kwargs or {})
         return Codec(
-            words=words,
-            template=freeze_dates(jinja, date),
-            template_source=source,
+            template=Template(words=words, jinja=freeze_dates(jinja, date), source=source, options=options),
             stop_ids=stop_ids_of(path) if eos_ids is None else frozenset(eos_ids),
-            template_kwargs=dict(template_kwargs or {}),
         )
+
+    @property
+    def words(self) -> Tokenizer:
+        """The tokenizer, as this package uses it."""
+        return self.template.words
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the `transformers` library."""
+        return self.template.words.tokenizer
+
+    @property
+    def template_source(self) -> str:
+        """`tokenizer`, `built-in plain`, `built-in notes`, or the path of a template file."""
+        return self.template.source
 
     @property
     def bos(self) -> int | None:
@@ -126,7 +123,7 @@ class Codec:
     @property
     def end_of_turn(self) -> int:
         """The id that ends an assistant turn; it is trained, and the sampler stops on it."""
-        return self.shape.end_of_turn
+        return self._dress.end
 
     @property
     def vocab_size(self) -> int:
@@ -135,13 +132,12 @@ class Codec:
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer and `chat_template.jinja`; `apply_chat_template` renders the same from there."""
-        tokenizer = self.words.tokenizer
-        before = cast("str | dict[str, str] | None", tokenizer.chat_template)
+        before = cast("str | dict[str, str] | None", self.tokenizer.chat_template)
         try:
-            tokenizer.chat_template = self.template
-            tokenizer.save_pretrained(folder)
+            self.tokenizer.chat_template = self.template.jinja
+            self.tokenizer.save_pretrained(folder)
         finally:
-            tokenizer.chat_template = before
+            self.tokenizer.chat_template = before
 
     # --- records to tokens ------------------------------------------------------------------------------------
 
@@ -162,7 +158,7 @@ class Codec:
         """The text that generation continues: the rendered conversation, or the record's own text."""
         if record.messages is None:
             return record.text or ""
-        return self._render(record.messages, record.id, generation=True)
+        return self.template.render(record.messages, place=record.id, generation=True)
 
     def text(self, record: TextRecord) -> Span:
         """BOS, the text, and the end of text; every token is trained but the first, which nothing predicts."""
@@ -187,11 +183,10 @@ class Codec:
         spans: list[tuple[Span, ...]] = []
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
-            turns = [self._turns(record, loss_on) for record in chunk]
-            wholes = [self._render(record.messages, record.id) for record in chunk]
-            ids = self._encode_once(
-                [*wholes, *(text for row in turns for turn in row for text in (turn.prompt, turn.full))]
-            )
+            wholes = [self.template.render(record.messages, place=record.id) for record in chunk]
+            turns = [self._turns(record, whole, loss_on) for record, whole in zip(chunk, wholes, strict=True)]
+            pieces = [text for row in turns for turn in row for text in (turn.prompt, turn.full)]
+            ids = self._encode_once([*wholes, *pieces])
             for record, whole, row in zip(chunk, wholes, turns, strict=True):
                 spans.append(self._assemble(record, whole, row, loss_on, ids))
         return spans
@@ -205,8 +200,11 @@ class Codec:
         groups: list[PrefixGroup] = []
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
-            prompts = [self._render(record.prompt, record.id, generation=True) for record in chunk]
-            fulls = [[self._answered(record.prompt, text, record.id) for text in record.responses] for record in chunk]
+            prompts = [self.template.render(record.prompt, place=record.id, generation=True) for record in chunk]
+            fulls = [
+                [self.template.answered(record.prompt, text, place=record.id) for text in record.responses]
+                for record in chunk
+            ]
             ids = self._encode_once([*prompts, *(full for row in fulls for full in row)])
             for record, prompt, row in zip(chunk, prompts, fulls, strict=True):
                 pairs = zip(row, record.responses, strict=True)
@@ -225,7 +223,7 @@ class Codec:
         if record.messages is None:
             body = self._continue(prompt, text, self._encode_once([prompt, prompt + text]))
             return (*body, self.eos) if ended else body
-        full = self._answered(record.messages, text, record.id)
+        full = self.template.answered(record.messages, text, place=record.id)
         tokens = self._answer_ids(prompt, full, text, self._encode_once([prompt, full]))
         return tokens if ended else tokens[:-1]
 
@@ -238,60 +236,43 @@ class Codec:
         text = self.words.decode_after(tokens)
         if prompt is not None and prompt.record.messages is None:
             return text
-        text = text.removeprefix(self.shape.lead)
+        text = text.removeprefix(self._decoded_lead)
         ended = bool(tokens) and tokens[-1] in self.stop_ids
-        return text.removesuffix(self.shape.trail) if ended else text
+        return text.removesuffix(self._dress.trail) if ended else text
 
     # --- inside -----------------------------------------------------------------------------------------------
 
     def _bos(self) -> tuple[int, ...]:
         return () if self.bos is None else (self.bos,)
 
-    def _render(self, messages: Sequence[Message], place: str, *, generation: bool = False) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        options: dict[str, Any] = {**self.template_kwargs, "tokenize": False, "add_generation_prompt": generation}
-        try:
-            rendered = self.words.tokenizer.apply_chat_template(turns, chat_template=self.template, **options)
-        except TemplateError as reason:
-            fix = "change the roles of this row, or choose another template (template: plain)"
-            raise DataError(
-                [Problem(place=place, what=f"the model's chat template refuses this conversation: {reason}", fix=fix)]
-            ) from reason
-        return cast(str, rendered)
+    @cached_property
+    def _dress(self) -> Dress:
+        return dress(self.template)
 
-    def _answered(self, messages: Sequence[Message], answer: str, place: str) -> str:
-        return self._render((*messages, Message(role="assistant", content=answer)), place)
+    @cached_property
+    def _decoded_lead(self) -> str:
+        """What stands before an answer once it is decoded; some tokenizers put a space of their own there."""
+        question = PromptRecord(id="probe", messages=(Message(role="user", content="question"),))
+        return self.words.decode_after(self.answer(question, "probe", ended=False)).rpartition("probe")[0]
 
     def _encode_once(self, texts: Sequence[str]) -> dict[str, list[int]]:
         unique = list(dict.fromkeys(texts))
         return dict(zip(unique, self.words.encode_all(unique), strict=True))
 
-    def _shape(self) -> _Shape:
-        """What the template puts around an answer, seen on a probe."""
-        question = (Message(role="user", content="question"),)
-        prompt = self._render(question, "the chat template", generation=True)
-        full = self._answered(question, _PROBE, "the chat template")
-        before, _, after = full.rpartition(_PROBE)
-        lead = before[len(prompt) :] if before.startswith(prompt) else ""
-        end = next((token for token in self.words.encode(after) if token in self.words.controls), None)
-        if end is None:
-            return _Shape(end_of_turn=self.eos, ending=self.words.spelling(self.eos), lead=lead)
-        ending = self.words.spelling(end)
-        return _Shape(end_of_turn=end, ending=ending, lead=lead, trail=after.partition(ending)[0])
-
-    def _turns(self, record: ChatRecord, loss_on: LossOn) -> list[_Turn]:
+    def _turns(self, record: ChatRecord, whole: str, loss_on: LossOn) -> list[_Turn]:
         """The assistant turns that are trained; none under `all`, where the whole rendering is."""
         if loss_on == "all":
             return []
-        last = max((i for i, message in enumerate(record.messages) if message.role == "assistant"), default=-1)
+        messages = record.messages
+        last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
         turns: list[_Turn] = []
-        for index, message in enumerate(record.messages):
+        for index, message in enumerate(messages):
             chosen = loss_on == "assistant" or index == last
             if message.role == "assistant" and (chosen if message.train is None else message.train):
-                prompt = self._render(record.messages[:index], record.id, generation=True)
-                turns.append(
-                    _Turn(index=index, prompt=prompt, full=self._render(record.messages[: index + 1], record.id))
-                )
+                prompt = self.template.render(messages[:index], place=record.id, generation=True)
+                ends = index + 1 == len(messages)
+                full = whole if ends else self.template.render(messages[: index + 1], place=record.id)
+                turns.append(_Turn(index=index, prompt=prompt, full=full))
         return turns
 
     def _assemble(
@@ -311,8 +292,9 @@ class Codec:
         marked = Span(tokens=tuple(tokens), trained=tuple(trained[: len(tokens)]))
         if all(marked.tokens[: len(span.tokens)] == span.tokens for span in spans):
             return (_trimmed(self._overridden(record, marked, loss_on)),)
-        self.losses.expanded += 1
-        return tuple(spans)
+        self.losses.expanded += len(spans) > 1
+        users = self._overridden(record, Span.all(tokens, trained=False), loss_on)
+        return (*spans, _trimmed(users)) if any(users.trained) else tuple(spans)
 
     def _overridden(self, record: ChatRecord, span: Span, loss_on: LossOn) -> Span:
         """`span` with what messages say of `train` themselves: any of them under `all`, else those of users."""
@@ -328,54 +310,36 @@ class Codec:
         """How many of `tokens` the first `count` messages render to."""
         if count == 0:
             return 0
-        prefix = self.words.encode(self._render(record.messages[:count], record.id))
+        prefix = self.words.encode(self.template.render(record.messages[:count], place=record.id))
         same = (ours == theirs for ours, theirs in zip(prefix, tokens, strict=False))
         return sum(takewhile(bool, same))
 
     def _answer_ids(self, prompt: str, full: str, content: str, ids: Mapping[str, list[int]]) -> tuple[int, ...]:
         """The ids of an answer with its end of turn; `full` is the rendering that ends with it."""
-        end = self.shape.end_of_turn
+        end = self._dress.end
         if full.startswith(prompt):
             tail = full[len(prompt) :]
             body = self._body(prompt, full, tail, ids)
             if end in body:
                 body = body[: body.index(end)]
-                self._count(body, tail.partition(self.shape.ending)[0], content)
+                # Some tokenizers put a space of their own after a control token, in training and in sampling alike.
+                decoded = self.words.decode_after(body, keep_special=True).lstrip(" ")
+                self._count(decoded, tail.partition(self._dress.ending)[0].lstrip(" "), content)
                 return (*body, end)
-        text = self.shape.lead + content
+        text = self._dress.lead + content
         return (*self._continue(prompt, text, self._encode_once([prompt, prompt + text])), end)
 
     def _continue(self, prompt: str, text: str, ids: Mapping[str, list[int]]) -> tuple[int, ...]:
         body = self._body(prompt, prompt + text, text, ids)
-        self._count(body, text, text)
+        self._count(self.words.decode_after(body, keep_special=True), text, text)
         return tuple(body)
 
     def _body(self, prompt: str, full: str, tail: str, ids: Mapping[str, list[int]]) -> list[int]:
         start = ids[prompt]
         return ids[full][len(start) :] if ids[full][: len(start)] == start else self.words.encode_after(tail)
 
-    def _count(self, body: Sequence[int], text: str, content: str) -> None:
-        broken = self.words.decode_after(body, keep_special=True) != text or self.shape.ending in content
-        self.losses.breaks += broken
-
-
-def _template(words: Tokenizer, name: str | None) -> tuple[str, str]:
-    """Where the template comes from, and its jinja source."""
-    own = cast("str | dict[str, str] | None", words.tokenizer.chat_template)
-    if name is None and own:
-        return "tokenizer", words.tokenizer.get_chat_template()
-    if name is None or name == PLAIN:
-        jinja = plain_template(words.encode, unknown=words.unknown, has_bos=words.bos is not None)
-        return f"built-in {PLAIN}", jinja
-    if name == NOTES:
-        return f"built-in {NOTES}", notes_template(has_bos=words.bos is not None)
-    try:
-        return name, Path(name).read_text(encoding="utf-8")
-    except OSError as reason:
-        raise ModelError(
-            f"template: {name!r} is neither {PLAIN!r} nor {NOTES!r}, nor a file that can be read\n"
-            "  fix: give one of them, or leave it out"
-        ) from reason
+    def _count(self, decoded: str, text: str, content: str) -> None:
+        self.losses.breaks += decoded != text or self._dress.ending in content
 
 
 def _all_but_first(tokens: Sequence[int]) -> Span:

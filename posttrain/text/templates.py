@@ -1,12 +1,19 @@
-"""Chat templates: the built-in ones for models that have none, and dates that stand still."""
+"""Chat templates: a tokenizer's own, the built-in ones for models that have none, and dates that stand still."""
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
 
-from posttrain.errors import ModelError
+from jinja2 import TemplateError
+
+from posttrain.errors import DataError, ModelError, Problem
+from posttrain.text.tokenizer import Tokenizer
+from posttrain.types import JSON, Message
 
 PLAIN = "plain"
 NOTES = "notes"
@@ -21,6 +28,83 @@ _MARKER_BUDGET = 8
 """Tokens that `User:` and `Assistant:` may cost together before the short markers are taken."""
 
 _DATE_CALL = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A chat template in jinja, where it comes from, and the tokenizer whose special tokens it names."""
+
+    words: Tokenizer
+    jinja: str
+    source: str
+    options: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
+
+    def render(self, messages: Sequence[Message], *, place: str, generation: bool = False) -> str:
+        """The text of a conversation; with `generation`, up to where the assistant's next answer begins.
+
+        Raises DataError naming `place` when the template refuses the conversation.
+        """
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        options: dict[str, Any] = {**self.options, "tokenize": False, "add_generation_prompt": generation}
+        try:
+            return cast(str, self.words.tokenizer.apply_chat_template(turns, chat_template=self.jinja, **options))
+        except TemplateError as reason:
+            what = f"the model's chat template refuses this conversation: {reason}"
+            fix = "change the roles of this row, or take another template (template: plain)"
+            raise DataError([Problem(place=place, what=what, fix=fix)]) from reason
+
+    def answered(self, messages: Sequence[Message], answer: str, *, place: str) -> str:
+        """The text of a conversation that ends with `answer`."""
+        return self.render((*messages, Message(role="assistant", content=answer)), place=place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dress:
+    """What a template puts around an answer. `lead` and `trail` stand before it and after it, in the text.
+
+    `end` is the id that ends the turn: the first control token after the answer, else the tokenizer's end of text.
+    """
+
+    end: int
+    ending: str
+    lead: str = ""
+    trail: str = ""
+
+
+def dress(template: Template) -> Dress:
+    """How `template` dresses an answer, seen on a probe."""
+    words, place, probe = template.words, "the chat template", "probe"
+    question = (Message(role="user", content="question"),)
+    prompt = template.render(question, place=place, generation=True)
+    before, _, after = template.answered(question, probe, place=place).rpartition(probe)
+    lead = before[len(prompt) :] if before.startswith(prompt) else ""
+    end = next((token for token in words.encode(after) if token in words.controls), None)
+    if end is None:
+        return Dress(end=words.eos, ending=words.spelling(words.eos), lead=lead)
+    return Dress(end=end, ending=words.spelling(end), lead=lead, trail=after.partition(words.spelling(end))[0])
+
+
+def choose_template(words: Tokenizer, name: str | None) -> tuple[str, str]:
+    """Where the template comes from, and its jinja: the tokenizer's own, `plain`, `notes`, or a file.
+
+    Without a name it is the tokenizer's own, or the plain one where that has none. Raises ModelError when `name` is
+    none of these.
+    """
+    own = cast("str | dict[str, str] | None", words.tokenizer.chat_template)
+    has_bos = words.bos is not None
+    if name is None and own:
+        return "tokenizer", words.tokenizer.get_chat_template()
+    if name is None or name == PLAIN:
+        return f"built-in {PLAIN}", plain_template(words.encode, unknown=words.unknown, has_bos=has_bos)
+    if name == NOTES:
+        return f"built-in {NOTES}", notes_template(has_bos=has_bos)
+    try:
+        return name, Path(name).read_text(encoding="utf-8")
+    except OSError as reason:
+        raise ModelError(
+            f"template: {name!r} is neither {PLAIN!r} nor {NOTES!r}, nor a file that can be read\n"
+            "  fix: give one of them, or leave it out"
+        ) from reason
 
 
 def freeze_dates(template: str, date: datetime.date = FROZEN_DATE) -> str:

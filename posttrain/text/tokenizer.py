@@ -115,7 +115,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
     Raises ModelError when there is none, or when it cannot be read.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and _reads_like_a_folder(folder):
+        raise ModelError(
+            f"{path}: no such folder\n  fix: give a model folder, a run folder, or the name of a model on the hub"
+        )
     if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{path} holds no tokenizer\n  fix: copy tokenizer.json and tokenizer_config.json into it")
     try:
@@ -127,6 +131,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             "  fix: give a folder with tokenizer.json and tokenizer_config.json, or the name of a model on the hub"
         ) from reason
     return Tokenizer(tokenizer=cast(PreTrainedTokenizerBase, tokenizer))
+
+
+def _reads_like_a_folder(path: Path) -> bool:
+    """Whether `path` cannot be a hub id: those are `name` or `owner/name`, and the owner is no folder here."""
+    return path.is_absolute() or len(path.parts) > 2 or (len(path.parts) == 2 and path.parent.is_dir())
 
 
 def stop_ids_of(path: str | Path) -> frozenset[int]:
