@@ -66,7 +66,7 @@ class RankedRecord:
 class PromptRecord:
     """What a model is asked: a conversation that waits for the assistant, or text to continue.
 
-    Exactly one of `messages` and `text` is set. `columns` holds whatever else the row carried, for rewards and measures.
+    Exactly one of `messages` and `text` is set. `columns` holds what else the row carried, for rewards and measures.
     """
 
     id: str
@@ -125,7 +125,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A sampled answer. `tokens` include the end token when `stopped`; `logprobs` are the sampling policy's, one a token.
+    """A sampled answer. `tokens` include the end token when `stopped`; `logprobs` are the sampling policy's.
 
     `logprobs` are at the sampling temperature, over the full distribution before any top-k, top-p or min-p cut.
     """
@@ -200,7 +200,7 @@ class TokenBatch:
 class RankedBatch:
     """Ranked responses, with the pairs that their ranks imply.
 
-    `responses`: int64 [R], the segment of each response. `prompt`: int64 [R], which prompt of the micro-batch it answers.
+    `responses`: int64 [R], the segment of each response. `prompt`: int64 [R], the prompt of the batch that it answers.
     `ranks`: int64 [R], 1 is best, 0 is not ranked. `pairs`: int64 [N, 2] of rows into the responses, the better first.
     `targets`: float [N], the probability that the first is better (1, or 1/2 for a tie). `weights`: float [N].
     `margins`: float [N], 0 where none was given. `reference`: float [R], the summed reference log-prob of each
@@ -223,7 +223,8 @@ class RolloutBatch:
     """Annotated rollouts; every float tensor is [T] and 0 where `tokens.trained` is False.
 
     `old`: log-probs of the policy that sampled. `reference`: log-probs of the reference. `values`: the critic's, before
-    the update. `advantages` and `returns` come from generalised advantage estimation.
+    the update. `advantages` and `returns` come from generalised advantage estimation. While the critic warms up,
+    `train_actor` is False and the actor has no loss.
     """
 
     tokens: TokenBatch
@@ -232,6 +233,7 @@ class RolloutBatch:
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    train_actor: bool = True
 
 
 Batch: TypeAlias = TokenBatch | RankedBatch | RolloutBatch
@@ -266,10 +268,14 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One optimizer step. `counts` are the denominators of the terms, over all micro-batches, known beforehand."""
+    """One optimizer step. `counts` are the denominators of the terms, over all micro-batches, known beforehand.
+
+    `rows` are the ids of the records in it, for messages.
+    """
 
     micro_batches: Iterable[Batch]
     counts: Mapping[str, float]
+    rows: Sequence[str] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
 

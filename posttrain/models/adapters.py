@@ -7,7 +7,7 @@ parameters are collected explicitly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
 
 
 @contextmanager
-def active(model: nn.Module, stack: Sequence[str]) -> Iterator[None]:
+def active(model: nn.Module, stack: Sequence[str]) -> Generator[None]:
     """Inside, exactly the adapters of `stack` add to the model; an empty stack is the base bit for bit."""
     layers = list(lora_layers(model).values())
     outside = [layer._active_adapter for layer in layers]  # pyright: ignore[reportPrivateUsage]  # peft's setter unfreezes
@@ -107,11 +107,15 @@ def adapter_names(model: nn.Module) -> tuple[str, ...]:
 def adapter_parameters(model: nn.Module, name: str) -> list[nn.Parameter]:
     """The A and B of one adapter, layer by layer."""
     return [
-        cast("nn.Linear", part[name]).weight
+        _weight(part, name)
         for layer in lora_layers(model).values()
         for part in (layer.lora_A, layer.lora_B)
         if name in part
     ]
+
+
+def _weight(part: nn.ModuleDict, name: str) -> nn.Parameter:
+    return cast("nn.Parameter", part[name].weight)
 
 
 def factors(model: nn.Module, stack: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -119,7 +123,10 @@ def factors(model: nn.Module, stack: Sequence[str]) -> dict[str, tuple[Tensor, T
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, layer in lora_layers(model).items():
         parts = [
-            (cast("nn.Linear", layer.lora_A[role]).weight, cast("nn.Linear", layer.lora_B[role]).weight * layer.scaling[role])
+            (
+                cast("nn.Linear", layer.lora_A[role]).weight,
+                cast("nn.Linear", layer.lora_B[role]).weight * layer.scaling[role],
+            )
             for role in stack
             if role in layer.lora_A
         ]
@@ -169,13 +176,13 @@ def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "")
     `prefix` is where the model stands inside the one that the folder was written for. Raises ModelError when a tensor
     of the file finds no place in the model.
     """
-    config = LoraConfig.from_pretrained(str(folder))
+    config = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
     config.modules_to_save = None
     config.inference_mode = False
     if prefix and not isinstance(config.target_modules, str):
-        config.target_modules = {target.removeprefix(prefix) for target in config.target_modules or ()}
-        config.rank_pattern = {key.removeprefix(prefix): rank for key, rank in config.rank_pattern.items()}
-        config.alpha_pattern = {key.removeprefix(prefix): alpha for key, alpha in config.alpha_pattern.items()}
+        config.target_modules = [target.removeprefix(prefix) for target in config.target_modules or ()]
+        config.rank_pattern = {key.removeprefix(prefix): rank for key, rank in (config.rank_pattern or {}).items()}
+        config.alpha_pattern = {key.removeprefix(prefix): alpha for key, alpha in (config.alpha_pattern or {}).items()}
     _inject(model, config, name)
     tensors = load_file(folder / WEIGHTS)
     score = tensors.pop(f"{_PREFIX}score.weight", None)
@@ -184,7 +191,7 @@ def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "")
             for letter, part in (("A", layer.lora_A), ("B", layer.lora_B)):
                 key = f"{_PREFIX}{prefix}{module_name}.lora_{letter}.weight"
                 if name in part and key in tensors:
-                    cast("nn.Linear", part[name]).weight.copy_(tensors.pop(key))
+                    _weight(part, name).copy_(tensors.pop(key))
     if tensors:
         raise ModelError(f"{folder}: {len(tensors)} adapter tensors fit no layer of the base, first {min(tensors)}")
     return score

@@ -1,12 +1,12 @@
 """The attention that runs inside `transformers` models: a packed one for training, and whatever a layout brings.
 
 A layout says who sees whom. It travels to the attention function in a context variable, because some families do not
-pass keyword arguments down to their attention, and the function calls `layout.attend`. Nothing here knows a model family.
+pass keyword arguments down to their attention, and the function calls `layout.attend`. No model family is known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class AttentionTerms:
 
 
 class Layout(Protocol):
-    """Who sees whom, for one forward pass. `calls` counts attention calls, so that a gate can tell whether all layers ran."""
+    """Who sees whom, for one forward pass. `calls` counts attention calls: a gate asks whether all layers ran."""
 
     calls: int
 
@@ -57,7 +57,7 @@ _layout: ContextVar[Layout | None] = ContextVar("posttrain_layout", default=None
 
 
 @contextmanager
-def using(layout: Layout) -> Iterator[Layout]:
+def using(layout: Layout) -> Generator[Layout]:
     """The models called inside attend by `layout`."""
     token = _layout.set(layout)
     try:
@@ -96,8 +96,8 @@ def packed_attention(
         raise NotImplementedError(f"attention dropout {dropout}: load the model with attention_dropout 0")
     layout.calls += 1
     terms = AttentionTerms(scaling=scaling, window=sliding_window, softcap=softcap, sinks=s_aux)
-    streams = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
-    return layout.attend(*streams, terms).unsqueeze(0), None
+    query, key, value = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
+    return layout.attend(query, key, value, terms).unsqueeze(0), None
 
 
 def register() -> None:
@@ -118,12 +118,17 @@ class _Bucket:
     rows: int
     length: int
 
+    def take(self, stream: Tensor) -> Tensor:
+        """[rows, H, L, d] of a stream [T, H, d]."""
+        picked = stream.index_select(0, self.index.view(-1))
+        return picked.view(self.rows, self.length, *stream.shape[1:]).transpose(1, 2)
+
 
 class PackedLayout:
     """The layout of a training batch: a token sees its own segment causally, and all of its parent.
 
     Every leaf segment with its prefix in front of it is a row; rows of nearly one length share one causal attention
-    call, padded at the right where no real token can see. Row coordinates equal positions, so windows count by position.
+    call, padded at the right where no real token can see. Places in a row equal positions, so windows go by position.
     """
 
     def __init__(self, batch: TokenBatch) -> None:
@@ -134,14 +139,11 @@ class PackedLayout:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, terms: AttentionTerms) -> Tensor:
         """The attention output [T, H, d] of query [T, H, d] over key and value [T, Hkv, d]."""
         if self._whole:
-            return _causal(*(tensor.unsqueeze(0).transpose(1, 2) for tensor in (query, key, value)), terms).squeeze(0)
+            query, key, value = (tensor.unsqueeze(0).transpose(1, 2) for tensor in (query, key, value))
+            return _causal(query, key, value, terms).squeeze(0)
         outputs: list[Tensor] = []
         for bucket in self._buckets:
-            rows = (
-                tensor.index_select(0, bucket.index.view(-1)).view(bucket.rows, bucket.length, *tensor.shape[1:])
-                for tensor in (query, key, value)
-            )
-            outputs.append(_causal(*(row.transpose(1, 2) for row in rows), terms).flatten(0, 1))
+            outputs.append(_causal(bucket.take(query), bucket.take(key), bucket.take(value), terms).flatten(0, 1))
         return torch.cat(outputs).index_select(0, self._place)
 
 
@@ -160,7 +162,7 @@ def rows_of(batch: TokenBatch) -> list[list[int]]:
 
 
 def _rows(batch: TokenBatch) -> tuple[list[_Bucket], Tensor]:
-    """The buckets of a batch, and for each token its place in their concatenated output (the first row that holds it)."""
+    """The buckets of a batch, and for each token its place in their concatenated output."""
     rows = sorted(rows_of(batch), key=len)
     buckets: list[_Bucket] = []
     place = torch.full((len(batch.segment),), -1, dtype=torch.int64)
@@ -230,4 +232,3 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, te
         logits = torch.cat([logits, sinks], dim=-1)
     weights = logits.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     return weights[..., : key.shape[2]] @ value
-

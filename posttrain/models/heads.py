@@ -6,7 +6,7 @@ Both run a `transformers` model over a packed batch. The model keeps its own hea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.trunk = Trunk(model.base_model, stack=stack, packing=packing)
+        self.trunk = Trunk(cast("PreTrainedModel", model.base_model), stack=stack, packing=packing)
         self.temperature = temperature
         self.value_head = value_head
         self.detach_values = detach_values
@@ -115,7 +115,7 @@ class Policy(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D] by the model's own head, before any temperature."""
-        head = self.model.get_output_embeddings()
+        head = cast("nn.Module", self.model.get_output_embeddings())
         config = self.model.config.get_text_config()
         # Entered here, not around the chunks: a chunk recomputed in backward must find its own role's adapters.
         with active(head, self.stack):

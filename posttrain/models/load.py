@@ -74,7 +74,9 @@ def load_scalar(path: str, *, device: torch.device | str = "cpu") -> tuple[Scala
     else:
         weight = _score_weight(path)
     if weight is None:
-        raise ModelError(f"{path} has no score head: it is not a reward model\n  fix: train one with `posttrain reward`")
+        raise ModelError(
+            f"{path} has no score head: it is not a reward model\n  fix: train one with `posttrain reward`"
+        )
     own = _prepare(backbone, device)
     head = nn.Linear(weight.shape[1], 1, bias=False, dtype=torch.float32)
     head.weight.data.copy_(weight)
@@ -92,16 +94,20 @@ def base_of(path: str) -> str:
     if not folder.is_dir():
         if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.parent.is_dir():
             return path
-        raise ModelError(f"{path}: no such model folder\n  fix: give a folder with config.json, a run folder, or a hub id")
+        raise ModelError(
+            f"{path}: no such model folder\n  fix: give a folder with config.json, a run folder, or a hub id"
+        )
     if is_adapter(path):
         base = json.loads((folder / adapters.CONFIG).read_text())["base_model_name_or_path"]
         return base_of(base)
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{path} is not a model folder: it has no config.json\n  fix: give the folder that from_pretrained would load")
+        raise ModelError(f"{path} is not a model folder: it has no config.json\n  fix: give a Hugging Face folder")
     if not any(folder.glob("*.safetensors")):
         found = sorted(file.name for file in folder.glob("*.bin"))
         why = f"only {found[0]}, and pickles are never loaded" if found else "no *.safetensors file"
-        raise ModelError(f"{path} has no weights: {why}\n  fix: save the model again with safetensors, or give another folder")
+        raise ModelError(
+            f"{path} has no weights: {why}\n  fix: save the model again with safetensors, or give another folder"
+        )
     return str(folder.resolve())
 
 

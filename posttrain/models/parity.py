@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,7 +83,7 @@ def _decide(
     if difference > TOLERANCE:
         name = type(trunk).__name__
         raise ModelError(
-            f"{name}: log-probs differ from the model's own by {difference:.1e} (allowed {TOLERANCE:.0e}), packed or not"
+            f"{name}: outputs differ from the model's own by {difference:.1e}, packed or not (allowed: {TOLERANCE:.0e})"
             "\n  fix: use another model; this architecture's head is not understood"
         )
     return Parity(difference=difference, packing=False, reason=reason)
@@ -147,7 +147,7 @@ def _own_scores(scalar: ScalarModel, batch: TokenBatch, own_attention: str) -> T
 
 
 @contextmanager
-def _own(model: PreTrainedModel, own_attention: str) -> Iterator[None]:
+def _own(model: PreTrainedModel, own_attention: str) -> Generator[None]:
     before = str(model.config._attn_implementation)  # pyright: ignore[reportPrivateUsage]  # no public reader exists
     model.set_attn_implementation(own_attention)
     try:
@@ -162,7 +162,7 @@ def _switch(wrapper: Policy | ScalarModel, on: bool, own_attention: str) -> None
 
 
 @contextmanager
-def _quiet(module: torch.nn.Module) -> Iterator[None]:
+def _quiet(module: torch.nn.Module) -> Generator[None]:
     training = module.training
     module.eval()
     try:
@@ -173,7 +173,7 @@ def _quiet(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _stirred(model: PreTrainedModel, stack: Sequence[str]) -> Iterator[None]:
+def _stirred(model: PreTrainedModel, stack: Sequence[str]) -> Generator[None]:
     """Adapters start with B = 0 and would hide a fault: inside, every adapter of the stack has small random weights."""
     parameters = [parameter for name in stack for parameter in adapter_parameters(model, name)]
     before = [parameter.detach().clone() for parameter in parameters]

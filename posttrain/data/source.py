@@ -1,0 +1,98 @@
+"""Epochs of examples as optimizer steps: seeded order, weights of a mixture, resumable at any step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+import numpy as np
+
+from posttrain.types import State, Step
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighted(Generic[Item]):
+    """One data set of a mixture. `weight` is how often an epoch passes over it: 2 twice, 0.5 a fresh random half."""
+
+    items: Sequence[Item]
+    weight: float = 1.0
+
+
+class EpochSource(Generic[Item]):
+    """Steps of `batch_size` examples, for so many `epochs` or `steps`; epochs follow one another without a short batch.
+
+    The order depends on seed and epoch alone, so that any world size and any resume see the same examples.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[Weighted[Item]],
+        make_step: Callable[[Sequence[Item]], Step],
+        *,
+        batch_size: int,
+        epochs: float | None,
+        steps: int | None,
+        seed: int,
+    ) -> None:
+        self._sets = tuple(sets)
+        self._make_step = make_step
+        self._batch_size = batch_size
+        self._seed = seed
+        self._done = 0
+        self.examples_per_epoch = sum(round(part.weight * len(part.items)) for part in self._sets)
+        if self.examples_per_epoch == 0:
+            raise ValueError("an epoch holds no examples")
+        wanted = self.examples_per_epoch * (1.0 if epochs is None else epochs)
+        self._examples = math.ceil(wanted) if steps is None else steps * batch_size
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps in the whole run; the last one may be short."""
+        return math.ceil(self._examples / self._batch_size)
+
+    def __iter__(self) -> Iterator[Step]:
+        while self._done < self.steps:
+            first = self._done * self._batch_size
+            last = min(first + self._batch_size, self._examples)
+            items = [self._at(place) for place in range(first, last)]
+            # Counted before it is handed out: a state taken after the update must point behind it.
+            self._done += 1
+            yield self._make_step(items)
+
+    def _at(self, place: int) -> Item:
+        epoch, within = divmod(place, self.examples_per_epoch)
+        number, row = self._order(epoch)[within]
+        return self._sets[number].items[row]
+
+    def _order(self, epoch: int) -> list[tuple[int, int]]:
+        if getattr(self, "_cached_epoch", None) != epoch:
+            self._cached_epoch = epoch
+            self._cached_order = epoch_order(
+                [(len(part.items), part.weight) for part in self._sets], seed=self._seed, epoch=epoch
+            )
+        return self._cached_order
+
+    def state(self) -> State:
+        """The number of steps handed out."""
+        return {"done": self._done}
+
+    def load_state(self, state: State) -> None:
+        """Goes on after the steps of `state`."""
+        self._done = cast("int", state["done"])
+
+
+def epoch_order(sets: Sequence[tuple[int, float]], *, seed: int, epoch: int) -> list[tuple[int, int]]:
+    """The (set, row) pairs of an epoch over sets of (size, weight), shuffled; whole passes plus a random part."""
+    rng = np.random.default_rng([seed, epoch])
+    drawn: list[tuple[int, int]] = []
+    for number, (size, weight) in enumerate(sets):
+        wanted = round(weight * size)
+        while wanted > 0:
+            rows = rng.permutation(size)[: min(wanted, size)]
+            drawn.extend((number, int(row)) for row in rows)
+            wanted -= len(rows)
+    return [drawn[place] for place in rng.permutation(len(drawn))]

@@ -1,0 +1,91 @@
+"""The only training loop: a source's steps through an objective into an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from posttrain.engine.local import Engine
+from posttrain.errors import Diverged
+from posttrain.types import Batch, Hook, Mean, Objective, Scored, Source, Step
+
+
+def fit(source: Source, objective: Objective, engine: Engine, *, hooks: Sequence[Hook] = (), start: int = 0) -> int:
+    """Trains to the end of the source; the number of the last step. Hooks see every step's number and metrics.
+
+    Raises Diverged, before the update, when a loss or gradient is not finite.
+    """
+    number = start
+    for number, step in enumerate(source, start + 1):
+        means = accumulate(step, objective, engine)
+        update = engine.step(step.rows)
+        metrics = {**step.metrics, **means, **update}
+        for hook in hooks:
+            hook(number, metrics)
+    return number
+
+
+def accumulate(step: Step, objective: Objective, engine: Engine) -> dict[str, float]:
+    """Adds up the gradient of a step's micro-batches and returns its metrics, divided once."""
+    totals: dict[str, Mean] = {}
+    for batch in step.micro_batches:
+        with engine.precision():
+            scored = objective(batch)
+            loss = loss_of(scored, step.counts)
+        if loss is not None:
+            engine.backward(loss)
+        _merge(totals, scored.metrics)
+    return _divided(totals, engine, step)
+
+
+def loss_of(scored: Scored, counts: Mapping[str, float]) -> Tensor | None:
+    """The sum over terms of weight * total / count; None when no term stands. A term without a count is an error."""
+    loss: Tensor | None = None
+    for name, term in scored.terms.items():
+        part = term.total * (term.weight / counts[name])
+        loss = part if loss is None else loss + part
+    return loss
+
+
+def measure(batches: Iterable[Batch], objective: Objective, engine: Engine) -> dict[str, float]:
+    """The metrics of an objective over batches without training, divided once: they do not depend on batch size."""
+    totals: dict[str, Mean] = {}
+    with torch.inference_mode():
+        for batch in batches:
+            with engine.precision():
+                _merge(totals, objective(batch).metrics)
+    return {name: _value(mean, engine) for name, mean in totals.items()}
+
+
+def every(steps: int, act: Callable[[int], None], *, last: int) -> Hook:
+    """A hook that acts after each `steps` steps and after the last one."""
+
+    def hook(number: int, metrics: Mapping[str, float]) -> None:
+        if number % steps == 0 or number == last:
+            act(number)
+
+    return hook
+
+
+def _merge(totals: dict[str, Mean], metrics: Mapping[str, Mean]) -> None:
+    for name, mean in metrics.items():
+        before = totals.get(name)
+        totals[name] = (
+            mean if before is None else Mean(total=before.total + mean.total, count=before.count + mean.count)
+        )
+
+
+def _divided(totals: Mapping[str, Mean], engine: Engine, step: Step) -> dict[str, float]:
+    metrics = {name: _value(mean, engine) for name, mean in totals.items()}
+    for name, value in metrics.items():
+        if "loss" in name and value != value:
+            shown = ", ".join(step.rows[:8])
+            raise Diverged(f"{name} is not a number; nothing was updated\n  rows in the batch: {shown}")
+    return metrics
+
+
+def _value(mean: Mean, engine: Engine) -> float:
+    total, count = engine.total(torch.stack([mean.total.double(), mean.count.double()])).tolist()
+    return total / count if count else 0.0

@@ -1,0 +1,202 @@
+"""What each method minimises: a micro-batch to summed terms and mergeable metrics. Nothing here divides by a count.
+
+Sums, not means: the loop divides each term once by its count over the whole step, so that the update does not depend
+on how the step was cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from posttrain.models.heads import Policy, PolicyOutput, ScalarModel, before
+from posttrain.ops import kl, losses
+from posttrain.ops.ragged import last_places, segment_mean, segment_sum
+from posttrain.ops.ranking import preferred
+from posttrain.types import Batch, Mean, Objective, RankedBatch, RolloutBatch, Scored, Term, TokenBatch
+
+PreferenceLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(chosen, rejected, reference chosen, reference rejected) summed log-probs [N] to losses [N]."""
+
+
+def sft(policy: Policy) -> Objective:
+    """Negative log-likelihood of the trained tokens; its count is their number."""
+
+    def score(batch: Batch) -> Scored:
+        batch = _tokens(batch)
+        total = losses.nll(policy(batch).logprobs).sum()
+        count = batch.trained.sum()
+        return Scored(terms={"tokens": Term(total=total)}, metrics={"loss": _mean(total, count)})
+
+    return score
+
+
+def reward(scorer: ScoreReader, *, loss: str) -> Objective:
+    """The ranking loss of a reward model, each prompt's pairs averaged; its count is the prompts with a strict pair."""
+
+    def score(batch: Batch) -> Scored:
+        batch = _ranked(batch)
+        scores = scorer(batch.tokens, batch.responses)
+        better, worse = scores[batch.pairs[:, 0]], scores[batch.pairs[:, 1]]
+        if loss == "pairwise":
+            total = (batch.weights * losses.pairwise(better, worse, batch.targets, batch.margins)).sum()
+        else:
+            prompts = int(batch.prompt.max()) + 1
+            # The pairs of a prompt weigh as much together as its ranking does.
+            weights = segment_sum(batch.weights, batch.prompt[batch.pairs[:, 0]], prompts)
+            total = (weights * losses.plackett_luce(scores, batch.ranks, batch.prompt, prompts)).sum()
+        strict = batch.targets == 1.0
+        return Scored(
+            terms={"prompts": Term(total=total)},
+            metrics={
+                "loss": _mean(total, batch.weights.sum()),
+                "accuracy": _mean(preferred(better, worse)[strict].sum(), strict.sum()),
+                "margin": _mean((better - worse)[strict].sum(), strict.sum()),
+                "score": _mean(scores.sum(), torch.tensor(float(len(scores)), device=scores.device)),
+            },
+        )
+
+    return score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreReader:
+    """Reads a scalar model's score of each response: after its last token, or its mean over the response's tokens."""
+
+    model: ScalarModel
+    mean: bool = False
+
+    def __call__(self, batch: TokenBatch, responses: Tensor) -> Tensor:
+        """Float32 [R] for int64 [R] response segments."""
+        after = self.model(batch)
+        segments = len(batch.parent)
+        if self.mean:
+            everywhere = torch.ones_like(batch.trained)
+            return segment_mean(after, batch.segment, segments, everywhere)[responses]
+        return after[last_places(batch.segment, segments)[responses]]
+
+
+def dpo(policy: Policy, loss: PreferenceLoss) -> Objective:
+    """A preference loss over the strict pairs; its count is their summed weight."""
+
+    def score(batch: Batch) -> Scored:
+        batch = _ranked(batch)
+        logprobs = response_logprobs(policy, batch)
+        ratio = logprobs - batch.reference
+        better, worse = batch.pairs[:, 0], batch.pairs[:, 1]
+        values = loss(logprobs[better], logprobs[worse], batch.reference[better], batch.reference[worse])
+        total = (batch.weights * values).sum()
+        pairs = batch.weights.sum()
+        margins = ratio[better] - ratio[worse]
+        return Scored(
+            terms={"pairs": Term(total=total)},
+            metrics={
+                "loss": _mean(total, pairs),
+                "accuracy": _mean((batch.weights * preferred(ratio[better], ratio[worse])).sum(), pairs),
+                "margin": _mean((batch.weights * margins).sum(), pairs),
+                "chosen_logratio": _mean((batch.weights * ratio[better]).sum(), pairs),
+                "rejected_logratio": _mean((batch.weights * ratio[worse]).sum(), pairs),
+            },
+        )
+
+    return score
+
+
+def response_logprobs(policy: Policy, batch: RankedBatch) -> Tensor:
+    """The summed log-prob of each response, float [R]."""
+    logprobs = policy(batch.tokens).logprobs
+    return segment_sum(logprobs, batch.tokens.segment, len(batch.tokens.parent))[batch.responses]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PPOLoss:
+    """The numbers of the PPO loss. `kl_coef` > 0 puts k3 to the reference into the actor's loss (`kl_in: loss`)."""
+
+    clip: float
+    value_clip: float | None
+    value_coef: float
+    entropy: float = 0.0
+    kl_coef: float = 0.0
+
+
+def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss) -> Objective:
+    """Clipped actor and critic losses; both counts are the response tokens of the step.
+
+    The values come from the critic, or from the policy's own value head (layout `trunk`); without either there is
+    no critic term, as for the critic-free baselines.
+    """
+
+    def score(batch: Batch) -> Scored:
+        batch = _rollout(batch)
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Mean] = {}
+        output = None
+        if batch.train_actor or policy.value_head is not None:
+            output = policy(batch.tokens, entropy=numbers.entropy != 0.0)
+        if output is not None and batch.train_actor:
+            _actor(batch, output, numbers, terms, metrics)
+        if critic is not None:
+            _critic(batch, before(batch.tokens, critic(batch.tokens)), numbers, 1.0, terms, metrics)
+        elif output is not None and output.values is not None:
+            _critic(batch, output.values, numbers, numbers.value_coef, terms, metrics)
+        return Scored(terms=terms, metrics=metrics)
+
+    return score
+
+
+def _actor(
+    batch: RolloutBatch, output: PolicyOutput, numbers: PPOLoss, terms: dict[str, Term], metrics: dict[str, Mean]
+) -> None:
+    trained = batch.tokens.trained
+    count = trained.sum()
+    logprobs, old = output.logprobs[trained], batch.old[trained]
+    total = losses.clipped_policy(logprobs, old, batch.advantages[trained], numbers.clip).sum()
+    metrics["actor_loss"] = _mean(total, count)
+    if numbers.kl_coef:
+        total = total + numbers.kl_coef * kl.k3(logprobs, batch.reference[trained]).sum()
+    if output.entropy is not None:
+        total = total - numbers.entropy * output.entropy[trained].sum()
+        metrics["entropy"] = _mean(output.entropy[trained].sum(), count)
+    terms["actor"] = Term(total=total)
+    with torch.no_grad():
+        ratio = (logprobs - old).exp()
+        clipped = losses.is_clipped(logprobs, old, batch.advantages[trained], numbers.clip).float()
+        metrics["ratio"] = _mean(ratio.sum(), count)
+        metrics["clip_fraction"] = _mean(clipped.sum(), count)
+        metrics["step_kl"] = _mean(kl.k3(old, logprobs).sum(), count)
+
+
+def _critic(
+    batch: RolloutBatch,
+    values: Tensor,
+    numbers: PPOLoss,
+    weight: float,
+    terms: dict[str, Term],
+    metrics: dict[str, Mean],
+) -> None:
+    trained = batch.tokens.trained
+    total = losses.clipped_value(
+        values[trained], batch.values[trained], batch.returns[trained], numbers.value_clip
+    ).sum()
+    terms["critic"] = Term(total=total, weight=weight)
+    metrics["critic_loss"] = _mean(total, trained.sum())
+
+
+def _mean(total: Tensor, count: Tensor) -> Mean:
+    return Mean(total=total.detach(), count=count.detach())
+
+
+def _tokens(batch: Batch) -> TokenBatch:
+    return cast("TokenBatch", batch)
+
+
+def _ranked(batch: Batch) -> RankedBatch:
+    return cast("RankedBatch", batch)
+
+
+def _rollout(batch: Batch) -> RolloutBatch:
+    return cast("RolloutBatch", batch)

@@ -1,0 +1,173 @@
+"""Samples to experience: reference log-probs, values and scores, then rewards, advantages and returns per token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from posttrain.data.pack import split_by_tokens
+from posttrain.errors import Diverged
+from posttrain.ops import credit, kl, ragged
+from posttrain.ops.statistics import pearson
+from posttrain.rollout.buffer import Rollouts, pack_answers
+from posttrain.types import Completion, LogprobFn, Scorer, ValueFn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditRules:
+    """How scores and KL become advantages: the numbers of section 3 of `docs/methods.md`."""
+
+    form: str
+    estimator: str
+    score_clip: float | None
+    missing_eos_penalty: float
+    gamma: float
+    lam: float
+    whiten: bool
+    baseline: str
+    kl_in_reward: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotators:
+    """The frozen views of the models. `actor` is needed only where the sampler's own log-probs are not trusted."""
+
+    reference: LogprobFn
+    scorer: Scorer
+    value: ValueFn | None
+    actor: LogprobFn | None
+    budget: int
+    total: Callable[[Tensor], Tensor] = ragged.identity
+
+
+def annotate(
+    completions: Sequence[Completion],
+    prompts: Sequence[int],
+    models: Annotators,
+    rules: CreditRules,
+    beta: float,
+) -> Rollouts:
+    """Every quantity of every answer token. `prompts` numbers the prompt of each answer; equal numbers are neighbours.
+
+    Raises Diverged when the scorer returns something that is not finite, naming the prompt.
+    """
+    lengths = torch.tensor([len(completion.tokens) for completion in completions])
+    response = torch.repeat_interleave(torch.arange(len(completions)), lengths)
+    captured = torch.tensor([value for completion in completions for value in completion.logprobs])
+    old = captured if models.actor is None else over_answers(models.actor, completions, prompts, models.budget)
+    reference = over_answers(models.reference, completions, prompts, models.budget)
+    values = torch.zeros_like(old)
+    if models.value is not None:
+        values = over_answers(models.value, completions, prompts, models.budget)
+    scores = checked_scores(models.scorer, completions)
+    stopped = torch.tensor([completion.stopped for completion in completions])
+    settled = credit.settled_scores(
+        scores, stopped, clip=rules.score_clip, missing_eos_penalty=rules.missing_eos_penalty
+    )
+    trained = torch.ones_like(response, dtype=torch.bool)
+    divergence = kl.ESTIMATORS[rules.estimator](old, reference)
+    coefficient = beta if rules.kl_in_reward else 0.0
+    rewards = credit.FORMS[rules.form](settled, divergence, response, trained, coefficient)
+    group = torch.tensor(list(prompts))
+    advantages, returns = _advantages(rewards, values, response, trained, group, rules)
+    if rules.whiten:
+        advantages = ragged.whiten(advantages, trained, total=models.total)
+    return Rollouts(
+        completions=tuple(completions), prompts=tuple(prompts), response=response, scores=scores, settled=settled,
+        old=old, reference=reference, kl=divergence, values=values, rewards=rewards, advantages=advantages,
+        returns=returns,
+    )  # fmt: skip
+
+
+def _advantages(
+    rewards: Tensor, values: Tensor, response: Tensor, trained: Tensor, group: Tensor, rules: CreditRules
+) -> tuple[Tensor, Tensor]:
+    if rules.baseline in ("critic", "none"):
+        # Without a critic the advantage is the return itself: V = 0 and lambda = 1.
+        lam = rules.lam if rules.baseline == "critic" else 1.0
+        return credit.gae(rewards, values, response, trained, rules.gamma, lam)
+    total = ragged.segment_sum(rewards, response, len(group))
+    among = credit.rloo_advantages if rules.baseline == "rloo" else credit.group_advantages
+    advantages = among(total, group)[response]
+    return advantages, advantages + values
+
+
+def over_answers(
+    model: Callable[..., Tensor], completions: Sequence[Completion], prompts: Sequence[int], budget: int
+) -> Tensor:
+    """A per-token function of packed batches at the answer tokens, float [M], in the order of the answers."""
+    parts: list[Tensor] = []
+    rows = range(len(completions))
+    size = [len(completion.prompt.tokens) + len(completion.tokens) for completion in completions]
+    with torch.inference_mode():
+        for run in split_by_tokens(rows, budget, size=lambda row: size[row]):
+            batch = pack_answers([completions[row] for row in run], [prompts[row] for row in run])
+            parts.append(model(batch)[batch.trained].cpu())
+    # A copy outside inference mode, so that the training step may save it for backward.
+    return torch.cat(parts).clone()
+
+
+def checked_scores(scorer: Scorer, completions: Sequence[Completion]) -> Tensor:
+    """Float32 [R] scores. Raises Diverged for one that is not finite, and ValueError for a wrong number of them."""
+    scores = scorer(completions).detach().float().cpu()
+    if scores.shape != (len(completions),):
+        raise ValueError(f"the reward gave {tuple(scores.shape)} scores for {len(completions)} answers")
+    bad = (~scores.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        first = completions[bad[0]]
+        raise Diverged(
+            f"the reward of {len(bad)} answers is not finite, first that for prompt {first.prompt.id}"
+            "\n  fix: look at the reward model, or at the function that scores"
+        )
+    return scores
+
+
+def health(rollouts: Rollouts, total: Callable[[Tensor], Tensor] = ragged.identity) -> dict[str, float]:
+    """What a round shows of the policy: scores, KL per answer, lengths, endings, repetition, and the critic's fit."""
+    answers = rollouts.completions
+    lengths = torch.tensor([float(len(answer.tokens)) for answer in answers])
+    k3 = kl.k3(rollouts.old, rollouts.reference)
+    sums = torch.stack(
+        [
+            torch.tensor(float(len(answers))),
+            lengths.sum(),
+            rollouts.scores.sum(),
+            rollouts.settled.sum(),
+            (rollouts.old - rollouts.reference).sum(),
+            k3.sum(),
+            torch.tensor(float(sum(answer.stopped for answer in answers))),
+            rollouts.old.neg().sum(),
+            torch.tensor(sum(distinct_bigrams(answer.tokens) for answer in answers)),
+        ]
+    )
+    count, tokens, score, settled, nats, nats_k3, stopped, surprise, distinct = total(sums.double()).tolist()
+    found = {
+        "score": score / count,
+        "reward": settled / count,
+        "kl": nats / count,
+        "kl_k3": nats_k3 / count,
+        "length": tokens / count,
+        "stopped": stopped / count,
+        "sampled_entropy": surprise / max(1.0, tokens),
+        "distinct_bigrams": distinct / count,
+        "score_length_correlation": pearson(rollouts.scores, lengths),
+    }
+    if bool(rollouts.values.any()):
+        found["explained_variance"] = explained_variance(rollouts.values, rollouts.returns)
+    return found
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns), at most 1; 0 where the returns do not vary."""
+    spread = float(returns.var(correction=0))
+    return 1 - float((returns - values).var(correction=0)) / spread if spread > 0 else 0.0
+
+
+def distinct_bigrams(tokens: Sequence[int]) -> float:
+    """The share of an answer's neighbouring token pairs that are different from one another; 1 for fewer than two."""
+    pairs = list(pairwise(tokens))
+    return len(set(pairs)) / len(pairs) if pairs else 1.0

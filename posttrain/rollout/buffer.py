@@ -1,0 +1,87 @@
+"""Annotated rollouts of one round, and the micro-batches that an update draws from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from posttrain.data.pack import pack, split_by_tokens
+from posttrain.types import Completion, PrefixGroup, RolloutBatch, Span, TokenBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """The answers of a round with every quantity of their tokens.
+
+    Axes: R answers, M answer tokens of all of them end to end. `response`: int64 [M], the answer of each token. `old`,
+    `reference`, `kl`, `values`, `rewards`, `advantages`, `returns`: float [M]. `scores`: float [R], as the scorer gave
+    them; `settled`: float [R], after clip and penalty. `prompts`: the prompt of each answer, as a number.
+    """
+
+    completions: tuple[Completion, ...]
+    prompts: tuple[int, ...]
+    response: Tensor
+    scores: Tensor
+    settled: Tensor
+    old: Tensor
+    reference: Tensor
+    kl: Tensor
+    values: Tensor
+    rewards: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def micro_batches(self, rows: Sequence[int], budget: int, *, train_actor: bool) -> Iterator[RolloutBatch]:
+        """The answers `rows` in micro-batches of at most `budget` tokens; answers of one prompt share its prefix."""
+        ordered = sorted(rows, key=lambda row: (self.prompts[row], row))
+        sizes = {row: _size(self.completions[row]) for row in ordered}
+        starts = self._starts()
+        for run in split_by_tokens(ordered, budget, size=lambda row: sizes[row]):
+            tokens = pack_answers([self.completions[row] for row in run], [self.prompts[row] for row in run])
+            index = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in run])
+            yield self._batch(tokens, index, train_actor=train_actor)
+
+    def _batch(self, tokens: TokenBatch, index: Tensor, *, train_actor: bool) -> RolloutBatch:
+        def laid(values: Tensor) -> Tensor:
+            return values.new_zeros(len(tokens.tokens)).masked_scatter(tokens.trained, values[index])
+
+        return RolloutBatch(
+            tokens=tokens,
+            old=laid(self.old),
+            reference=laid(self.reference),
+            values=laid(self.values),
+            advantages=laid(self.advantages),
+            returns=laid(self.returns),
+            train_actor=train_actor,
+        )
+
+    def _starts(self) -> list[int]:
+        lengths = torch.tensor([0, *(len(completion.tokens) for completion in self.completions)])
+        return lengths.cumsum(0).tolist()
+
+    def tokens_in(self, rows: Sequence[int]) -> int:
+        """The number of answer tokens in `rows`."""
+        return sum(len(self.completions[row].tokens) for row in rows)
+
+
+def pack_answers(completions: Sequence[Completion], prompts: Sequence[int]) -> TokenBatch:
+    """A packed batch in which neighbours with one prompt number share its prefix; all answer tokens are trained."""
+    groups: list[PrefixGroup] = []
+    for _, members in groupby(zip(prompts, completions, strict=True), key=lambda pair: pair[0]):
+        answers = [completion for _, completion in members]
+        groups.append(
+            PrefixGroup(
+                id=answers[0].prompt.id,
+                root=Span.all(answers[0].prompt.tokens, trained=False),
+                branches=tuple(Span.all(answer.tokens, trained=True) for answer in answers),
+            )
+        )
+    return pack(groups)
+
+
+def _size(completion: Completion) -> int:
+    return len(completion.prompt.tokens) + len(completion.tokens)

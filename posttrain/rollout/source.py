@@ -1,0 +1,147 @@
+"""Rounds of sampling, annotating and updating as the optimizer steps of PPO."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from posttrain.ops.kl import adapted
+from posttrain.rollout.annotate import health
+from posttrain.rollout.buffer import Rollouts
+from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, State, Step
+
+Annotate = Callable[[Sequence[Completion], Sequence[int], float], Rollouts]
+"""(answers, their prompts' numbers, beta) to annotated rollouts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundPlan:
+    """How a run is cut: `rounds` of `rollouts` answers, `group` to a prompt, each used for `epochs` x `minibatches`.
+
+    During the first `critic_warmup` updates the actor stays. `kl_target` (nats per answer) adapts beta over `horizon`.
+    """
+
+    rounds: int
+    rollouts: int
+    group: int
+    epochs: int
+    minibatches: int
+    critic_warmup: int
+    beta: float
+    kl_target: float | None
+    horizon: int
+    budget: int
+    seed: int
+
+
+class RolloutSource:
+    """Yields each round's updates; the answers of a round come from the policy as it stands when the round begins."""
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        sampler: Sampler,
+        annotate: Annotate,
+        spec: SamplingSpec,
+        plan: RoundPlan,
+        *,
+        watch: Callable[[int, Rollouts], None],
+    ) -> None:
+        self._prompts = prompts
+        self._sampler = sampler
+        self._annotate = annotate
+        self._spec = spec
+        self._plan = plan
+        self._watch = watch
+        self._round = 0
+        self._beta = plan.beta
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps in the whole run."""
+        return self._plan.rounds * self.steps_per_round
+
+    @property
+    def steps_per_round(self) -> int:
+        """The number of optimizer steps that one round's answers serve."""
+        return self._plan.epochs * self._plan.minibatches
+
+    def __iter__(self) -> Iterator[Step]:
+        while self._round < self._plan.rounds:
+            rollouts = self.collect(self._round)
+            metrics = {**health(rollouts), "beta": self._beta, "round": float(self._round + 1)}
+            self._watch(self._round + 1, rollouts)
+            self._adapt(metrics["kl"], len(rollouts.completions))
+            # Counted before the last update is handed out: a state taken after it must point at the next round.
+            self._round += 1
+            yield from self.updates(self._round - 1, rollouts, metrics)
+
+    def collect(self, number: int) -> Rollouts:
+        """Samples and annotates the answers of a round."""
+        chosen = self._chosen(number)
+        spec = SamplingSpec(
+            max_new_tokens=self._spec.max_new_tokens,
+            samples=self._plan.group,
+            temperature=self._spec.temperature,
+            stop=self._spec.stop,
+            seed=self._plan.seed,
+            round=number,
+        )
+        completions = self._sampler(self._told_apart([self._prompts[place] for place in chosen]), spec)
+        numbers = [place for place in range(len(chosen)) for _ in range(self._plan.group)]
+        return self._annotate(completions, numbers, self._beta)
+
+    def updates(self, number: int, rollouts: Rollouts, metrics: dict[str, float]) -> Iterator[Step]:
+        """The optimizer steps over one round's answers, reshuffled in every epoch."""
+        plan = self._plan
+        for epoch in range(plan.epochs):
+            order = np.random.default_rng([plan.seed, number, epoch]).permutation(len(rollouts.completions))
+            for part, rows in enumerate(np.array_split(order, plan.minibatches)):
+                done = (number * plan.epochs + epoch) * plan.minibatches + part
+                yield self._step(rollouts, rows.tolist(), metrics, train_actor=done >= plan.critic_warmup)
+
+    def _step(self, rollouts: Rollouts, rows: list[int], metrics: dict[str, float], *, train_actor: bool) -> Step:
+        tokens = float(rollouts.tokens_in(rows))
+        return Step(
+            micro_batches=rollouts.micro_batches(rows, self._plan.budget, train_actor=train_actor),
+            counts={"actor": tokens, "critic": tokens},
+            rows=[rollouts.completions[row].prompt.id for row in rows],
+            metrics=metrics,
+        )
+
+    def _chosen(self, number: int) -> list[int]:
+        """The places of a round's prompts in a stream of reshuffled passes over all of them."""
+        count = self._plan.rollouts // self._plan.group
+        chosen: list[int] = []
+        for place in range(number * count, (number + 1) * count):
+            epoch, within = divmod(place, len(self._prompts))
+            chosen.append(int(np.random.default_rng([self._plan.seed, epoch]).permutation(len(self._prompts))[within]))
+        return chosen
+
+    def _told_apart(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Prompts whose ids differ: one that comes twice in a round must not get the same answer twice."""
+        seen: Counter[str] = Counter()
+        told: list[Prompt] = []
+        for prompt in prompts:
+            seen[prompt.id] += 1
+            again = seen[prompt.id]
+            told.append(prompt if again == 1 else replace(prompt, id=f"{prompt.id}#{again}"))
+        return told
+
+    def _adapt(self, nats: float, responses: int) -> None:
+        target = self._plan.kl_target
+        if target is not None:
+            self._beta = adapted(self._beta, nats, target=target, responses=responses, horizon=self._plan.horizon)
+
+    def state(self) -> State:
+        """The round to sample next, and the adaptive beta."""
+        return {"round": self._round, "beta": self._beta}
+
+    def load_state(self, state: State) -> None:
+        """Goes on with the round of `state`."""
+        self._round = cast("int", state["round"])
+        self._beta = cast("float", state["beta"])
