@@ -1,0 +1,57 @@
+"""The model card: README.md of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_WHAT = {
+    "sft": "supervised finetuning",
+    "reward": "a reward model from rankings",
+    "ppo": "reinforcement learning with PPO",
+    "dpo": "direct preference optimisation",
+}
+
+
+def model_card(folder: Path, record: Mapping[str, Any], *, base: str, settings: str) -> str:
+    """Markdown with the hub's front matter: what the model is, how to load it, its data, results and settings.
+
+    `record` is run.json, `base` the model it started from, `settings` the resolved YAML.
+    """
+    command = record["command"]
+    adapter = (folder / "adapter_config.json").is_file()
+    parts = [
+        _front_matter(command, base, adapter=adapter),
+        f"# {folder.name}\n\nTrained with posttrain {record['versions'].get('posttrain', '')}: "
+        f"{_WHAT.get(command, command)}, from `{base}`.",
+        "## Load\n\n```python\n" + _loading(folder, command, adapter=adapter) + "\n```",
+        "## Data\n\n" + _bullets(f"`{name}` (sha256 {value[:12]})" for name, value in record["data"].items()),
+        "## Results\n\n" + _bullets(f"{name}: {_number(value)}" for name, value in record["results"].items()),
+        f"## Settings\n\nRunning them again reproduces this model.\n\n```yaml\n{settings.strip()}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(command: str, base: str, *, adapter: bool) -> str:
+    """The hub's metadata. `base_model` stands there only for hub ids, since the hub refuses local paths."""
+    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
+    if base.count("/") == 1 and not Path(base).exists():
+        lines.append(f"base_model: {base}")
+    return "\n".join([*lines, f"tags: [posttrain, {command}]", "---"])
+
+
+def _loading(folder: Path, command: str, *, adapter: bool) -> str:
+    kind = "AutoModelForSequenceClassification" if command == "reward" else "AutoModelForCausalLM"
+    if adapter:
+        peft = kind.replace("AutoModel", "AutoPeftModel")
+        return f'from peft import {peft}\n\nmodel = {peft}.from_pretrained("{folder.name}")'
+    return f'from transformers import {kind}\n\nmodel = {kind}.from_pretrained("{folder.name}")'
+
+
+def _bullets(lines: Any) -> str:
+    return "\n".join(f"- {line}" for line in lines) or "None recorded."
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
