@@ -1,0 +1,116 @@
+"""How far a run is, in the words and numbers that every view shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TypeAlias
+
+Clock: TypeAlias = Callable[[], float]
+
+# The metric whose course is drawn, and those beside it, as far as a run has them; the names are those of metrics.jsonl.
+_COURSE = ("score", "loss")
+_BESIDE = (
+    ("eval_loss", "eval"),
+    ("eval_accuracy", "eval accuracy"),
+    ("accuracy", "accuracy"),
+    ("margin", "margin"),
+    ("kl", "kl"),
+    ("entropy", "entropy"),
+    ("clip_fraction", "clipped"),
+    ("length", "length"),
+    ("stopped", "stopped"),
+    ("grad_norm", "grad"),
+    ("learning_rate", "lr"),
+)
+_BARS = "▁▂▃▄▅▆▇█"
+_LINES_
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is: the numbers that both the panel and the plain lines show."""
+
+    title: str
+    steps: int
+    where: str
+    clock: Clock
+    step: int = 0
+    tokens: float = 0.0
+    course: list[float] = field(default_factory=list[float])
+    first: dict[str, float] = field(default_factory=dict[str, float])
+    latest: dict[str, float] = field(default_factory=dict[str, float])
+    began: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+
+    def advance(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.step = step
+        self.tokens += metrics.get("tokens", 0.0)
+        self.latest.update(metrics)
+        for name, value in metrics.items():
+            self.first.setdefault(name, value)
+        if self.name in metrics:
+            self.course.append(metrics[self.name])
+
+    @property
+    def name(self) -> str:
+        """The metric whose course is drawn."""
+        return next((name for name in _COURSE if name in self.latest), "loss")
+
+    @property
+    def pace(self) -> str:
+        """`3.4 it/s · 21.7 k tok/s · 4:24 left (done 14:07)`; what is not known yet is left out."""
+        seconds = self.clock() - self.began
+        if not self.step or seconds <= 0:
+            return ""
+        rate = self.step / seconds
+        parts = [f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"]
+        if self.tokens:
+            parts.append(f"{_thousands(self.tokens / seconds)} tok/s")
+        if self.step < self.steps:
+            left = timedelta(seconds=round((self.steps - self.step) / rate))
+            parts.append(f"{_duration(left.seconds + 86400 * left.days)} left (done {datetime.now() + left:%H:%M})")
+        return " · ".join(parts)
+
+    @property
+    def numbers(self) -> str:
+        """The latest metrics: the one that is drawn, and those beside it."""
+        parts = [f"{self.name} {number(self.latest[self.name])}"] if self.name in self.latest else []
+        for name, shown in _BESIDE:
+            if name in self.latest:
+                start = f" (start {number(self.first[name])})" if name.startswith("eval") else ""
+                parts.append(f"{shown} {number(self.latest[name])}{start}")
+        return "   ".join(parts)
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """The course of `values` in at most `width` bars, each the mean of its part; low is the lowest value shown."""
+    if not values:
+        return ""
+    width = min(width, len(values))
+    edges = [round(index * len(values) / width) for index in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, spread = min(means), max(means) - min(means)
+    places = [round((mean - low) / spread * (len(_BARS) - 1)) if spread else 0 for mean in means]
+    return "".join(_BARS[place] for place in places)
+
+
+def number(value: float) -> str:
+    """A number for reading: three digits after the point; small and large ones with three digits in all."""
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:.1f} k" if value >= 1000 else f"{value:.0f}"
+
+
+def _duration(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

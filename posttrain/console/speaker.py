@@ -1,0 +1,78 @@
+"""The console of a run: what it says goes to a view and to the run's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
+
+from rich.console import Console as Terminal
+
+from posttrain.console.progress import Clock, Progress
+from posttrain.console.views import Lines, Panel, Silent, View
+
+
+class Console:
+    """Speaks for one run. Every line that is said also goes to the run's log, whatever the view shows."""
+
+    def __init__(self, view: View, *, clock: Clock = time.monotonic) -> None:
+        self._view = view
+        self._clock = clock
+        self._log: Callable[[str], None] | None = None
+        self._waiting: list[str] = []
+        self._progress: Progress | None = None
+
+    def attach(self, log: Callable[[str], None]) -> None:
+        """From now on lines also go to `log`, those said before it first."""
+        self._log = log
+        for line in self._waiting:
+            log(line)
+        self._waiting.clear()
+
+    def say(self, line: str) -> None:
+        """Show a line: an automatic choice with its reason, a count of lost rows."""
+        self._record(line)
+        self._view.say(line)
+
+    def start(self, title: str, steps: int, *, where: str = "") -> None:
+        """Begin to show `steps` steps. `where` is the device and precision: `cpu · fp32`."""
+        self._progress = Progress(title=title, steps=steps, where=where, clock=self._clock)
+        self._record(f"{title}: {steps} steps on {where}" if where else f"{title}: {steps} steps")
+        self._view.start(self._progress)
+
+    def step(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Show a step's metrics; `tokens` among them gives the tokens per second."""
+        if self._progress is None:
+            return
+        self._progress.advance(number, metrics)
+        self._view.step(self._progress)
+
+    def sample(self, prompt: str, answer: str, *, stopped: bool) -> None:
+        """Show an answer of the model in training."""
+        self._view.sample(prompt, answer, stopped=stopped)
+
+    def table(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
+        """Show rows under their keys; numbers are rounded for reading."""
+        self._view.table(rows, title)
+
+    def finish(self, summary: str = "") -> None:
+        """End the panel and say how it went."""
+        self._view.stop()
+        self._progress = None
+        if summary:
+            self.say(summary)
+
+    def _record(self, line: str) -> None:
+        if self._log is None:
+            self._waiting.append(line)
+        else:
+            self._log(line)
+
+
+def open_console(*, quiet: bool = False, stream: TextIO | None = None) -> Console:
+    """A console for `stream` (standard output): a live panel on a terminal, else plain lines; silent when `quiet`."""
+    if quiet:
+        return Console(Silent())
+    terminal = Terminal(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    return Console(Panel(terminal) if terminal.is_terminal else Lines(terminal))
