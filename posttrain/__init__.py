@@ -1,0 +1,150 @@
+"""Post-training for language models: finetuning, reward models from rankings, RLHF with PPO, and DPO.
+
+    import posttrain as pt
+
+    run = pt.sft(model="runs/base", data="train.jsonl", lora=pt.Lora(rank=32), out="runs/sft")
+
+Every name is loaded when it is first used: importing the package imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from posttrain import ops as ops
+    from posttrain.config import Beta as Beta
+    from posttrain.config import Critic as Critic
+    from posttrain.config import DataItem as DataItem
+    from posttrain.config import Lora as Lora
+    from posttrain.config import Settings
+    from posttrain.config import StopIf as StopIf
+    from posttrain.console import Console
+    from posttrain.errors import ConfigError as ConfigError
+    from posttrain.errors import DataError as DataError
+    from posttrain.errors import Diverged as Diverged
+    from posttrain.errors import DoesNotFit as DoesNotFit
+    from posttrain.errors import ModelError as ModelError
+    from posttrain.errors import PosttrainError as PosttrainError
+    from posttrain.errors import RunExists as RunExists
+    from posttrain.run import Run as Run
+
+_LAZY = {
+    "Beta": "posttrain.config",
+    "ConfigError": "posttrain.errors",
+    "Critic": "posttrain.config",
+    "DataError": "posttrain.errors",
+    "DataItem": "posttrain.config",
+    "Diverged": "posttrain.errors",
+    "DoesNotFit": "posttrain.errors",
+    "Lora": "posttrain.config",
+    "ModelError": "posttrain.errors",
+    "PosttrainError": "posttrain.errors",
+    "Run": "posttrain.run",
+    "RunExists": "posttrain.errors",
+    "StopIf": "posttrain.config",
+}
+_RECIPES = {
+    "sft": "posttrain.recipes.sft:sft",
+    "reward": "posttrain.recipes.reward:reward",
+    "ppo": "posttrain.recipes.ppo:ppo",
+    "dpo": "posttrain.recipes.dpo:dpo",
+    "sample": "posttrain.recipes.sample:sample",
+    "eval": "posttrain.recipes.evaluate:evaluate",
+}
+
+__all__ = [
+    "Beta",
+    "ConfigError",
+    "Critic",
+    "DataError",
+    "DataItem",
+    "Diverged",
+    "DoesNotFit",
+    "Lora",
+    "ModelError",
+    "PosttrainError",
+    "Run",
+    "RunExists",
+    "StopIf",
+    "dpo",
+    "evaluate",
+    "ops",
+    "ppo",
+    "reward",
+    "sample",
+    "sft",
+    "start",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ops":
+        return import_module("posttrain.ops")
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'posttrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]
+
+
+def sft(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
+    """The finished run of supervised finetuning. Keywords are the settings of `posttrain sft --help`.
+
+    `fresh` removes an earlier run in `out`; `quiet` shows nothing. Raises ConfigError, DataError, ModelError,
+    RunExists, DoesNotFit or Diverged, as do all commands.
+    """
+    return cast("Run", _call("sft", settings, fresh=fresh, quiet=quiet))
+
+
+def reward(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
+    """The finished run of a reward model trained on rankings. Keywords as in `posttrain reward --help`."""
+    return cast("Run", _call("reward", settings, fresh=fresh, quiet=quiet))
+
+
+def ppo(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
+    """The finished run of PPO against a reward. Keywords as in `posttrain ppo --help`."""
+    return cast("Run", _call("ppo", settings, fresh=fresh, quiet=quiet))
+
+
+def dpo(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
+    """The finished run of direct preference optimisation. Keywords as in `posttrain dpo --help`."""
+    return cast("Run", _call("dpo", settings, fresh=fresh, quiet=quiet))
+
+
+def sample(model: str | os.PathLike[str], *, fresh: bool = False, quiet: bool = False, **settings: object) -> Path:
+    """The file with the model's answers to `prompts`. Keywords as in `posttrain sample --help`."""
+    return cast("Path", _call("sample", {"model": model, **settings}, fresh=fresh, quiet=quiet))
+
+
+def evaluate(
+    model: str | os.PathLike[str], *, fresh: bool = False, quiet: bool = False, **settings: object
+) -> Mapping[str, Any]:
+    """The measures of a model by name. Keywords as in `posttrain eval --help`."""
+    return cast("Mapping[str, Any]", _call("eval", {"model": model, **settings}, fresh=fresh, quiet=quiet))
+
+
+def start(config: Settings, *, console: Console, fresh: bool = False) -> object:
+    """What the recipe of the settings' command returns: a Run, a file of samples, or measures.
+
+    The console's panel is closed whichever way the recipe ends.
+    """
+    module, name = _RECIPES[config.command].split(":")
+    try:
+        return getattr(import_module(module), name)(config, console=console, fresh=fresh)
+    finally:
+        console.finish()
+
+
+def _call(command: str, settings: Mapping[str, object], *, fresh: bool, quiet: bool) -> object:
+    from posttrain.config import CONFIGS, make_config
+    from posttrain.console import open_console
+
+    return start(make_config(CONFIGS[command], settings), console=open_console(quiet=quiet), fresh=fresh)

@@ -41,6 +41,12 @@ class Leaf:
         return f"{text} [{_shown(self.default)}]"
 
     @property
+    def metavar(self) -> str:
+        """What stands for the value in the help: `NUMBER|auto`, `assistant|completion|all`."""
+        words = [word for member in _members(self.field.annotation) for word in _placeholders(member)]
+        return "|".join(dict.fromkeys(words))
+
+    @property
     def takes_text(self) -> bool:
         """True where a flag's value is text as it stands, never a number or a truth value."""
         parts = set(_plain_types(self.field.annotation))
@@ -108,6 +114,19 @@ def _plain_types(annotation: Any) -> Iterator[Any]:
     for part in _members(annotation):
         inner = get_args(part)[0] if get_origin(part) is Annotated else part
         yield from (str,) if get_origin(inner) is tuple else (inner,)
+
+
+def _placeholders(annotation: Any) -> Iterator[str]:
+    inner = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if annotation == Percent:
+        yield "N%"
+    elif get_origin(inner) is Literal:
+        yield from (str(value) for value in get_args(inner))
+    elif get_origin(inner) is tuple:
+        yield "TEXT..."
+    else:
+        names = {int: "N", float: "NUMBER", str: "TEXT", bool: "true|false", type(None): "null"}
+        yield names.get(inner, "{...}")
 
 
 def _words(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:

@@ -47,8 +47,10 @@ class _Given:
 
     def place(self, loc: Loc) -> str:
         """`sft.yaml:4`, or `--learning_rate`, or nothing for a keyword."""
-        if self.flag(loc) or self.file is None:
+        if self.flag(loc) or self.keywords:
             return self.flag(loc)
+        if self.file is None:
+            return f"--{_dotted(loc)}"
         line = self.line(loc)
         return f"{self.file}:{line}" if line else str(self.file)
 
@@ -130,8 +132,9 @@ def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, 
         word, form = ("keyword", "{}") if given.keywords else ("key", "'{}'")
         return f"unknown {word} '{name}'{_hint(config, name, form)}"
     if error["type"] == "missing":
-        return f"{name} is missing: {info.description if info else ''}"
-    shown = "" if given.flag(loc) else f"{name}: "
+        subject = "is" if given.place(loc).startswith("--") else f"{name} is"
+        return f"{subject} missing: {info.description if info else ''}"
+    shown = "" if given.place(loc).startswith("--") else f"{name}: "
     if error["type"] == "value_error":
         return shown + str(error.get("ctx", {}).get("error"))
     says = expected(info) if info and not isinstance(loc[-1], int) else _ITEMS[name in _DATA]

@@ -26,7 +26,6 @@ _BESIDE = (
     ("learning_rate", "lr"),
 )
 _BARS = "▁▂▃▄▅▆▇█"
-_LINES_
 
 
 @dataclass(slots=True)
