@@ -53,7 +53,7 @@ def _chunks(
     first = _logits(head, hidden[:FIRST_ROWS], temperature)
     yield score(first, targets[:FIRST_ROWS])
     rows = max(1, max_elements // first.shape[-1])
-    recompute = torch.is_grad_enabled() and len(hidden) - FIRST_ROWS > rows
+    recompute = len(hidden) - FIRST_ROWS > rows
     for start in range(FIRST_ROWS, len(hidden), rows):
         part = hidden[start : start + rows], targets[start : start + rows]
         yield checkpoint(run, *part, use_reentrant=False) if recompute else run(*part)
