@@ -1,0 +1,215 @@
+"""Rows to rankings: pairs, ranked lists, orders, scores, dialogues and labelled solutions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import TypeGuard
+
+from posttrain.data.messages import (
+    PROMPT_KEYS,
+    BadRow,
+    Messages,
+    answer_of,
+    asked_by_user,
+    by_assistant,
+    kind_of,
+    messages_of,
+    prompt_of,
+    text_of,
+)
+from posttrain.data.rows import Row
+from posttrain.types import JSON, Message, PromptRecord, RankedRecord
+
+_HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+
+
+def pair(row: Row, id: str) -> list[RankedRecord]:
+    """`chosen` and `rejected`: text or messages, with a prompt or sharing their beginning."""
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if isinstance(chosen, str) and isinstance(rejected, str) and all(row.get(key) is None for key in PROMPT_KEYS):
+        return [_shared_prefix(row, id, _dialogue(chosen, "chosen"), _dialogue(rejected, "rejected"))]
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        return [_shared_prefix(row, id, messages_of(chosen, "chosen"), messages_of(rejected, "rejected"))]
+    asked, keys = prompt_of(row)
+    answers = (answer_of(chosen, "chosen"), answer_of(rejected, "rejected"))
+    return [_ranking(row, id, asked_by_user(asked, keys[0]), answers, (1, 2))]
+
+
+def _shared_prefix(row: Row, id: str, chosen: Messages, rejected: Messages) -> RankedRecord:
+    answers = (by_assistant(chosen, "chosen"), by_assistant(rejected, "rejected"))
+    before = chosen[:-1]
+    if before != rejected[:-1]:
+        raise BadRow(
+            "chosen and rejected begin differently, and differ in more than their last message", "use one prompt"
+        )
+    if any(row.get(key) is not None for key in PROMPT_KEYS):
+        asked, _ = prompt_of(row)
+        before = before if before[-len(asked) :] == asked else (*asked, *before)
+    if not before:
+        raise BadRow("chosen and rejected have an answer but no prompt", 'add a "prompt" column')
+    return _ranking(row, id, asked_by_user(before), answers, (1, 2))
+
+
+def _dialogue(value: str, where: str) -> Messages:
+    """A transcript of `Human:` and `Assistant:` turns (Bai 2022, HH)."""
+    pieces = _HH_TURN.split(value)
+    if len(pieces) < 3 or pieces[0].strip():
+        raise BadRow(f"{where} stands without a prompt", 'add a "prompt" column, or write it as a list of messages')
+    turns = zip(pieces[1::2], pieces[2::2], strict=True)
+    spoken = [Message(role="user" if who == "Human" else "assistant", content=said.strip()) for who, said in turns]
+    empty = next((place for place, message in enumerate(spoken) if not message.content), None)
+    if empty is not None:
+        raise BadRow(f"{where}: turn {empty + 1} of the dialogue is empty", "fill it, or delete the row")
+    return tuple(spoken)
+
+
+def with_ranks(row: Row, id: str) -> list[RankedRecord]:
+    """`responses` and `ranks`: 1 (or 0) is best, equal is a tie, null is not ranked."""
+    answers = _responses(row)
+    ranks = _one_each(row.get("ranks"), "ranks", answers)
+    places = [_rank(rank, f"ranks[{place}]") for place, rank in enumerate(ranks)]
+    return [_list_ranking(row, id, answers, places)]
+
+
+def with_scores(row: Row, id: str) -> list[RankedRecord]:
+    """`responses` and `scores`: higher is better, null is not ranked."""
+    answers = _responses(row)
+    scores = [_number(score, f"scores[{i}]") for i, score in enumerate(_one_each(row.get("scores"), "scores", answers))]
+    return [_list_ranking(row, id, answers, [None if score is None else -score for score in scores])]
+
+
+def with_order(row: Row, id: str) -> list[RankedRecord]:
+    """`responses` and `order`: their places counted from 0, best first, ties in a list of their own."""
+    answers = _responses(row)
+    order = row.get("order")
+    if not isinstance(order, list):
+        raise BadRow(f"order is {kind_of(order)}, expected a list", "write [2, 0, [1, 3]]: best first, ties together")
+    ranks: list[float | None] = [None] * len(answers)
+    for tier, places in enumerate(order):
+        for place in places if isinstance(places, list) else [places]:
+            if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(answers):
+                what = (
+                    f"order[{tier}] is {place!r}, but the {len(answers)} responses are counted 0 to {len(answers) - 1}"
+                )
+                raise BadRow(what, "give the places of responses, from 0")
+            if ranks[place] is not None:
+                raise BadRow(f"order names response {place} twice", "name each response once")
+            ranks[place] = tier
+    return [_list_ranking(row, id, answers, ranks)]
+
+
+def solutions(row: Row, id: str) -> list[RankedRecord]:
+    """A question with solutions labelled `is_correct`: the correct ones tie above the others."""
+    asked, keys = prompt_of(row)
+    labelled = [item for item in row.values() if is_solution(item)]
+    answers = tuple(text_of(item.get("solution"), "solution") for item in labelled)
+    return [
+        _ranking(row, id, asked_by_user(asked, keys[0]), answers, [1 if item["is_correct"] else 2 for item in labelled])
+    ]
+
+
+def prompt(row: Row, id: str) -> list[PromptRecord]:
+    """What the answers of a pair answer, with the better one as the column `reference`."""
+    [ranking] = pair(row, id)
+    columns = {name: value for name, value in row.items() if name not in ("id", "prompt")}
+    return [PromptRecord(id=id, messages=ranking.prompt, columns={"reference": ranking.responses[0], **columns})]
+
+
+def is_solution(value: JSON) -> TypeGuard[Row]:
+    """Whether `value` is a solution with its label."""
+    return isinstance(value, dict) and isinstance(value.get("is_correct"), bool) and "solution" in value
+
+
+# --- inside -----------------------------------------------------------------------------------------------------
+
+
+def _responses(row: Row) -> tuple[str, ...]:
+    responses = row.get("responses")
+    if not isinstance(responses, list):
+        raise BadRow(f"responses is {kind_of(responses)}, expected a list", 'write ["…", "…"]')
+    if len(responses) < 2:
+        raise BadRow(f"there is {len(responses)} response, expected at least 2", "give more answers, or delete the row")
+    return tuple(answer_of(response, f"responses[{place}]") for place, response in enumerate(responses))
+
+
+def _one_each(value: JSON, where: str, answers: tuple[str, ...]) -> list[JSON]:
+    if not isinstance(value, list):
+        raise BadRow(f"{where} is {kind_of(value)}, expected a list", "give one for each response")
+    if len(value) != len(answers):
+        raise BadRow(
+            f"{len(answers)} responses but {len(value)} {where}", "give one for each response; null is not ranked"
+        )
+    return value
+
+
+def _rank(value: JSON, where: str) -> int | None:
+    number = _number(value, where)
+    if number is not None and (number < 0 or number != int(number)):
+        raise BadRow(
+            f"{where} is {value}, expected a whole number from 1", "1 is best, equal is a tie, null is not ranked"
+        )
+    return None if number is None else int(number)
+
+
+def _number(value: JSON, where: str) -> float | None:
+    """`value` as a number, text that spells one included, since CSV holds nothing else."""
+    if value is None:
+        return None
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None:
+        raise BadRow(f"{where} is {value!r}, expected a number", "give a number, or null")
+    if not math.isfinite(number):
+        raise BadRow(f"{where} is {number}, which ranks nothing", "write null for what is not ranked")
+    return number
+
+
+def _list_ranking(row: Row, id: str, answers: tuple[str, ...], ranks: Sequence[float | None]) -> RankedRecord:
+    given = [rank for rank in ranks if rank is not None]
+    if len(given) < 2:
+        raise BadRow(
+            f"{len(given)} of {len(answers)} responses is ranked, expected at least 2", "rank more, or delete the row"
+        )
+    asked, keys = prompt_of(row)
+    tiers = {rank: tier for tier, rank in enumerate(sorted(set(given)), start=1)}
+    dense = [None if rank is None else tiers[rank] for rank in ranks]
+    return _ranking(row, id, asked_by_user(asked, keys[0]), answers, dense)
+
+
+def _ranking(
+    row: Row, id: str, prompt: Messages, answers: tuple[str, ...], ranks: Sequence[int | None]
+) -> RankedRecord:
+    _no_twins(answers, ranks)
+    weight, margin, annotator = (
+        _number(row.get("weight"), "weight"),
+        _number(row.get("margin"), "margin"),
+        row.get("annotator"),
+    )
+    if weight is not None and weight < 0:
+        raise BadRow(f"weight is {weight}, expected 0 or more", "exchange chosen and rejected instead")
+    return RankedRecord(
+        id=id,
+        prompt=prompt,
+        responses=answers,
+        ranks=tuple(ranks),
+        weight=1.0 if weight is None else weight,
+        margin=margin,
+        annotator=None if annotator is None else str(annotator),
+    )
+
+
+def _no_twins(answers: tuple[str, ...], ranks: Sequence[int | None]) -> None:
+    """Raises BadRow when one text stands in two ranks."""
+    seen: dict[str, int] = {}
+    for place, (answer, rank) in enumerate(zip(answers, ranks, strict=True)):
+        first = seen.setdefault(answer, place)
+        if rank is not None and ranks[first] is not None and rank != ranks[first]:
+            if len(answers) == 2:
+                raise BadRow("both answers are the same text", "delete the row, or give two different answers")
+            raise BadRow(
+                f"responses {first} and {place} are the same text in different ranks", "rank them equal, or drop one"
+            )
