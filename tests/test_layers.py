@@ -70,3 +70,9 @@ def test_ops_see_tensors_and_plain_numbers_only(file: Path) -> None:
     strangers = {"posttrain", "numpy", "transformers", "peft", "pydantic", "pyarrow", "safetensors", "tokenizers"}
     outside = {name for name in imports(file) if name.split(".")[0] in strangers and not within(name, "posttrain.ops")}
     assert not outside
+
+
+@pytest.mark.parametrize("name", sorted({room(file) for file in FILES}))
+def test_the_picture_shows_every_room(name: str) -> None:
+    picture = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"`{name}.py`" in picture or f"`{name}/`" in picture
