@@ -32,7 +32,7 @@ def accumulate(step: Step, objective: Objective, engine: Engine) -> dict[str, fl
     totals: dict[str, Mean] = {}
     for batch in step.micro_batches:
         with engine.precision():
-            scored = objective(batch)
+            scored = objective(engine.place(batch))
             loss = loss_of(scored, step.counts)
         if loss is not None:
             engine.backward(loss)
@@ -55,7 +55,7 @@ def measure(batches: Iterable[Batch], objective: Objective, engine: Engine) -> d
     with torch.inference_mode():
         for batch in batches:
             with engine.precision():
-                _merge(totals, objective(batch).metrics)
+                _merge(totals, objective(engine.place(batch)).metrics)
     return {name: _value(mean, engine) for name, mean in totals.items()}
 
 

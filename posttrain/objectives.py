@@ -81,14 +81,17 @@ class ScoreReader:
 
 
 def dpo(policy: Policy, loss: PreferenceLoss) -> Objective:
-    """A preference loss over the strict pairs; its count is their summed weight."""
+    """A preference loss over the pairs, a tie as half of either order; its count is their summed weight."""
 
     def score(batch: Batch) -> Scored:
         batch = _ranked(batch)
         logprobs = response_logprobs(policy, batch)
         ratio = logprobs - batch.reference
         better, worse = batch.pairs[:, 0], batch.pairs[:, 1]
-        values = loss(logprobs[better], logprobs[worse], batch.reference[better], batch.reference[worse])
+        first, second = (logprobs[better], batch.reference[better]), (logprobs[worse], batch.reference[worse])
+        values = batch.targets * loss(first[0], second[0], first[1], second[1])
+        if bool((batch.targets < 1).any()):
+            values = values + (1 - batch.targets) * loss(second[0], first[0], second[1], first[1])
         total = (batch.weights * values).sum()
         pairs = batch.weights.sum()
         margins = ratio[better] - ratio[worse]

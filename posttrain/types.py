@@ -7,8 +7,8 @@ K ranked responses to one prompt, G samples of one prompt, V vocabulary, D hidde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -184,17 +184,6 @@ class TokenBatch:
             place = int((self.trained & (self.predictor < 0)).nonzero()[0, 0])
             raise ValueError(f"token {place} is trained but nothing predicts it: it is the first of its sequence")
 
-    def to(self, device: torch.device | str) -> TokenBatch:
-        """The same batch on `device`."""
-        return TokenBatch(
-            tokens=self.tokens.to(device),
-            positions=self.positions.to(device),
-            segment=self.segment.to(device),
-            parent=self.parent.to(device),
-            predictor=self.predictor.to(device),
-            trained=self.trained.to(device),
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedBatch:
@@ -237,6 +226,26 @@ class RolloutBatch:
 
 
 Batch: TypeAlias = TokenBatch | RankedBatch | RolloutBatch
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+def moved(batch: BatchT, device: torch.device | str) -> BatchT:
+    """The same batch on `device`."""
+    if torch.device(device).type == batch_device(batch).type:
+        return batch
+    changed: dict[str, Tensor | TokenBatch] = {}
+    for part in fields(batch):
+        value = getattr(batch, part.name)
+        if isinstance(value, Tensor):
+            changed[part.name] = value.to(device, non_blocking=True)
+        elif isinstance(value, TokenBatch):
+            changed[part.name] = moved(value, device)
+    return replace(batch, **changed)
+
+
+def batch_device(batch: Batch) -> torch.device:
+    """Where a batch's tensors are."""
+    return (batch if isinstance(batch, TokenBatch) else batch.tokens).tokens.device
 
 
 # --- what an objective returns, and what a source yields ---------------------------------------------------------

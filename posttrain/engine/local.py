@@ -1,4 +1,4 @@
-"""One process's engine: losses in, one update out. Four verbs: backward, step, total, state."""
+"""One process's engine: losses in, one update out. Verbs: place, backward, step, total, state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from posttrain.errors import Diverged
-from posttrain.types import JSON, State, Stateful
+from posttrain.types import JSON, Batch, State, Stateful, moved
 
 Schedule = Callable[[int], float]
 """From the number of updates done to the factor on every learning rate."""
@@ -44,6 +44,10 @@ class Engine(Stateful, Protocol):
 
     def precision(self) -> AbstractContextManager[object]:
         """Forward passes run inside."""
+        ...
+
+    def place(self, batch: Batch) -> Batch:
+        """The batch where the weights are."""
         ...
 
 
@@ -111,6 +115,10 @@ class LocalEngine:
     def precision(self) -> AbstractContextManager[object]:
         """bfloat16 autocast when asked for; weights, optimizer and log-softmax stay float32."""
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16)
+
+    def place(self, batch: Batch) -> Batch:
+        """The batch on this engine's device."""
+        return moved(batch, self._device)
 
     def state(self) -> State:
         """The optimizer's moments and the number of updates, by place."""

@@ -18,6 +18,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
 )
 
@@ -160,10 +161,10 @@ def silence_dropout(model: PreTrainedModel) -> None:
                 setattr(module, name, 0.0)
 
 
-def context_length(model: PreTrainedModel) -> int:
-    """The longest sequence that the model's positions allow; a million where its config does not say."""
-    config = model.config.get_text_config()
-    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+def context_length(config: PretrainedConfig) -> int:
+    """The longest sequence that the positions of a model allow; a million where its config does not say."""
+    text = config.get_text_config()
+    found = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     return int(found) if found else 1_000_000
 
 

@@ -14,7 +14,7 @@ from posttrain.errors import ModelError
 from posttrain.models.adapters import active, adapter_parameters
 from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
 from posttrain.models.heads import Policy, ScalarModel, apply_scalar
-from posttrain.types import TokenBatch
+from posttrain.types import TokenBatch, moved
 
 TOLERANCE = 2e-4
 """Largest difference of a log-prob, or of a score in units of the scores' spread, in float32."""
@@ -104,14 +104,15 @@ def probe_batch(model: PreTrainedModel) -> TokenBatch:
         predictors += [first, *range(end - length, end - 1)]
     predictor = torch.tensor(predictors)
     tokens = torch.randint(0, vocabulary, (sum(lengths),), generator=generator)
-    return TokenBatch(
+    batch = TokenBatch(
         tokens=tokens,
         positions=torch.tensor(positions),
         segment=torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)),
         parent=torch.tensor(parents),
         predictor=predictor,
         trained=predictor >= 0,
-    ).to(model.device)
+    )
+    return moved(batch, model.device)
 
 
 def _missing_calls(trunk: PreTrainedModel, batch: TokenBatch) -> str:

@@ -106,7 +106,7 @@ def over_answers(
     with torch.inference_mode():
         for run in split_by_tokens(rows, budget, size=lambda row: size[row]):
             batch = pack_answers([completions[row] for row in run], [prompts[row] for row in run])
-            parts.append(model(batch)[batch.trained].cpu())
+            parts.append(model(batch).cpu()[batch.trained])
     # A copy outside inference mode, so that the training step may save it for backward.
     return torch.cat(parts).clone()
 

@@ -1,0 +1,210 @@
+"""A model measured on held-out rows: loss, ranking accuracy, and fresh answers against another model's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from posttrain import objectives
+from posttrain.config import EvalConfig
+from posttrain.console import Console
+from posttrain.data.examples import ranked_within, within
+from posttrain.data.pack import pack, split_by_tokens
+from posttrain.errors import ConfigError, Problem
+from posttrain.evaluate import kl_per_answer, median_length, share, stopped_share, win_rate
+from posttrain.loop import measure
+from posttrain.models.heads import Policy
+from posttrain.models.load import is_reward_model, load_scalar
+from posttrain.models.parity import gate_scalar
+from posttrain.objectives import ScoreReader
+from posttrain.recipes import setup
+from posttrain.recipes.reward import accuracy_of
+from posttrain.recipes.rows import Rows, read_rows
+from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, same_words
+from posttrain.rollout.annotate import over_answers
+from posttrain.text.chat import Codec
+from posttrain.types import (
+    ChatRecord,
+    Completion,
+    PrefixGroup,
+    Prompt,
+    PromptRecord,
+    RankedRecord,
+    SamplingSpec,
+    Scorer,
+    TextRecord,
+    moved,
+)
+
+Facts = dict[str, object]
+
+
+def evaluate(config: EvalConfig, *, console: Console) -> Facts:
+    """What the rows allow: loss of conversations and text, accuracy of rankings, answers to prompts and conversations.
+
+    With `against`, the share of prompts on which the judge prefers the first model's answer, ties one half, and the
+    KL between the two. Writes `out` where it is set.
+    """
+    setup.quiet_libraries()
+    if config.against is not None and config.judge is None:
+        raise ConfigError([Problem(place="--against", what="a comparison needs a judge", fix="give --judge runs/rm")])
+    rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
+    found = _of_reward(config, rows, console) if is_reward_model(config.model) else _of_policy(config, rows, console)
+    console.table([{"measure": name, "value": _shown(value)} for name, value in found.items()], config.model)
+    if config.out is not None:
+        Path(config.out).write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
+    return found
+
+
+def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Facts:
+    """A reward model's accuracy on rankings."""
+    codec = Codec.load(config.model, template=config.template)
+    limit = setup.max_length(config.max_length, setup.context_of(config.model), console)
+    records = [record for part in rows for record in part.of(RankedRecord)]
+    if not records:
+        raise ConfigError(
+            [Problem(place="--data", what=f"{config.model} is a reward model; it is measured on rankings")]
+        )
+    items, losses = ranked_within(records, codec.rankings(records), limit, "drop")
+    for name, count in losses.items():
+        console.say(f"{count} {name}")
+    where = setup.machine(config.precision)
+    scalar, own = load_scalar(config.model, device=where.device)
+    gate_scalar(scalar, own, packing=config.packing == "auto")
+    mean = RewardCard.read(config.model).score_at == "mean"
+    return {"accuracy": accuracy_of(items, ScoreReader(model=scalar, mean=mean), config.micro_batch_tokens).facts()}
+
+
+def _of_policy(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Facts:
+    codec = setup.load_codec(config.model, config.template, console)
+    where = setup.machine(config.precision)
+    limit = setup.max_length(config.max_length, setup.context_of(config.model), console)
+    start = setup.load_start(config.model, codec, where, console, packing=config.packing)
+    found: Facts = {}
+    groups = _groups(rows, codec)
+    if groups:
+        found["nll"] = _nll(start.policy, groups, limit, config, where, console)
+    asked = _asked(rows)
+    if asked:
+        found |= _answers(config, start, codec.prompts(asked), limit, where, console)
+    return found
+
+
+def _groups(rows: Sequence[Rows], codec: Codec) -> list[PrefixGroup]:
+    chats = [record for part in rows for record in part.of(ChatRecord)]
+    texts = [record for part in rows for record in part.of(TextRecord)]
+    spans = [(record.id, span) for record, row in zip(chats, codec.conversations(chats), strict=True) for span in row]
+    spans += [(record.id, span) for record, span in zip(texts, codec.texts(texts), strict=True)]
+    return [PrefixGroup(id=name, root=span) for name, span in spans]
+
+
+def _nll(
+    policy: Policy,
+    groups: Sequence[PrefixGroup],
+    limit: int,
+    config: EvalConfig,
+    where: setup.Machine,
+    console: Console,
+) -> float:
+    """Nats per trained token."""
+    kept, losses = within(groups, limit, "drop")
+    for name, count in losses.items():
+        console.say(f"{count} {name}")
+    batches = [pack(run) for run in split_by_tokens(kept, config.micro_batch_tokens, size=len)]
+    return measure(batches, objectives.sft(policy), setup.bystander(policy, where))["loss"]
+
+
+def _asked(rows: Sequence[Rows]) -> list[PromptRecord]:
+    """The prompts among the rows; a conversation asks for its last answer, which stands by as the reference."""
+    asked = [record for part in rows for record in part.of(PromptRecord)]
+    for part in rows:
+        asked += [
+            PromptRecord(id=chat.id, messages=chat.messages[:-1], columns={"reference": chat.messages[-1].content})
+            for chat in part.of(ChatRecord)
+        ]
+    return asked
+
+
+def _answers(
+    config: EvalConfig,
+    start: setup.Start,
+    prompts: Sequence[Prompt],
+    limit: int,
+    where: setup.Machine,
+    console: Console,
+) -> Facts:
+    setup.check_room(prompts, limit)
+    spec = SamplingSpec(
+        max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop, seed=config.seed
+    )
+    ours = setup.sampler(start.policy, start.codec, start.context)(prompts, spec)
+    found: Facts = {
+        "answers": len(ours),
+        "ended_by_itself": stopped_share(ours).facts(),
+        "median_tokens": median_length(ours),
+    }
+    references = [answer.prompt.record.columns.get("reference") for answer in ours]
+    if all(isinstance(reference, str) for reference in references):
+        hits = sum(answer.text.strip() == str(wanted).strip() for answer, wanted in zip(ours, references, strict=True))
+        found["exact_match"] = share(hits, len(ours)).facts()
+    if config.judge is None:
+        return found
+    judge = load_judge(config.judge, start.codec, config.micro_batch_tokens, where)
+    scores = judge(ours)
+    found["judge_score"] = float(scores.mean())
+    if config.against is not None:
+        found |= _against(config, start, prompts, spec, judge, scores, ours, where, console)
+    return found
+
+
+def _against(
+    config: EvalConfig,
+    start: setup.Start,
+    prompts: Sequence[Prompt],
+    spec: SamplingSpec,
+    judge: Scorer,
+    scores: Tensor,
+    ours: Sequence[Completion],
+    where: setup.Machine,
+    console: Console,
+) -> Facts:
+    other_path = config.against or ""
+    codec = setup.load_codec(other_path, config.template, console)
+    other = setup.load_start(other_path, codec, where, console, packing=config.packing)
+    theirs = setup.sampler(other.policy, codec, other.context)(
+        codec.prompts([prompt.record for prompt in prompts]), spec
+    )
+    found: Facts = {"win_rate": win_rate(scores, judge(theirs)).facts(), "against_score": float(judge(theirs).mean())}
+    if same_words(codec, start.codec):
+        found["kl_per_answer"] = policy_kl(start.policy, other.policy, ours, config.micro_batch_tokens)
+    return found
+
+
+def policy_kl(policy: Policy, other: Policy, answers: Sequence[Completion], budget: int) -> float:
+    """Nats per answer between two policies of one tokenizer, on answers that the first one gave."""
+    numbers = list(range(len(answers)))
+
+    def logprobs(of: Policy) -> Tensor:
+        return over_answers(lambda batch: of(moved(batch, of.device)).logprobs, answers, numbers, budget)
+
+    return kl_per_answer(logprobs(policy), logprobs(other), [len(answer.tokens) for answer in answers])
+
+
+def load_judge(path: str, codec: Codec, budget: int, where: setup.Machine) -> Scorer:
+    """A reward model, or `file.py:function`, as a judge of answers."""
+    if ":" in path and not is_reward_model(path):
+        return function_scorer(path)
+    card, own = RewardCard.read(path), Codec.load(path)
+    scalar, own_attention = load_scalar(path, device=where.device)
+    gate_scalar(scalar, own_attention)
+    return RewardScorer(scalar, card, own, shared=same_words(own, codec), budget=budget)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict) and "interval" in value:
+        low, high = value["interval"]
+        return f"{value['value']:.3f}  ({low:.3f} to {high:.3f}, n = {value['count']})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

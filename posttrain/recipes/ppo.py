@@ -1,0 +1,177 @@
+"""RLHF with PPO: sample, annotate, update the actor and the critic; the reference and the reward model stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from posttrain import objectives
+from posttrain.config import PPOConfig
+from posttrain.config.automatic import every
+from posttrain.console import Console
+from posttrain.engine.local import LocalEngine
+from posttrain.loop import fit
+from posttrain.objectives import PPOLoss
+from posttrain.recipes import setup
+from posttrain.recipes.roles import Roles, cast_roles
+from posttrain.recipes.rows import read_rows
+from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
+from posttrain.rollout.buffer import Rollouts
+from posttrain.rollout.source import Annotate, RolloutSource, RoundPlan
+from posttrain.run import Run, RunWriter, check_out
+from posttrain.run.inspect import write_rollouts
+from posttrain.text.chat import Codec
+from posttrain.types import Completion, Hook, Prompt, PromptRecord, Sampler, SamplingSpec
+
+# Captured and teacher-forced log-probs differ by float rounding; a larger gap means that the sampler's are not usable.
+LARGEST_GAP = 1e-3
+
+
+def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
+    """Trains a policy against a reward with PPO and writes its run folder."""
+    setup.quiet_libraries()
+    lineage = {"model": config.model, "reward": config.reward}
+    paths = setup.data_paths([item.path for item in config.prompts])
+    check_out(config, config.out, fresh=fresh, lineage=lineage, data=paths)
+    context = setup.context_of(config.model)
+    codec = setup.load_codec(config.model, config.template, console)
+    prompts = read_prompts(config, codec, setup.max_length(config.max_length, context, console), console)
+    with RunWriter.create(config.out, config, fresh=fresh, lineage=lineage, data=paths) as writer:
+        if writer.finished:
+            console.say(f"{config.out} is done already; --fresh trains it again")
+            return writer.run
+        console.attach(writer.log)
+        return _train(config, prompts, codec, writer, console)
+
+
+def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, writer: RunWriter, console: Console) -> Run:
+    where = setup.machine(config.precision)
+    roles = cast_roles(config, codec, where, console)
+    size = sum(part.numel() for part in roles.start.loaded.model.parameters())
+    rate = setup.learning_rate(config, size, console)
+    critic_rate = rate if config.critic.learning_rate == "auto" else config.critic.learning_rate
+    plan = _plan(config)
+    steps = plan.rounds * plan.epochs * plan.minibatches
+    engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
+    source = RolloutSource(
+        prompts,
+        _within(engine, setup.sampler(roles.actor, codec, roles.start.context)),
+        annotator(config, roles, engine, console),
+        SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
+        plan,
+        watch=_watching(config, writer, console),
+    )
+    objective = objectives.ppo(roles.actor, roles.critic, ppo_loss(config))
+    console.start(f"ppo  {config.model} → {config.out}", steps, where=where.where)
+    last: dict[str, float] = {}
+    fit(source, objective, engine, hooks=[setup.reporting(writer, console), _keeping(last)])
+    roles.save(Path(config.out), codec)
+    run = writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
+    console.finish(f"saved {config.out}")
+    return run
+
+
+def read_prompts(config: PPOConfig, codec: Codec, limit: int, console: Console) -> list[Prompt]:
+    """The prompts of the run as tokens. Raises DataError for one that leaves no room for an answer."""
+    rows = read_rows(config.prompts, ("prompt",), console)
+    prompts = codec.prompts([record for part in rows for record in part.of(PromptRecord)])
+    setup.check_room(prompts, limit)
+    return prompts
+
+
+def _plan(config: PPOConfig) -> RoundPlan:
+    return RoundPlan(
+        rounds=config.steps,
+        rollouts=config.rollouts,
+        group=config.group,
+        epochs=config.ppo_epochs,
+        minibatches=config.minibatches,
+        critic_warmup=config.critic.warmup if config.baseline == "critic" else 0,
+        beta=config.beta.coef,
+        kl_target=config.beta.target,
+        horizon=int(config.beta.horizon),
+        budget=config.micro_batch_tokens,
+        seed=config.seed,
+    )
+
+
+def ppo_loss(config: PPOConfig) -> PPOLoss:
+    """The numbers of the loss."""
+    return PPOLoss(clip=config.clip, value_clip=config.value_clip, value_coef=config.value_coef, entropy=config.entropy)
+
+
+def credit_rules(config: PPOConfig) -> CreditRules:
+    """The numbers of rewards and advantages."""
+    return CreditRules(
+        form=config.reward_form,
+        estimator=config.beta.estimator,
+        score_clip=config.reward_clip,
+        missing_eos_penalty=config.missing_eos_penalty,
+        gamma=config.gamma,
+        lam=config.lam,
+        whiten=config.whiten,
+        baseline=config.baseline,
+    )
+
+
+def annotator(config: PPOConfig, roles: Roles, engine: LocalEngine, console: Console) -> Annotate:
+    """Annotates each round; in the first one the sampler's log-probs are compared with teacher forcing."""
+    rules = credit_rules(config)
+    trusted: list[bool] = []
+
+    def run(completions: Sequence[Completion], prompts: Sequence[int], beta: float) -> Rollouts:
+        with engine.precision():
+            if not trusted:
+                gap = _gap(roles, completions, prompts, config.micro_batch_tokens)
+                trusted.append(gap <= LARGEST_GAP)
+                kept = "kept" if trusted[0] else "computed again by teacher forcing"
+                console.say(f"old log-probs: the sampler's, {gap:.0e} from teacher forcing: {kept}")
+            models = Annotators(
+                reference=roles.reference_logprobs(),
+                scorer=roles.scorer,
+                value=roles.values(),
+                actor=None if trusted[0] else roles.actor_logprobs(),
+                budget=config.micro_batch_tokens,
+                total=engine.total,
+            )
+            return annotate(completions, prompts, models, rules, beta)
+
+    return run
+
+
+def _gap(roles: Roles, completions: Sequence[Completion], prompts: Sequence[int], budget: int) -> float:
+    forced = over_answers(roles.actor_logprobs(), completions, prompts, budget)
+    captured = forced.new_tensor([value for completion in completions for value in completion.logprobs])
+    return float((forced - captured).abs().max()) if len(forced) else 0.0
+
+
+def _within(engine: LocalEngine, sampler: Sampler) -> Sampler:
+    def run(prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
+        with engine.precision():
+            return sampler(prompts, spec)
+
+    return run
+
+
+def _watching(config: PPOConfig, writer: RunWriter, console: Console) -> Callable[[int, Rollouts], None]:
+    """Keeps rollouts for the inspector, and shows one answer of each kept round."""
+    apart = every(config.rollouts_every, config.steps)
+
+    def watch(number: int, rollouts: Rollouts) -> None:
+        if apart is None or (number % apart and number not in (1, config.steps)):
+            return
+        write_rollouts(writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
+        shown = rollouts.completions[0]
+        record = shown.prompt.record
+        asked = record.messages[-1].content if record.messages else record.text or ""
+        writer.sample(number, prompt=asked, answer=shown.text, stopped=shown.stopped)
+        console.sample(asked, shown.text, stopped=shown.stopped)
+
+    return watch
+
+
+def _keeping(last: dict[str, float]) -> Hook:
+    def hook(number: int, metrics: Mapping[str, float]) -> None:
+        last.update(metrics)
+
+    return hook

@@ -1,0 +1,253 @@
+"""The four models of RLHF in a chosen layout: actor, critic, reference and reward model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from posttrain.config import PPOConfig
+from posttrain.console import Console
+from posttrain.engine.local import ParameterGroup
+from posttrain.errors import ModelError
+from posttrain.models.adapters import attach, load_adapter
+from posttrain.models.heads import Policy, ScalarModel, before, scalar_head
+from posttrain.models.load import base_of, is_adapter, is_reward_model, load_scalar, save_causal, save_scalar
+from posttrain.models.parity import gate_scalar
+from posttrain.recipes import setup
+from posttrain.recipes.reward import new_scalar, pad_id
+from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, same_words
+from posttrain.text.chat import Codec
+from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """The models of a PPO run. `critic` is None without one, and in the layout `trunk`, where the actor holds it."""
+
+    layout: str
+    start: setup.Start
+    actor: Policy
+    critic: ScalarModel | None
+    reference: Policy
+    scorer: Scorer
+    actor_parameters: list[nn.Parameter]
+    critic_parameters: list[nn.Parameter]
+
+    def reference_logprobs(self) -> LogprobFn:
+        """The reference's log-probs, by the start policy."""
+        return lambda batch: self.reference(moved(batch, self.reference.device)).logprobs
+
+    def actor_logprobs(self) -> LogprobFn:
+        """The actor's log-probs as it stands."""
+        return lambda batch: self.actor(moved(batch, self.actor.device)).logprobs
+
+    def values(self) -> ValueFn | None:
+        """The critic's value before each answer token, or None without a critic."""
+        if self.critic is not None:
+            critic = self.critic
+            return lambda batch: _values(critic, batch)
+        if self.actor.value_head is not None:
+            return lambda batch: _shared_values(self.actor, batch)
+        return None
+
+    def groups(self, rate: float, critic_rate: float) -> list[ParameterGroup]:
+        """What the engine updates; actor and critic keep their own learning rate and gradient norm."""
+        groups = [ParameterGroup(name="actor", parameters=self.actor_parameters, learning_rate=rate)]
+        if self.critic_parameters:
+            groups.append(ParameterGroup(name="critic", parameters=self.critic_parameters, learning_rate=critic_rate))
+        return groups
+
+    def save(self, folder: Path, codec: Codec) -> None:
+        """Writes the actor as the model of the run folder, and the critic under `run/critic`."""
+        loaded = self.start.loaded
+        save_causal(loaded, self.actor.stack, folder, stop_ids=codec.stop_ids)
+        codec.save(folder)
+        critic = self.critic
+        if critic is None and self.actor.value_head is not None:
+            trunk = self.actor.trunk
+            critic = ScalarModel(trunk.model, self.actor.value_head, stack=trunk.stack, packing=trunk.packing)
+        if critic is not None:
+            save_scalar(
+                critic,
+                folder / "run" / "critic",
+                own_attention=loaded.own_attention,
+                base=loaded.base,
+                pad_id=pad_id(codec),
+            )
+
+
+def _values(critic: ScalarModel, batch: TokenBatch) -> Tensor:
+    batch = moved(batch, critic.score.weight.device)
+    return before(batch, critic(batch))
+
+
+def _shared_values(actor: Policy, batch: TokenBatch) -> Tensor:
+    values = actor(moved(batch, actor.device)).values
+    if values is None:
+        raise RuntimeError("the actor has no value head")
+    return values
+
+
+def choose_layout(config: PPOConfig, console: Console) -> str:
+    """The layout of the run; an automatic one is said with its reason."""
+    if config.layout != "auto":
+        return config.layout
+    if config.lora is None:
+        layout, reason = "separate", "all weights are trained"
+    elif not is_adapter(config.reward):
+        layout, reason = "separate", "the reward model is no adapter"
+    elif base_of(config.reward) != base_of(config.model):
+        layout, reason = "separate", "the reward model has another base"
+    else:
+        layout, reason = "adapters", "one base serves all roles"
+    console.say(f"layout {layout}: {reason}")
+    return layout
+
+
+def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: Console) -> Roles:
+    """Loads every model of a run, gated."""
+    layout = choose_layout(config, console)
+    start = setup.load_start(
+        config.model, codec, where, console, packing=config.packing, temperature=config.temperature
+    )
+    scoring = _Reward(config, codec, where, start, layout, console)
+    reference = _reference(config, codec, where, start, layout, console)
+    packing = start.policy.trunk.packing
+    critic, critic_parameters = None, list[nn.Parameter]()
+    if config.baseline == "critic" and layout != "trunk":
+        critic, critic_parameters = _critic(config, where, start, layout, scoring, console)
+    actor, actor_parameters = setup.role(start, "policy", config.lora, packing=packing)
+    if layout == "trunk":
+        actor, critic_parameters = _with_value_head(actor), []
+        actor_parameters = [*actor_parameters, *(actor.value_head.parameters() if actor.value_head else ())]
+    return Roles(
+        layout=layout,
+        start=start,
+        actor=actor,
+        critic=critic,
+        reference=reference,
+        scorer=scoring.scorer,
+        actor_parameters=actor_parameters,
+        critic_parameters=critic_parameters,
+    )
+
+
+def _reference(
+    config: PPOConfig, codec: Codec, where: setup.Machine, start: setup.Start, layout: str, console: Console
+) -> Policy:
+    """The start policy: its own frozen stack where the actor trains an adapter on top, else a second copy."""
+    if config.lora is not None and layout != "separate":
+        return start.policy
+    copy = setup.load_start(config.model, codec, where, console, packing=config.packing, temperature=config.temperature)
+    return copy.policy
+
+
+def _with_value_head(actor: Policy) -> Policy:
+    """The actor with a value head on its trunk, zero at first: nothing is known of the returns yet."""
+    width = int(actor.model.config.get_text_config().hidden_size)
+    head = scalar_head(width, zero=True).to(actor.device)
+    return Policy(
+        actor.model,
+        stack=actor.stack,
+        temperature=actor.temperature,
+        packing=actor.trunk.packing,
+        value_head=head,
+    )
+
+
+class _Reward:
+    """The reward of a run: a reward model, on the shared base where the layout has one, or a function of a file."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        codec: Codec,
+        where: setup.Machine,
+        start: setup.Start,
+        layout: str,
+        console: Console,
+    ) -> None:
+        self.scalar: ScalarModel | None = None
+        self.own_attention = start.loaded.own_attention
+        self.same_words = False
+        self.path = config.reward
+        if ":" in config.reward and not is_reward_model(config.reward):
+            self.scorer: Scorer = function_scorer(config.reward)
+            return
+        card = RewardCard.read(config.reward)
+        own = Codec.load(config.reward)
+        self.same_words = same_words(own, codec)
+        if not self.same_words:
+            console.say("reward: another tokenizer or template than the policy's; answers are rendered again as text")
+        shared = layout == "adapters" and is_adapter(config.reward) and base_of(config.reward) == start.loaded.base
+        if shared:
+            self.scalar = _on_base(config.reward, start, "reward", config.packing)
+        else:
+            self.scalar, self.own_attention = load_scalar(config.reward, device=where.device)
+            gate_scalar(self.scalar, self.own_attention, packing=config.packing == "auto")
+        self.scorer = RewardScorer(self.scalar, card, own, shared=self.same_words, budget=config.micro_batch_tokens)
+
+
+def _on_base(path: str, start: setup.Start, name: str, packing: str) -> ScalarModel:
+    """A reward model that is an adapter on the start model's own base."""
+    model = start.loaded.model
+    weight = load_adapter(model, name, Path(path))
+    if weight is None:
+        raise ModelError(f"{path} has no score head: it is no reward model\n  fix: train one with `posttrain reward`")
+    scalar = ScalarModel(start.policy.trunk.model, _head(weight, start.policy.device), stack=(name,))
+    gate_scalar(scalar, start.loaded.own_attention, packing=packing == "auto")
+    return scalar
+
+
+def _head(weight: Tensor, device: torch.device) -> nn.Linear:
+    head = nn.Linear(weight.shape[1], 1, bias=False, dtype=torch.float32)
+    head.weight.data.copy_(weight)
+    return head.to(device)
+
+
+def _critic(
+    config: PPOConfig,
+    where: setup.Machine,
+    start: setup.Start,
+    layout: str,
+    reward: _Reward,
+    console: Console,
+) -> tuple[ScalarModel, list[nn.Parameter]]:
+    """The critic and its parameters: from the reward model where that reads the same tokens, else from the policy."""
+    from_reward = config.critic.init == "reward" and reward.scalar is not None and reward.same_words
+    if config.critic.init == "reward" and not from_reward:
+        console.say("critic: from the policy, since the reward is no model that reads the same tokens")
+    if layout == "adapters" and config.lora is not None:
+        source = reward.scalar if from_reward and reward.scalar is not None else None
+        on_base = source is not None and source.model is start.policy.trunk.model
+        if from_reward and not on_base:
+            console.say("critic: from the policy, since the reward model does not share its base")
+        stack = source.stack if source is not None and on_base else start.policy.stack
+        parameters = attach(start.loaded.model, "critic", setup.lora_spec(config.lora))
+        fresh = new_scalar(start.policy, config.seed)
+        head = _head(source.score.weight, start.policy.device) if source is not None and on_base else fresh.score
+        critic = ScalarModel(start.policy.trunk.model, head, stack=(*stack, "critic"))
+        return _ready(critic, parameters, start.loaded.own_attention, config)
+    if from_reward:
+        critic, own = load_scalar(config.reward, device=where.device)
+    else:
+        copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)
+        critic, own = new_scalar(copy.policy, config.seed), copy.loaded.own_attention
+    if config.lora is not None:
+        parameters = attach(critic.model, "critic", setup.lora_spec(config.lora))
+        critic = ScalarModel(critic.model, critic.score, stack=(*critic.stack, "critic"))
+    else:
+        critic.model.requires_grad_(True)
+        parameters = list(critic.model.parameters())
+    return _ready(critic, parameters, own, config)
+
+
+def _ready(
+    critic: ScalarModel, parameters: list[nn.Parameter], own_attention: str, config: PPOConfig
+) -> tuple[ScalarModel, list[nn.Parameter]]:
+    gate_scalar(critic, own_attention, packing=config.packing == "auto")
+    critic.score.weight.requires_grad_(True)
+    return critic, [*parameters, *critic.score.parameters()]

@@ -1,0 +1,262 @@
+"""What every recipe does before and around its training: claim the folder, read data, load models, report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import nn
+from transformers import AutoConfig
+from transformers.utils import logging as transformers_logging
+
+from posttrain.config import Lora, Training
+from posttrain.config.automatic import auto_learning_rate, auto_max_length, every
+from posttrain.console import Console
+from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
+from posttrain.errors import DataError, ModelError, Problem
+from posttrain.models.adapters import LoraSpec, attach
+from posttrain.models.heads import Policy
+from posttrain.models.load import Loaded, base_of, context_length, load_causal
+from posttrain.models.parity import gate_policy
+from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
+from posttrain.run import RunWriter
+from posttrain.text.chat import Codec
+from posttrain.types import Hook, Message, Prompt, PromptRecord, Sampler, SamplingSpec
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def quiet_libraries() -> None:
+    """transformers and peft speak only of errors; what matters of a load is checked and said by ourselves."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where a run computes. `bf16` is autocast over float32 weights."""
+
+    device: torch.device
+    bf16: bool
+
+    @property
+    def where(self) -> str:
+        """`cpu · fp32`."""
+        return f"{self.device.type} · {'bf16' if self.bf16 else 'fp32'}"
+
+
+def machine(precision: Precision) -> Machine:
+    """The first GPU where there is one, else the CPU; `auto` is bf16 on a GPU that has it, fp32 elsewhere."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return Machine(device=device, bf16=precision == "bf16" or (precision == "auto" and able))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The start model in memory, gated: `policy` is it as it came, its adapters active and all of it frozen."""
+
+    loaded: Loaded
+    policy: Policy
+    codec: Codec
+    context: int
+
+
+def context_of(path: str) -> int:
+    """The longest sequence of a model, read from its config alone, before any weights are loaded."""
+    base = base_of(path)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{base} has no usable config.json: {str(error).strip().splitlines()[0]}") from error
+    return context_length(config)
+
+
+def load_codec(path: str, template: str | None, console: Console) -> Codec:
+    """The tokenizer and chat template of a model, announced when they are not the model's own."""
+    codec = Codec.load(path, template=template)
+    if codec.template_source != "tokenizer":
+        console.say(f"template: {codec.template_source}, end of turn {codec.words.spelling(codec.end_of_turn)}")
+    return codec
+
+
+def load_start(
+    path: str, codec: Codec, where: Machine, console: Console, *, packing: str = "auto", temperature: float = 1.0
+) -> Start:
+    """Loads and gates a causal model; says what the gate measured."""
+    loaded = load_causal(path, device=where.device)
+    rows = cast("nn.Embedding", loaded.model.get_input_embeddings()).num_embeddings
+    if codec.vocab_size > rows:
+        raise ModelError(f"{path}: the tokenizer has {codec.vocab_size} tokens, the model's embedding {rows}")
+    policy = Policy(loaded.model, stack=loaded.stack, temperature=temperature)
+    parity = gate_policy(policy, loaded.own_attention, packing=packing == "auto")
+    console.say(
+        f"parity: log-probs equal the model's own to {parity.difference:.0e}, "
+        + ("packed" if parity.packing else f"one sequence at a time: {parity.reason}")
+    )
+    return Start(loaded=loaded, policy=policy, codec=codec, context=context_length(loaded.model.config))
+
+
+def max_length(setting: int | Literal["auto"], context: int, console: Console) -> int:
+    """The longest sequence in tokens. Raises ModelError when more is asked for than the model has positions."""
+    if setting == "auto":
+        length, reason = auto_max_length(context)
+        console.say(reason)
+        return length
+    if setting > context:
+        raise ModelError(f"max_length {setting} is more than the model's context of {context}\n  fix: lower max_length")
+    return setting
+
+
+def role(start: Start, name: str, lora: Lora | None, *, packing: bool) -> tuple[Policy, list[nn.Parameter]]:
+    """A policy to train from the start model, and its parameters: a new adapter on its stack, or all weights.
+
+    Raises ModelError when the start model is an adapter and `lora` is null: its base must stay what it is.
+    """
+    model, stack = start.loaded.model, start.loaded.stack
+    if lora is not None:
+        parameters = attach(model, name, lora_spec(lora))
+        stack = (*stack, name)
+    elif stack:
+        raise ModelError(
+            f"{start.loaded.path} is an adapter, and lora is null\n  fix: set lora, for example --lora.rank 32"
+        )
+    else:
+        model.requires_grad_(True)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    policy = Policy(model, stack=stack, temperature=start.policy.temperature, packing=packing)
+    if lora is not None:
+        gate_policy(policy, start.loaded.own_attention, packing=packing)
+    return policy, parameters
+
+
+def lora_spec(lora: Lora) -> LoraSpec:
+    """The adapter's shape as the models layer knows it."""
+    return LoraSpec(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+
+
+def learning_rate(config: Training, parameters: int, console: Console) -> float:
+    """The peak learning rate; an automatic one is said with its rule."""
+    if config.learning_rate != "auto":
+        return config.learning_rate
+    rate, reason = auto_learning_rate(config.command, parameters, lora=config.lora is not None)
+    console.say(reason)
+    return rate
+
+
+def engine(config: Training, groups: Sequence[ParameterGroup], steps: int, where: Machine) -> LocalEngine:
+    """AdamW over the groups by the run's settings."""
+    return LocalEngine(
+        groups,
+        schedule=schedule(config.schedule, steps=steps, warmup=config.warmup),
+        grad_clip=config.grad_clip,
+        weight_decay=config.weight_decay,
+        bf16=where.bf16,
+    )
+
+
+def sampler(policy: Policy, codec: Codec, context: int) -> Sampler:
+    """What answers prompts with the policy as it stands at each call."""
+    kind = BatchedSampler if policy.trunk.packing else OneByOneSampler
+    return kind(policy, stop_ids=codec.stop_ids, decode=codec.decode, context=context)
+
+
+def say_losses(console: Console, writer: RunWriter, what: str, kept: int, losses: Counter[str]) -> None:
+    """One line of what became of the rows, also in run.json."""
+    lost = ", ".join(f"{count} {name}" for name, count in losses.items() if count)
+    console.say(f"{what}: {kept:,} kept" + (f"; {lost}" if lost else ""))
+    writer.note(**{f"{what}_rows": {"kept": kept, **losses}})
+
+
+def reporting(writer: RunWriter, console: Console) -> Hook:
+    """The hook that writes and shows a step's metrics."""
+
+    def hook(number: int, metrics: Mapping[str, float]) -> None:
+        writer.metrics(number, metrics)
+        console.step(number, metrics)
+
+    return hook
+
+
+def evaluating(
+    interval: int | None, last: int, evaluate: Callable[[], Mapping[str, float]], writer: RunWriter, console: Console
+) -> list[Hook]:
+    """Hooks that evaluate every `interval` steps and after the last one."""
+    if interval is None:
+        return []
+
+    def hook(number: int, metrics: Mapping[str, float]) -> None:
+        if number % interval == 0 or number == last:
+            found = {f"eval_{name}": value for name, value in evaluate().items()}
+            writer.metrics(number, found)
+            console.step(number, found)
+
+    return [hook]
+
+
+def sampling(
+    texts: Sequence[str],
+    interval: int | None,
+    last: int,
+    answer: Sampler,
+    codec: Codec,
+    length: int,
+    writer: RunWriter,
+    console: Console,
+) -> list[Hook]:
+    """Hooks that answer the run's sample prompts greedily every `interval` steps."""
+    if not texts or interval is None:
+        return []
+    records = [
+        PromptRecord(id=f"sample {number}", messages=(Message(role="user", content=text),))
+        for number, text in enumerate(texts)
+    ]
+    prompts = codec.prompts(records)
+
+    def hook(number: int, metrics: Mapping[str, float]) -> None:
+        if number % interval and number != last:
+            return
+        for text, done in zip(
+            texts, answer(prompts, SamplingSpec(max_new_tokens=length, temperature=0.0)), strict=True
+        ):
+            writer.sample(number, prompt=text, answer=done.text, stopped=done.stopped)
+            console.sample(text, done.text, stopped=done.stopped)
+
+    return [hook]
+
+
+def interval(setting: str | int | None, steps: int) -> int | None:
+    """The number of steps between two evaluations."""
+    return every(setting, steps)
+
+
+def data_paths(*groups: Sequence[str] | str | None) -> list[str]:
+    """The local files among what a run reads, whose content belongs to it."""
+    flat = [path for group in groups if group for path in ([group] if isinstance(group, str) else group)]
+    return [path for path in flat if Path(path).exists()]
+
+
+def check_room(prompts: Sequence[Prompt], limit: int) -> None:
+    """Raises DataError, all at once, for prompts that leave no room for one answer token within `limit`."""
+    problems = [
+        Problem(
+            place=prompt.id,
+            what=f"the prompt has {len(prompt.tokens)} tokens, and max_length {limit} leaves no room for an answer",
+            fix="shorten the prompt, raise max_length, or use a model with a longer context",
+        )
+        for prompt in prompts
+        if len(prompt.tokens) >= limit
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def bystander(policy: Policy, where: Machine) -> LocalEngine:
+    """An engine that only measures: nothing of the policy is trained."""
+    unused = nn.Parameter(torch.zeros(1, device=where.device))
+    group = ParameterGroup(name="none", parameters=[unused], learning_rate=0.0)
+    return LocalEngine([group], schedule=lambda done: 0.0, grad_clip=None, bf16=where.bf16)
