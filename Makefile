@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Small models run faster on one thread, and the same on every machine.
-test test-all check: export OMP_NUM_THREADS := 1
+test test-all quick: export OMP_NUM_THREADS := 1
 
-.PHONY: help venv demo test test-all check clean
+.PHONY: help venv demo test test-all check types quick clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -31,7 +31,12 @@ test-all: venv  ## every test
 check: venv  ## lint, format, types and the quick tests, under two minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory -j2 types quick
+
+types: venv
 	$(BIN)/pyright
+
+quick: venv
 	$(BIN)/pytest -q -m "not slow and not medium"
 
 clean:  ## remove the environment and caches, never runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.medium
 
@@ -46,3 +49,24 @@ def python(folder: Path, code: str, *arguments: str) -> None:
 
 def test_every_module_of_training_imports_without_the_other_rooms(training_alone: Path) -> None:
     python(training_alone, IMPORT_ALL, str(training_alone / "posttrain"))
+
+
+TRAIN = """
+import sys
+import posttrain
+run = posttrain.sft(
+    model=sys.argv[1], data=sys.argv[2], out=sys.argv[3], steps=2, batch_size=4, eval_data=None, quiet=True
+)
+assert len(run.metrics) == 2, run.metrics
+assert run.status == "done", run.status
+"""
+
+
+def test_finetuning_works_without_the_other_rooms(training_alone: Path, tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} + {n} =", "completion": str(2 * n)} for n in range(12)]
+    data, out = tmp_path / "train.jsonl", tmp_path / "run"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    python(training_alone, TRAIN, str(tiny_model), str(data), str(out))
+    trained = load_file(out / "model.safetensors")
+    start = load_file(tiny_model / "model.safetensors")
+    assert any(not torch.equal(trained[name], start[name]) for name in start)
