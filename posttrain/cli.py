@@ -222,12 +222,7 @@ def _hush(*, debug: bool) -> None:
     """Keep other libraries' progress bars and warnings out of ours; `--debug` lets the warnings through."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     if not debug:
-        logging.set_verbosity_error()
         warnings.simplefilter("ignore")
 
 

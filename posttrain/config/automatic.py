@@ -35,7 +35,7 @@ def auto_learning_rate(method: str, parameters: int, *, lora: bool) -> tuple[flo
 def auto_max_length(context: int) -> tuple[int, str]:
     """The longest conversation in tokens for a model with `context` positions, and the reason in one line."""
     length = min(context, 2048)
-    reason = "the model's context" if length == context else f"2048, below the model's context of {context}"
+    reason = "the model's context" if length == context else f"enough for most, below the model's context of {context}"
     return length, f"max_length {length}: {reason}"
 
 

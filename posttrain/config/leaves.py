@@ -35,7 +35,7 @@ class Leaf:
     @property
     def help(self) -> str:
         """One line for the command line: what it is, and what it is when left out."""
-        text = self.field.description or ""
+        text = (self.field.description or "") + ("; may be given several times" if self.takes_many else "")
         if self.field.is_required() or self.group:
             return text
         return f"{text} [{_shown(self.default)}]"
@@ -123,7 +123,7 @@ def _placeholders(annotation: Any) -> Iterator[str]:
     elif get_origin(inner) is Literal:
         yield from (str(value) for value in get_args(inner))
     elif get_origin(inner) is tuple:
-        yield "TEXT..."
+        yield "TEXT"
     else:
         names = {int: "N", float: "NUMBER", str: "TEXT", bool: "true|false", type(None): "null"}
         yield names.get(inner, "{...}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -41,13 +41,18 @@ class Progress:
     course: list[float] = field(default_factory=list[float])
     first: dict[str, float] = field(default_factory=dict[str, float])
     latest: dict[str, float] = field(default_factory=dict[str, float])
+    news: tuple[str, ...] = ()
+    again: bool = False
     began: float = 0.0
 
     def __post_init__(self) -> None:
         self.began = self.clock()
 
     def advance(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of a step. A second call for the same step (an evaluation after it) adds to the first."""
+        self.again = step == self.step
         self.step = step
+        self.news = tuple(metrics)
         self.tokens += metrics.get("tokens", 0.0)
         self.latest.update(metrics)
         for name, value in metrics.items():
@@ -78,9 +83,17 @@ class Progress:
     @property
     def numbers(self) -> str:
         """The latest metrics: the one that is drawn, and those beside it."""
-        parts = [f"{self.name} {number(self.latest[self.name])}"] if self.name in self.latest else []
+        return self._shown(self.latest)
+
+    @property
+    def latest_news(self) -> str:
+        """The metrics of the last call alone."""
+        return self._shown(self.news)
+
+    def _shown(self, names: Container[str]) -> str:
+        parts = [f"{self.name} {number(self.latest[self.name])}"] if self.name in names else []
         for name, shown in _BESIDE:
-            if name in self.latest:
+            if name in names:
                 start = f" (start {number(self.first[name])})" if name.startswith("eval") else ""
                 parts.append(f"{shown} {number(self.latest[name])}{start}")
         return "   ".join(parts)

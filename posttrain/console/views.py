@@ -63,7 +63,10 @@ class Lines:
         self.say(progress.title + (f"   {progress.where}" if progress.where else ""))
 
     def step(self, progress: Progress) -> None:
-        """A line at the first and last step, and about twenty times in between."""
+        """A line at the first and last step, and about twenty times in between; every evaluation."""
+        if progress.again:
+            self.say(f"step {progress.step:,}/{progress.steps:,}   {progress.latest_news}")
+            return
         between = max(1, progress.steps // _LINES_A_RUN)
         if progress.step in (1, progress.steps) or progress.step % between == 0:
             parts = [f"step {progress.step:,}/{progress.steps:,}", progress.numbers, progress.pace]

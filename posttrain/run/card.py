@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _WHAT = {
     "sft": "supervised finetuning",
@@ -49,9 +49,11 @@ def _loading(folder: Path, command: str, *, adapter: bool) -> str:
     return f'from transformers import {kind}\n\nmodel = {kind}.from_pretrained("{folder.name}")'
 
 
-def _bullets(lines: Any) -> str:
+def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "None recorded."
 
 
 def _number(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_number(part)}" for name, part in cast("Mapping[str, object]", value).items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -59,8 +59,14 @@ class Run:
 
     @property
     def metrics(self) -> list[Facts]:
-        """One mapping a logged step, in order: `step`, `seconds` since the start, and the metrics by name."""
-        return list(_lines(self.path / "run" / "metrics.jsonl"))
+        """One mapping a step, in order: `step`, `seconds` since the start, and the metrics by name.
+
+        What was measured after a step, in a row of its own, is part of the step.
+        """
+        steps: dict[int, Facts] = {}
+        for row in _lines(self.path / "run" / "metrics.jsonl"):
+            steps.setdefault(row["step"], {}).update(row)
+        return list(steps.values())
 
     @property
     def samples(self) -> list[Facts]:

@@ -1,0 +1,191 @@
+"""The command line, through real processes: what is refused, in which words, with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import posttrain
+from posttrain import cli
+from posttrain.config import CONFIGS, SFTConfig, leaves, make_config
+from posttrain.errors import Diverged, DoesNotFit
+from posttrain.run import Run, RunWriter
+
+ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def posttrain_command(*words: str, folder: Path | None = None) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `posttrain words`."""
+    command = [sys.executable, "-m", "posttrain", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=folder, env=ENVIRONMENT)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("stf",), "error: unknown command 'stf'; did you mean sft?\n"),
+        (("sft", "--lorarank", "32"), "error: --lorarank  unknown flag; did you mean --lora.rank?\n"),
+        (("sft", "--learning-rate", "1"), "error: --learning-rate  unknown flag; did you mean --learning_rate?\n"),
+        (
+            ("sft", "--max_seq_length=512"),
+            "error: --max_seq_length  unknown flag; that is TRL's name, here: max_length\n",
+        ),
+        (("sft", "--fersh"), "error: --fersh  unknown flag; did you mean --fresh?\n"),
+        (("demo", "--oot", "x"), "error: --oot  unknown flag; did you mean --out?\n"),
+        (("sft", "--out"), "error: --out  needs a value\n"),
+        (("sft", "--out", "a", "--out", "b"), "error: --out  is given twice\n"),
+        (("ppo", "a.yaml", "b.yaml"), "error: unexpected argument 'b.yaml'\n"),
+        (("sft", "gone.yaml"), "error: gone.yaml  cannot read the settings: no such file\n"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_line_and_exit_2(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    assert posttrain_command(*words, folder=tmp_path) == (2, "", says)
+
+
+def test_all_problems_of_file_and_flags_are_told_together_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "sft.yaml").write_text("model: base\nmax_lenght: 5\nout: run\n")
+    code, out, error = posttrain_command("sft", "sft.yaml", "--batch_size", "none", folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert error == (
+        "error: 3 problems\n"
+        "  sft.yaml  data is missing: what to train on: a path, or a list of {path, weight, columns}\n"
+        "  sft.yaml:2  unknown key 'max_lenght'; did you mean 'max_length'?\n"
+        "  --batch_size  expected a whole number of at least 1, got 'none'\n"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["sft.yaml"]
+
+
+@pytest.mark.medium
+def test_an_out_path_that_holds_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
+    given = {"model": "base", "data": "d.jsonl", "out": "run"}
+    (tmp_path / "d.jsonl").write_text('{"text": "a"}\n')
+    with RunWriter.create(tmp_path / "run", make_config(SFTConfig, {**given, "seed": 1})) as writer:
+        writer.metrics(1, {"loss": 1.0})
+        writer.finish()
+    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    code, out, error = posttrain_command("sft", *flags, "--seed", "2", folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert "error: run holds another run" in error
+    assert "seed: 1 -> 2" in error
+
+
+def test_help_lists_every_setting_and_loads_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys; from posttrain.cli import main; main(['sft', '--help']);"
+        "print('loaded', *({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT
+    )
+    *helped, last = done.stdout.splitlines()
+    assert last == "loaded"
+    shown = "\n".join(helped)
+    missing = [leaf.name for leaf in leaves(SFTConfig) if f"--{leaf.name} " not in shown]
+    assert missing == ["version"]
+    assert "settings in YAML, which flags override" in shown
+
+
+def test_without_a_command_the_help_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {command} " in shown for command in [*CONFIGS, "demo"])
+
+
+# --- with a recipe in place: what reaches it, and what becomes of its errors ----------------------------------------
+
+
+class Recipe:
+    """Stands where the recipes are called, and remembers or raises."""
+
+    def __init__(self, outcome: object) -> None:
+        self.outcome = outcome
+        self.config: object = None
+        self.fresh = False
+
+    def __call__(self, config: object, *, console: object, fresh: bool) -> object:
+        self.config, self.fresh = config, fresh
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+def called(monkeypatch: pytest.MonkeyPatch, outcome: object) -> Recipe:
+    recipe = Recipe(outcome)
+    monkeypatch.setattr(posttrain, "start", recipe)
+    return recipe
+
+
+def test_file_positional_and_flags_reach_the_recipe_as_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = called(monkeypatch, None)
+    file = tmp_path / "sft.yaml"
+    file.write_text("model: base\ndata: a\nout: o\nlora: {rank: 4}\n")
+    words = ["sft", str(file), "--data", "b", "--data", "c", "--lora.alpha", "8", "--warmup=0", "--fresh"]
+    assert cli.main(words) == 0
+    settings = {"model": "base", "data": ["b", "c"], "out": "o", "lora": {"rank": 4, "alpha": 8}, "warmup": 0}
+    assert recipe.config == make_config(SFTConfig, settings)
+    assert recipe.fresh
+
+
+def test_sample_and_eval_take_the_model_in_first_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = called(monkeypatch, None)
+    assert cli.main(["sample", "runs/sft", "--prompts", "p.jsonl", "-k", "4", "--out", "pool.jsonl"]) == 0
+    given = {"model": "runs/sft", "prompts": "p.jsonl", "k": 4, "out": "pool.jsonl"}
+    assert recipe.config == make_config(CONFIGS["sample"], given)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (Diverged("loss is not a number"), 4, "error: loss is not a number\n"),
+        (DoesNotFit("needs 30 GB, there are 8"), 3, "error: needs 30 GB, there are 8\n"),
+        (MemoryError("8 GB"), 3, "error: out of memory: 8 GB\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (OSError("disk full"), 1, "error: OSError: disk full\n  rerun with --debug for the traceback\n"),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, says: str
+) -> None:
+    called(monkeypatch, error)
+    assert cli.main(["sft", "--model", "m", "--data", "d", "--out", "o"]) == code
+    assert capsys.readouterr().err == says
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    called(monkeypatch, OSError("disk full"))
+    assert cli.main(["sft", "--model", "m", "--data", "d", "--out", "o", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_json_prints_the_result_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    config = make_config(SFTConfig, {"model": "m", "data": "d", "out": out})
+    with RunWriter.create(out, config) as writer:
+        writer.finish(eval_loss=1.5)
+    called(monkeypatch, Run(out))
+    assert cli.main(["sft", "--model", "m", "--data", "d", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(out), "status": "done", "results": {"eval_loss": 1.5}}
+
+
+def test_the_console_is_closed_when_a_recipe_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a live panel that stays open would leave the terminal without a cursor
+    closed: list[bool] = []
+
+    class Watched:
+        def finish(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setitem(posttrain._RECIPES, "sft", "posttrain.nowhere:sft")
+    with pytest.raises(ModuleNotFoundError):
+        posttrain.start(make_config(SFTConfig, {"model": "m", "data": "d", "out": "o"}), console=Watched())
+    assert closed == [True]

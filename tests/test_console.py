@@ -1,0 +1,122 @@
+"""What a run shows: plain lines, a panel, or nothing, and always the log."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from rich.console import Console as Terminal
+
+from posttrain.console import Console, Lines, Panel, Silent, open_console
+from posttrain.console.progress import number, sparkline
+
+
+def clock(*, seconds_a_step: float) -> Callable[[], float]:
+    """A clock that advances at every look."""
+    times = iter(range(10_000))
+    return lambda: next(times) * seconds_a_step
+
+
+def plain(seconds_a_step: float = 1.0) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    terminal = Terminal(file=text, width=200, soft_wrap=True)
+    return Console(Lines(terminal), clock=clock(seconds_a_step=seconds_a_step)), text
+
+
+def test_plain_lines_tell_step_loss_rate_and_time_left() -> None:
+    console, text = plain(seconds_a_step=2.0)
+    console.start("sft  base → runs/sft", 2, where="cpu · fp32")
+    console.step(1, {"loss": 1.5, "tokens": 3000.0, "grad_norm": 0.25, "learning_rate": 1.9e-4})
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "sft  base → runs/sft   cpu · fp32"
+    # one step in two seconds with 3000 tokens: 0.5 steps and 1500 tokens a second, two seconds for the last one
+    assert lines[1].startswith(
+        "step 1/2   loss 1.500   grad 0.250   lr 1.9e-4   2.0 s/it · 1.5 k tok/s · 0:02 left (done "
+    )
+
+
+def test_a_long_run_makes_about_twenty_lines() -> None:
+    console, text = plain()
+    console.start("sft", 1000)
+    for step in range(1, 1001):
+        console.step(step, {"loss": 1.0})
+    assert len([line for line in text.getvalue().splitlines() if line.startswith("step")]) == 21
+
+
+def test_an_evaluation_after_a_step_is_a_line_of_its_own_with_where_it_started() -> None:
+    console, text = plain()
+    console.start("sft", 100)
+    console.step(1, {"loss": 2.0})
+    console.step(1, {"eval_loss": 2.5})
+    console.step(7, {"loss": 1.5})
+    console.step(7, {"eval_loss": 1.75})
+    assert text.getvalue().splitlines()[-1] == "step 7/100   eval 1.750 (start 2.500)"
+
+
+def test_square_brackets_in_a_line_are_text() -> None:
+    console, text = plain()
+    console.say("fix: set [red]lora[/red] to null")
+    assert text.getvalue() == "fix: set [red]lora[/red] to null\n"
+
+
+def test_a_sample_is_one_line_and_says_how_it_ended() -> None:
+    console, text = plain()
+    console.sample("What is\noverfitting?", "x" * 100, stopped=False)
+    assert text.getvalue() == f'sample  "What is overfitting?" → "{"x" * 59}…" ✂ cut at the limit\n'
+
+
+def test_a_table_aligns_numbers_and_leaves_gaps_empty() -> None:
+    console, text = plain()
+    console.table([{"model": "base", "exact": 0.125}, {"model": "sft", "exact": 0.9, "kl": 1.2}], "Evaluation")
+    lines = [line.split() for line in text.getvalue().splitlines()]
+    assert lines == [["Evaluation"], ["model", "exact", "kl"], ["base", "0.125"], ["sft", "0.900", "1.200"]]
+
+
+def test_everything_said_reaches_the_log_also_what_was_said_before_it() -> None:
+    log: list[str] = []
+    console = Console(Silent())
+    console.say("before")
+    console.attach(log.append)
+    console.start("sft", 3, where="cpu")
+    console.step(1, {"loss": 1.0})
+    console.finish("after")
+    assert log == ["before", "sft: 3 steps on cpu", "after"]
+
+
+def test_the_panel_draws_bar_course_and_sample_in_place() -> None:
+    text = io.StringIO()
+    console = Console(Panel(Terminal(file=text, force_terminal=True, width=100)), clock=clock(seconds_a_step=1.0))
+    console.start("ppo  runs/sft → runs/ppo", 4, where="cpu · fp32")
+    console.sample("Why?", "Because.", stopped=True)
+    for step, score in enumerate((0.0, 1.0), 1):
+        console.step(step, {"score": score, "kl": 0.5})
+    console.finish("saved runs/ppo")
+    shown = text.getvalue()
+    for part in ("ppo  runs/sft → runs/ppo", "step 2/4", "50%", "▁█   score 1.000   kl 0.500", "Because.", "saved"):
+        assert part in shown
+
+
+def test_a_console_is_plain_without_a_terminal_and_silent_when_asked() -> None:
+    text = io.StringIO()
+    open_console(stream=text).say("hello")
+    assert text.getvalue() == "hello\n"
+    open_console(quiet=True, stream=text).say("hidden")
+    assert text.getvalue() == "hello\n"
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:
+    assert sparkline([0, 7, 3.5]) == "▁█▅"
+    assert sparkline([2.0, 2.0]) == "▁▁"
+    assert sparkline([]) == ""
+    assert sparkline([0.0] * 50 + [1.0] * 50, width=4) == "▁▁██"
+
+
+def test_numbers_are_short_enough_to_read() -> None:
+    assert [number(value) for value in (0.0, 1.1824, 0.00019, -12.5, 1234.6, 3.2e9)] == [
+        "0.000",
+        "1.182",
+        "1.9e-4",
+        "-12.500",
+        "1,235",
+        "3.2e+9",
+    ]

@@ -1,0 +1,240 @@
+"""Run folders: what is written, what is read back, and what is never written over."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from posttrain.config import DPOConfig, SFTConfig, make_config
+from posttrain.errors import ModelError, Problem, RunExists
+from posttrain.run import Run, RunWriter, check_out, content_hash
+
+
+def settings(out: Path, **more: object) -> SFTConfig:
+    return make_config(SFTConfig, {"model": "base", "data": "d.jsonl", "out": out, **more})
+
+
+def trained(out: Path, *, data: Sequence[str] = (), **more: object) -> Run:
+    """A finished run with one step, a model file and results."""
+    with RunWriter.create(out, settings(out, **more), data=data) as writer:
+        writer.metrics(1, {"loss": 2.0})
+        (out / "model.safetensors").write_bytes(b"weights")
+        return writer.finish(eval_loss=1.5)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_run_reads_back_what_was_written(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    config = settings(out, seed=3)
+    with RunWriter.create(out, config, lineage={"model": "base"}) as writer:
+        assert Run.open(out).status == "running"
+        writer.note(device="cpu")
+        writer.metrics(1, {"loss": 2.0, "ratio": float("inf")})
+        writer.metrics(2, {"loss": 1.0})
+        writer.metrics(2, {"eval_loss": 1.25})
+        writer.sample(2, prompt="你好", answer="Hi", stopped=True)
+        writer.problems([Problem(place="d.jsonl:3", what="output is empty")])
+        writer.log("learning_rate 0.001: because")
+        writer.finish(eval_loss=1.25)
+    run = Run.open(out)
+    assert (run.status, run.command, run.results) == ("done", "sft", {"eval_loss": 1.25})
+    assert run.config == config
+    assert [{name: value for name, value in row.items() if name != "seconds"} for row in run.metrics] == [
+        {"step": 1, "loss": 2.0, "ratio": None},
+        {"step": 2, "loss": 1.0, "eval_loss": 1.25},
+    ]
+    assert run.samples == [{"step": 2, "prompt": "你好", "answer": "Hi", "stopped": True}]
+    assert json.loads((out / "run" / "problems.jsonl").read_text())["place"] == "d.jsonl:3"
+    assert "because" in (out / "run" / "log.txt").read_text()
+    assert (run.record["device"], run.record["seeds"]) == ("cpu", {"seed": 3})
+    assert run.record["versions"]["torch"]
+    assert os.fspath(run) == str(out)
+
+
+def test_a_finished_run_is_left_alone_when_it_is_started_again(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    trained(out)
+    before = everything(out)
+    writer = RunWriter.create(out, settings(out))
+    assert writer.finished
+    assert writer.run.results == {"eval_loss": 1.5}
+    assert everything(out) == before
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    trained(out)
+    before = everything(out)
+    with pytest.raises(RunExists) as caught:
+        RunWriter.create(out, settings(out, learning_rate=0.5, lora={"rank": 4}))
+    assert 'learning_rate: "auto" -> 0.5' in str(caught.value)
+    assert "lora.rank: null -> 4" in str(caught.value)
+    assert "seed" not in str(caught.value)
+    assert "--fresh" in str(caught.value)
+    assert everything(out) == before
+
+
+def test_another_command_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    trained(out)
+    config = make_config(DPOConfig, {"model": "base", "data": "d.jsonl", "out": out})
+    with pytest.raises(RunExists, match="command: sft -> dpo"):
+        check_out(config, str(out), fresh=False)
+
+
+def test_changed_data_make_it_another_run(tmp_path: Path) -> None:
+    out, data = tmp_path / "sft", tmp_path / "d.jsonl"
+    data.write_text("one")
+    trained(out, data=[str(data)])
+    assert RunWriter.create(out, settings(out), data=[str(data)]).finished
+    data.write_text("two")
+    with pytest.raises(RunExists, match=r"d\.jsonl: its content changed"):
+        RunWriter.create(out, settings(out), data=[str(data)])
+
+
+def test_a_parent_that_was_trained_again_makes_it_another_run(tmp_path: Path) -> None:
+    base, out = tmp_path / "base", tmp_path / "sft"
+    trained(base)
+    lineage = {"model": str(base)}
+    with RunWriter.create(out, settings(out, model=base), lineage=lineage) as writer:
+        writer.metrics(1, {"loss": 1.0})
+        writer.finish()
+    assert Run.open(out).record["parents"]["model"]["command"] == "sft"
+    assert RunWriter.create(out, settings(out, model=base), lineage=lineage).finished
+    with RunWriter.create(base, settings(base), fresh=True) as writer:
+        writer.finish()
+    with pytest.raises(RunExists, match="base was trained again"):
+        RunWriter.create(out, settings(out, model=base), lineage=lineage)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_that_no_run_wrote_is_never_touched(tmp_path: Path, fresh: bool) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+    (out / "model.safetensors").write_bytes(b"precious")
+    before = everything(out)
+    with pytest.raises(RunExists, match=r"no run wrote: config\.json, model\.safetensors"):
+        RunWriter.create(out, settings(out), fresh=fresh)
+    assert everything(out) == before
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    out.write_text("mine")
+    with pytest.raises(RunExists, match="is a file"):
+        RunWriter.create(out, settings(out))
+    assert out.read_text() == "mine"
+
+
+def test_fresh_removes_what_the_run_wrote_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    trained(out)
+    (out / "notes.txt").write_text("mine")
+    (out / "mine").mkdir()
+    (out / "mine" / "model.safetensors").write_bytes(b"mine too")
+    RunWriter.create(out, settings(out, seed=9), fresh=True)
+    assert sorted(everything(out)) == ["mine/model.safetensors", "notes.txt", "run/config.yaml", "run/run.json"]
+    assert Run.open(out).metrics == []
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_never_writes_over_its_own_model_or_data(tmp_path: Path, fresh: bool) -> None:
+    out = tmp_path / "sft"
+    trained(out)
+    before = everything(out)
+    with pytest.raises(RunExists, match="which this run reads"):
+        RunWriter.create(out, settings(out, model=out), fresh=fresh, lineage={"model": str(out)})
+    with pytest.raises(RunExists, match="which this run reads"):
+        RunWriter.create(out, settings(out), fresh=fresh, data=[str(out / "run" / "samples.jsonl"), str(out / "run")])
+    assert everything(out) == before
+
+
+def broken_off(out: Path, error: BaseException) -> None:
+    """A run that makes one step and then ends with `error`."""
+    with RunWriter.create(out, settings(out)) as writer:
+        assert not writer.finished
+        assert Run.open(out).metrics == []
+        writer.metrics(1, {"loss": 2.0})
+        raise error
+
+
+def test_an_error_or_interrupt_is_recorded_and_the_same_run_starts_over(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    with pytest.raises(ValueError, match="too bad"):
+        broken_off(out, ValueError("too bad"))
+    assert (Run.open(out).status, Run.open(out).record["error"]) == ("failed", "too bad")
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(out, KeyboardInterrupt())
+    assert Run.open(out).status == "interrupted"
+
+
+def test_a_run_that_failed_before_its_first_step_stands_in_nobodys_way(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    with pytest.raises(ValueError, match="no such data"), RunWriter.create(out, settings(out, data="typo.jsonl")):
+        raise ValueError("no such data")
+    assert not RunWriter.create(out, settings(out)).finished
+
+
+def test_a_run_that_another_process_is_writing_is_refused_even_with_fresh(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    writer = RunWriter.create(out, settings(out))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        writer.note(process=other.pid, host=socket.gethostname())
+        with pytest.raises(RunExists, match=f"is being written by process {other.pid}"):
+            RunWriter.create(out, settings(out), fresh=True)
+        other.communicate(b"\n")
+    assert not RunWriter.create(out, settings(out)).finished
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
+    run = trained(tmp_path / "sft")
+    with (run.path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert [row["step"] for row in run.metrics] == [1]
+
+
+def test_a_folder_without_a_run_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no run folder"):
+        Run.open(tmp_path)
+
+
+def test_the_model_card_says_how_to_load_and_what_to_run_again(tmp_path: Path) -> None:
+    run = trained(tmp_path / "sft", model="org/base-model", lora={"rank": 4})
+    card = (run.path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\nbase_model: org/base-model\n")
+    assert 'AutoModelForCausalLM.from_pretrained("sft")' in card
+    assert "- eval_loss: 1.5" in card
+    assert "rank: 4" in card
+
+
+def test_the_model_card_of_a_local_base_names_no_hub_id(tmp_path: Path) -> None:
+    trained(tmp_path / "base")
+    with RunWriter.create(tmp_path / "sft", settings(tmp_path / "sft", model=tmp_path / "base")) as writer:
+        (tmp_path / "sft" / "adapter_config.json").write_text("{}")
+        writer.finish(accuracy={"value": 0.75, "count": 40})
+    card = (tmp_path / "sft" / "README.md").read_text()
+    assert "base_model" not in card
+    assert "AutoPeftModelForCausalLM" in card
+    assert "- accuracy: value 0.75, count 40" in card
+
+
+def test_hashes_follow_content_and_for_folders_names_too(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("abc")
+    # the published SHA-256 example for "abc"
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert content_hash(tmp_path / "a" / "x") == known
+    before = content_hash(tmp_path / "a")
+    (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
+    assert content_hash(tmp_path / "a") != before
