@@ -189,11 +189,11 @@ def _refuse_ambiguous_ranking(path: Path, first: Placed) -> None:
     ranking = row.get("ranking")
     if not isinstance(ranking, list) or {"ranks", "order", "scores"} & row.keys():
         return
-    as_ranks = ", ".join(f"response {place + 1} has rank {rank}" for place, rank in enumerate(ranking))
+    as_ranks = ", ".join(f"response {place} has rank {json.dumps(rank)}" for place, rank in enumerate(ranking))
     as_order = ", then ".join(f"response {json.dumps(place)}" for place in ranking)
     what = (
         f"'ranking': {json.dumps(ranking)} can mean two things\n"
-        f"  as ranks (1 is best): {as_ranks}\n"
-        f"  as order (counted from 0, best first): {as_order}"
+        f"  as ranks (lowest is best): {as_ranks}\n"
+        f"  as order (best first): {as_order}"
     )
     raise DataError([Problem(place=first.place, what=what, fix="rename the column to 'ranks' or to 'order'")])

@@ -160,11 +160,12 @@ def _read_csv(file: Path, data: bytes, *, delimiter: str = ",") -> Iterator[Plac
                     f"the row has {'more' if extra else 'fewer'} cells than the {len(reader.fieldnames or ())} columns"
                 )
                 fix = "quote cells that hold separators or line breaks"
-                raise DataError([Problem(place=f"{file}:{reader.line_num}", what=what, fix=fix)])
+                raise DataError([Problem(place=f"{file}:{line + 1}", what=what, fix=fix)])
             yield Placed(file, line + 1, {name: _cell(cell) for name, cell in cells.items()})
             line = reader.line_num
     except csv.Error as reason:
-        raise DataError([Problem(place=f"{file}:{reader.line_num}", what=f"broken CSV: {reason}")]) from reason
+        fix = "close every quote, and double the quotes inside a cell"
+        raise DataError([Problem(place=f"{file}:{line + 1}", what=f"broken CSV: {reason}", fix=fix)]) from reason
 
 
 def _read_tsv(file: Path, data: bytes) -> Iterator[Placed]:

@@ -52,7 +52,8 @@ FAMILIES: dict[str, tuple[Make, str]] = {
     "mistral": (mistral, "<s>[INST] Hi [/INST]⟦ Hello there</s>⟧[INST] More [/INST]⟦ Fine.</s>⟧"),
     "phi-3": (
         phi3,
-        "<|user|>\nHi<|end|>\n<|assistant|>\n⟦Hello there<|end|>⟧\n<|user|>\nMore<|end|>\n<|assistant|>\n⟦Fine.<|end|>⟧",
+        "<|user|>\nHi<|end|>\n<|assistant|>\n⟦Hello there<|end|>⟧\n"
+        "<|user|>\nMore<|end|>\n<|assistant|>\n⟦Fine.<|end|>⟧",
     ),
     "gpt-2, built-in plain": (
         gpt2,
@@ -271,10 +272,7 @@ def test_stories_get_short_markers_and_words_in_their_usual_form(stories_model: 
     codec = Codec.load(stories_model)
     [span] = codec.conversation(talk("Write", "Once upon a time"))
     pieces = codec.tokenizer.convert_ids_to_tokens(list(span.tokens))
-    assert pieces == [
-        "<s>",
-        *["▁", "Q", ":", "▁", "W", "r", "it", "e", "<0x0A>", "A", ":", "▁Once", "▁upon", "▁a", "▁time", "</s>"],
-    ]
+    assert " ".join(pieces) == "<s> ▁ Q : ▁ W r it e <0x0A> A : ▁Once ▁upon ▁a ▁time </s>"
     assert codec.template_source == "built-in plain"
     assert codec.stop_ids == {1, 2}
     assert sum(span.trained) == 5
