@@ -10,7 +10,7 @@ from torch import Tensor
 from posttrain.models.attention import AttentionTerms, PackedLayout, using
 from posttrain.models.heads import Policy
 from posttrain.rollout.cache import Shapes
-from posttrain.types import TokenBatch
+from posttrain.types import TokenBatch, moved
 
 # So many tokens are read at once: rows that enter one by one do not each cost a forward pass.
 _TOKENS_AT_ONCE = 2048
@@ -69,7 +69,7 @@ class Prefixes:
 
     def _entries(self, prefixes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Keys and values [T, Hkv, d] of all attention calls over these prefixes laid end to end."""
-        batch = _packed([prefix for prefix in prefixes if prefix]).to(self._policy.device)
+        batch = moved(_packed([prefix for prefix in prefixes if prefix]), self._policy.device)
         layout = PrefillLayout(batch)
         with using(layout):
             self._policy.trunk.stream(batch.tokens.unsqueeze(0), batch.positions.unsqueeze(0))
