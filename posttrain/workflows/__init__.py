@@ -1,0 +1,1 @@
+"""What spans rooms: the demo, and its small world."""
