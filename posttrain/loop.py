@@ -13,9 +13,9 @@ from posttrain.types import Batch, Hook, Mean, Objective, Scored, Source, Step
 
 
 def fit(source: Source, objective: Objective, engine: Engine, *, hooks: Sequence[Hook] = (), start: int = 0) -> int:
-    """Trains to the end of the source; the number of the last step. Hooks see every step's number and metrics.
+    """Trains to the end of the source; the number of the last step.
 
-    Raises Diverged, before the update, when a loss or gradient is not finite.
+    Hooks see every step's number and metrics, in their order. Raises Diverged, before the update, when a loss or gradient is not finite.
     """
     number = start
     for number, step in enumerate(source, start + 1):
@@ -59,14 +59,16 @@ def measure(batches: Iterable[Batch], objective: Objective, engine: Engine) -> d
     return {name: _value(mean, engine) for name, mean in totals.items()}
 
 
-def every(steps: int, act: Callable[[int], None], *, last: int) -> Hook:
-    """A hook that acts after each `steps` steps and after the last one."""
+def every(steps: int | None, act: Callable[[int], Mapping[str, float]], *, last: int) -> list[Hook]:
+    """A hook that acts after each `steps` steps and after the last one, and adds what it measured; none for None."""
+    if steps is None:
+        return []
 
-    def hook(number: int, metrics: Mapping[str, float]) -> None:
+    def hook(number: int, metrics: dict[str, float]) -> None:
         if number % steps == 0 or number == last:
-            act(number)
+            metrics.update(act(number))
 
-    return hook
+    return [hook]
 
 
 def _merge(totals: dict[str, Mean], metrics: Mapping[str, Mean]) -> None:

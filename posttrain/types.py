@@ -318,4 +318,5 @@ Scorer: TypeAlias = Callable[[Sequence[Completion]], Tensor]
 """Float [len(completions)]: a reward model, a rule, a remote service or a mixture."""
 Sampler: TypeAlias = Callable[[Sequence[Prompt], SamplingSpec], list[Completion]]
 Objective: TypeAlias = Callable[[Batch], Scored]
-Hook: TypeAlias = Callable[[int, Mapping[str, float]], None]
+Hook: TypeAlias = Callable[[int, dict[str, float]], None]
+"""Called after each update with its number and metrics; a hook that measures adds to the metrics."""

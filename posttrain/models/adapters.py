@@ -7,6 +7,7 @@ parameters are collected explicitly.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,10 @@ def _inject(model: nn.Module, config: LoraConfig, name: str) -> None:
     """Adds a frozen adapter; base weights become frozen, and adapters that were trainable stay so."""
     trainable = [p for other in adapter_names(model) for p in adapter_parameters(model, other) if p.requires_grad]
     try:
-        inject_adapter_in_model(config, model, adapter_name=name)
+        with warnings.catch_warnings():
+            # peft warns of a second adapter on one model; here that is the design.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            inject_adapter_in_model(config, model, adapter_name=name)
     except ValueError as error:
         raise ModelError(f"LoRA cannot be attached: {str(error).splitlines()[0]}") from error
     _layers.clear()

@@ -11,6 +11,7 @@ import torch
 
 from posttrain import objectives
 from posttrain.config import DPOConfig
+from posttrain.config.automatic import every
 from posttrain.console import Console
 from posttrain.data.examples import RankedItem
 from posttrain.data.pack import split_by_tokens
@@ -46,12 +47,13 @@ def dpo(config: DPOConfig, *, console: Console, fresh: bool = False) -> Run:
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
-        return _train(config, rows, codec, context, writer, console)
+        return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
 
 
-def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, writer: RunWriter, console: Console) -> Run:
+def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, run: setup.Telling) -> Run:
+    console = run.console
     limit = setup.max_length(config.max_length, context, console)
-    sets, held = ranked_sets(config, rows, codec, limit, writer, console)
+    sets, held = ranked_sets(config, rows, codec, limit, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     reference = start.policy
@@ -63,7 +65,7 @@ def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, writ
     console.say(
         f"reference: {config.reference}, log-probs of {sum(len(part.items) for part in sets):,} rows computed once"
     )
-    rate = setup.learning_rate(config, sum(part.numel() for part in start.loaded.model.parameters()), console)
+    rate = setup.learning_rate(config, start.loaded.model, console)
     policy, parameters = setup.role(start, "dpo", config.lora, packing=start.policy.trunk.packing)
     source = EpochSource(
         sets,
@@ -78,31 +80,20 @@ def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, writ
     )
     objective = objectives.dpo(policy, preference_loss(config))
     batches = ranked_batches(held, budget, ties=config.ties, pair_weight=config.pair_weight)
-    interval = setup.interval(config.eval_every, source.steps)
+    interval = every(config.eval_every, source.steps)
+    answer = setup.sampler(policy, codec, start.context)
     hooks = [
-        setup.reporting(writer, console),
-        *setup.evaluating(
-            interval if held else None, source.steps, lambda: measure(batches, objective, engine), writer, console
-        ),
-        *setup.sampling(
-            config.samples,
-            interval,
-            source.steps,
-            setup.sampler(policy, codec, start.context),
-            codec,
-            min(256, limit),
-            writer,
-            console,
-        ),
+        *setup.evaluating(interval if held else None, source.steps, lambda: measure(batches, objective, engine)),
+        *setup.sampling(config, interval, source.steps, answer, codec, run),
+        setup.reporting(run),
     ]
     console.start(f"dpo  {config.model} → {config.out}", source.steps, where=where.where)
     fit(source, objective, engine, hooks=hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
     results = measure(batches, objective, engine) if held else {}
-    run = writer.finish(**{f"eval_{name}": value for name, value in results.items()})
     console.finish(f"saved {config.out}")
-    return run
+    return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
 
 
 def with_reference(items: Sequence[RankedItem], reference: Policy, budget: int) -> list[RankedItem]:

@@ -36,6 +36,7 @@ from posttrain.types import (
     SamplingSpec,
     Scorer,
     TextRecord,
+    TokenBatch,
     moved,
 )
 
@@ -188,7 +189,10 @@ def policy_kl(policy: Policy, other: Policy, answers: Sequence[Completion], budg
     numbers = list(range(len(answers)))
 
     def logprobs(of: Policy) -> Tensor:
-        return over_answers(lambda batch: of(moved(batch, of.device)).logprobs, answers, numbers, budget)
+        def at(batch: TokenBatch) -> Tensor:
+            return of(moved(batch, of.device)).logprobs
+
+        return over_answers(at, answers, numbers, budget)
 
     return kl_per_answer(logprobs(policy), logprobs(other), [len(answer.tokens) for answer in answers])
 

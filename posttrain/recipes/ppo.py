@@ -41,14 +41,14 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
-        return _train(config, prompts, codec, writer, console)
+        return _train(config, prompts, codec, setup.Telling(writer=writer, console=console))
 
 
-def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, writer: RunWriter, console: Console) -> Run:
+def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, run: setup.Telling) -> Run:
+    console = run.console
     where = setup.machine(config.precision)
     roles = cast_roles(config, codec, where, console)
-    size = sum(part.numel() for part in roles.start.loaded.model.parameters())
-    rate = setup.learning_rate(config, size, console)
+    rate = setup.learning_rate(config, roles.start.loaded.model, console)
     critic_rate = rate if config.critic.learning_rate == "auto" else config.critic.learning_rate
     plan = _plan(config)
     steps = plan.rounds * plan.epochs * plan.minibatches
@@ -59,16 +59,15 @@ def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, writer: RunWr
         annotator(config, roles, engine, console),
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         plan,
-        watch=_watching(config, writer, console),
+        watch=_watching(config, run),
     )
     objective = objectives.ppo(roles.actor, roles.critic, ppo_loss(config))
     console.start(f"ppo  {config.model} → {config.out}", steps, where=where.where)
     last: dict[str, float] = {}
-    fit(source, objective, engine, hooks=[setup.reporting(writer, console), _keeping(last)])
+    fit(source, objective, engine, hooks=[setup.reporting(run), _keeping(last)])
     roles.save(Path(config.out), codec)
-    run = writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
     console.finish(f"saved {config.out}")
-    return run
+    return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
 
 
 def read_prompts(config: PPOConfig, codec: Codec, limit: int, console: Console) -> list[Prompt]:
@@ -153,19 +152,19 @@ def _within(engine: LocalEngine, sampler: Sampler) -> Sampler:
     return run
 
 
-def _watching(config: PPOConfig, writer: RunWriter, console: Console) -> Callable[[int, Rollouts], None]:
+def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts], None]:
     """Keeps rollouts for the inspector, and shows one answer of each kept round."""
     apart = every(config.rollouts_every, config.steps)
 
     def watch(number: int, rollouts: Rollouts) -> None:
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
-        write_rollouts(writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
+        write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
         shown = rollouts.completions[0]
         record = shown.prompt.record
         asked = record.messages[-1].content if record.messages else record.text or ""
-        writer.sample(number, prompt=asked, answer=shown.text, stopped=shown.stopped)
-        console.sample(asked, shown.text, stopped=shown.stopped)
+        run.writer.sample(number, prompt=asked, answer=shown.text, stopped=shown.stopped)
+        run.console.sample(asked, shown.text, stopped=shown.stopped)
 
     return watch
 

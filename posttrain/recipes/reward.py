@@ -9,7 +9,7 @@ import torch
 
 from posttrain import objectives
 from posttrain.config import DPOConfig, RewardConfig
-from posttrain.config.automatic import held_out_share
+from posttrain.config.automatic import every, held_out_share
 from posttrain.console import Console
 from posttrain.data.examples import Overlong, RankedItem, ranked_within, split
 from posttrain.data.rankings import ranked_batches, reward_step
@@ -44,17 +44,16 @@ def reward(config: RewardConfig, *, console: Console, fresh: bool = False) -> Ru
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
-        return _train(config, rows, codec, context, writer, console)
+        return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
 
 
-def _train(
-    config: RewardConfig, rows: list[Rows], codec: Codec, context: int, writer: RunWriter, console: Console
-) -> Run:
+def _train(config: RewardConfig, rows: list[Rows], codec: Codec, context: int, run: setup.Telling) -> Run:
+    console = run.console
     limit = setup.max_length(config.max_length, context, console)
-    sets, held = ranked_sets(config, rows, codec, limit, writer, console)
+    sets, held = ranked_sets(config, rows, codec, limit, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
-    rate = setup.learning_rate(config, sum(part.numel() for part in start.loaded.model.parameters()), console)
+    rate = setup.learning_rate(config, start.loaded.model, console)
     policy, parameters = setup.role(start, "reward", config.lora, packing=start.policy.trunk.packing)
     scalar = new_scalar(policy, config.seed)
     trunk = {id(part) for part in scalar.model.parameters()}
@@ -76,14 +75,12 @@ def _train(
     objective = objectives.reward(reader, loss=config.loss)
     batches = ranked_batches(held, config.micro_batch_tokens, ties=config.ties, pair_weight="prompt")
     hooks = [
-        setup.reporting(writer, console),
         *setup.evaluating(
-            setup.interval(config.eval_every, source.steps) if held else None,
+            every(config.eval_every, source.steps) if held else None,
             source.steps,
             lambda: measure(batches, objective, engine),
-            writer,
-            console,
         ),
+        setup.reporting(run),
     ]
     console.start(f"reward  {config.model} → {config.out}", source.steps, where=where.where)
     fit(source, objective, engine, hooks=hooks)
@@ -92,37 +89,35 @@ def _train(
     save_scalar(scalar, folder, own_attention=start.loaded.own_attention, base=start.loaded.base, pad_id=pad_id(codec))
     codec.save(folder)
     card.write(folder)
-    run = writer.finish(**_results(sets, held, reader, config.micro_batch_tokens, console))
+    results = _results(sets, held, reader, config.micro_batch_tokens, console)
     console.finish(f"saved {config.out}")
-    return run
+    return run.writer.finish(**results)
 
 
 def ranked_sets(
-    config: RewardConfig | DPOConfig, rows: list[Rows], codec: Codec, limit: int, writer: RunWriter, console: Console
+    config: RewardConfig | DPOConfig, rows: list[Rows], codec: Codec, limit: int, run: setup.Telling
 ) -> tuple[list[Weighted[RankedItem]], list[RankedItem]]:
     """The rankings to train on, and those held out by prompt."""
     share = held_out_share(config.eval_data)
     sets: list[Weighted[RankedItem]] = []
     held: list[RankedItem] = []
     for part in rows:
-        items = ranked_items(part, codec, limit, config.overlong, writer, console)
+        items = ranked_items(part, codec, limit, config.overlong, run)
         if share is not None:
             items, apart = split(items, share, key=lambda item: item.group.root.tokens, seed=config.seed)
             held += apart
         sets.append(Weighted(items=items, weight=part.weight))
     if config.eval_data is not None and share is None:
-        for part in read_rows(config.eval_data, ("ranked",), console):
-            held += ranked_items(part, codec, limit, config.overlong, writer, console)
+        for part in read_rows(config.eval_data, ("ranked",), run.console):
+            held += ranked_items(part, codec, limit, config.overlong, run)
     return sets, held
 
 
-def ranked_items(
-    part: Rows, codec: Codec, limit: int, overlong: Overlong, writer: RunWriter, console: Console
-) -> list[RankedItem]:
+def ranked_items(part: Rows, codec: Codec, limit: int, overlong: Overlong, run: setup.Telling) -> list[RankedItem]:
     """The rankings of one source as tokens; says what was too long."""
     records = part.of(RankedRecord)
     items, losses = ranked_within(records, codec.rankings(records), limit, overlong)
-    setup.say_losses(console, writer, part.name, len(items), losses)
+    setup.say_losses(run, part.name, len(items), losses)
     return items
 
 

@@ -14,11 +14,12 @@ from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from posttrain.config import Lora, Training
-from posttrain.config.automatic import auto_learning_rate, auto_max_length, every
+from posttrain.config.automatic import auto_learning_rate, auto_max_length
 from posttrain.console import Console
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
 from posttrain.errors import DataError, ModelError, Problem
-from posttrain.models.adapters import LoraSpec, attach
+from posttrain.loop import every
+from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach
 from posttrain.models.heads import Policy
 from posttrain.models.load import Loaded, base_of, context_length, load_causal
 from posttrain.models.parity import gate_policy
@@ -28,6 +29,16 @@ from posttrain.text.chat import Codec
 from posttrain.types import Hook, Message, Prompt, PromptRecord, Sampler, SamplingSpec
 
 Precision = Literal["auto", "fp32", "bf16"]
+SAMPLE_TOKENS = 256
+"""The longest answer to one of a run's sample prompts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """Where a run tells what it does: its folder and its console."""
+
+    writer: RunWriter
+    console: Console
 
 
 def quiet_libraries() -> None:
@@ -139,11 +150,13 @@ def lora_spec(lora: Lora) -> LoraSpec:
     return LoraSpec(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
 
 
-def learning_rate(config: Training, parameters: int, console: Console) -> float:
-    """The peak learning rate; an automatic one is said with its rule."""
+def learning_rate(config: Training, model: nn.Module, console: Console) -> float:
+    """The peak learning rate; an automatic one goes by the size of the model without adapters, and is said."""
     if config.learning_rate != "auto":
         return config.learning_rate
-    rate, reason = auto_learning_rate(config.command, parameters, lora=config.lora is not None)
+    added = sum(part.numel() for name in adapter_names(model) for part in adapter_parameters(model, name))
+    size = sum(part.numel() for part in model.parameters()) - added
+    rate, reason = auto_learning_rate(config.command, size, lora=config.lora is not None)
     console.say(reason)
     return rate
 
@@ -165,73 +178,49 @@ def sampler(policy: Policy, codec: Codec, context: int) -> Sampler:
     return kind(policy, stop_ids=codec.stop_ids, decode=codec.decode, context=context)
 
 
-def say_losses(console: Console, writer: RunWriter, what: str, kept: int, losses: Counter[str]) -> None:
+def say_losses(run: Telling, what: str, kept: int, losses: Counter[str]) -> None:
     """One line of what became of the rows, also in run.json."""
     lost = ", ".join(f"{count} {name}" for name, count in losses.items() if count)
-    console.say(f"{what}: {kept:,} kept" + (f"; {lost}" if lost else ""))
-    writer.note(**{f"{what}_rows": {"kept": kept, **losses}})
+    run.console.say(f"{what}: {kept:,} kept" + (f"; {lost}" if lost else ""))
+    run.writer.note(**{f"{what}_rows": {"kept": kept, **losses}})
 
 
-def reporting(writer: RunWriter, console: Console) -> Hook:
-    """The hook that writes and shows a step's metrics."""
+def reporting(run: Telling) -> Hook:
+    """The last hook of a run: writes and shows a step's metrics, with what the hooks before it measured."""
 
     def hook(number: int, metrics: Mapping[str, float]) -> None:
-        writer.metrics(number, metrics)
-        console.step(number, metrics)
+        run.writer.metrics(number, metrics)
+        run.console.step(number, metrics)
 
     return hook
 
 
-def evaluating(
-    interval: int | None, last: int, evaluate: Callable[[], Mapping[str, float]], writer: RunWriter, console: Console
-) -> list[Hook]:
-    """Hooks that evaluate every `interval` steps and after the last one."""
-    if interval is None:
-        return []
-
-    def hook(number: int, metrics: Mapping[str, float]) -> None:
-        if number % interval == 0 or number == last:
-            found = {f"eval_{name}": value for name, value in evaluate().items()}
-            writer.metrics(number, found)
-            console.step(number, found)
-
-    return [hook]
+def evaluating(interval: int | None, last: int, measure: Callable[[], Mapping[str, float]]) -> list[Hook]:
+    """Hooks that add `eval_` metrics every `interval` steps and after the last one."""
+    return every(interval, lambda number: {f"eval_{name}": value for name, value in measure().items()}, last=last)
 
 
 def sampling(
-    texts: Sequence[str],
-    interval: int | None,
-    last: int,
-    answer: Sampler,
-    codec: Codec,
-    length: int,
-    writer: RunWriter,
-    console: Console,
+    config: Training, interval: int | None, last: int, answer: Sampler, codec: Codec, run: Telling
 ) -> list[Hook]:
     """Hooks that answer the run's sample prompts greedily every `interval` steps."""
-    if not texts or interval is None:
+    texts = config.samples
+    if not texts:
         return []
     records = [
         PromptRecord(id=f"sample {number}", messages=(Message(role="user", content=text),))
         for number, text in enumerate(texts)
     ]
     prompts = codec.prompts(records)
+    spec = SamplingSpec(max_new_tokens=SAMPLE_TOKENS, temperature=0.0)
 
-    def hook(number: int, metrics: Mapping[str, float]) -> None:
-        if number % interval and number != last:
-            return
-        for text, done in zip(
-            texts, answer(prompts, SamplingSpec(max_new_tokens=length, temperature=0.0)), strict=True
-        ):
-            writer.sample(number, prompt=text, answer=done.text, stopped=done.stopped)
-            console.sample(text, done.text, stopped=done.stopped)
+    def act(number: int) -> dict[str, float]:
+        for text, done in zip(texts, answer(prompts, spec), strict=True):
+            run.writer.sample(number, prompt=text, answer=done.text, stopped=done.stopped)
+            run.console.sample(text, done.text, stopped=done.stopped)
+        return {}
 
-    return [hook]
-
-
-def interval(setting: str | int | None, steps: int) -> int | None:
-    """The number of steps between two evaluations."""
-    return every(setting, steps)
+    return every(interval, act, last=last)
 
 
 def data_paths(*groups: Sequence[str] | str | None) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from posttrain import objectives
 from posttrain.config import SFTConfig
-from posttrain.config.automatic import held_out_share
+from posttrain.config.automatic import every, held_out_share
 from posttrain.console import Console
 from posttrain.data.examples import split, within
 from posttrain.data.pack import pack, split_by_tokens
@@ -37,16 +37,17 @@ def sft(config: SFTConfig, *, console: Console, fresh: bool = False) -> Run:
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
-        return _train(config, rows, codec, context, writer, console)
+        return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
 
 
-def _train(config: SFTConfig, rows: list[Rows], codec: Codec, context: int, writer: RunWriter, console: Console) -> Run:
+def _train(config: SFTConfig, rows: list[Rows], codec: Codec, context: int, run: setup.Telling) -> Run:
+    console = run.console
     limit = setup.max_length(config.max_length, context, console)
-    sets, held = _sets(config, rows, codec, limit, writer, console)
+    sets, held = _sets(config, rows, codec, limit, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing)
-    rate = setup.learning_rate(config, sum(part.numel() for part in start.loaded.model.parameters()), console)
+    rate = setup.learning_rate(config, start.loaded.model, console)
     source = EpochSource(
         sets,
         lambda groups: _step(groups, config.micro_batch_tokens),
@@ -58,39 +59,25 @@ def _train(config: SFTConfig, rows: list[Rows], codec: Codec, context: int, writ
     group = ParameterGroup(name="policy", parameters=parameters, learning_rate=rate)
     engine = setup.engine(config, [group], source.steps, where)
     objective = objectives.sft(policy)
-    interval = setup.interval(config.eval_every, source.steps) if held else None
+    batches = _batches(held, config.micro_batch_tokens)
+    interval = every(config.eval_every, source.steps)
+    answer = setup.sampler(policy, codec, start.context)
     hooks = [
-        setup.reporting(writer, console),
-        *setup.evaluating(
-            interval,
-            source.steps,
-            lambda: measure(_batches(held, config.micro_batch_tokens), objective, engine),
-            writer,
-            console,
-        ),
-        *setup.sampling(
-            config.samples,
-            setup.interval(config.eval_every, source.steps),
-            source.steps,
-            setup.sampler(policy, codec, start.context),
-            codec,
-            min(256, limit),
-            writer,
-            console,
-        ),
+        *setup.evaluating(interval if held else None, source.steps, lambda: measure(batches, objective, engine)),
+        *setup.sampling(config, interval, source.steps, answer, codec, run),
+        setup.reporting(run),
     ]
     console.start(f"sft  {config.model} → {config.out}", source.steps, where=where.where)
     fit(source, objective, engine, hooks=hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
-    results = measure(_batches(held, config.micro_batch_tokens), objective, engine) if held else {}
-    run = writer.finish(**{f"eval_{name}": value for name, value in results.items()})
+    results = measure(batches, objective, engine) if held else {}
     console.finish(f"saved {config.out}")
-    return run
+    return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
 
 
 def _sets(
-    config: SFTConfig, rows: list[Rows], codec: Codec, limit: int, writer: RunWriter, console: Console
+    config: SFTConfig, rows: list[Rows], codec: Codec, limit: int, run: setup.Telling
 ) -> tuple[list[Weighted[PrefixGroup]], list[PrefixGroup]]:
     """The mixture to train on, and the held-out conversations."""
     share = held_out_share(config.eval_data)
@@ -101,13 +88,11 @@ def _sets(
         apart: list[ChatRecord | TextRecord] = []
         if share is not None:
             records, apart = split(records, share, key=_prompt_of, seed=config.seed)
-        sets.append(
-            Weighted(items=_groups(records, config, codec, limit, f"{part.name}", writer, console), weight=part.weight)
-        )
-        held += _groups(apart, config, codec, limit, f"{part.name} held out", writer, console) if apart else []
+        sets.append(Weighted(items=_groups(records, config, codec, limit, part.name, run), weight=part.weight))
+        held += _groups(apart, config, codec, limit, f"{part.name} held out", run) if apart else []
     if config.eval_data is not None and share is None:
-        for part in read_rows(config.eval_data, ("chat", "text"), console):
-            held += _groups(part.of(ChatRecord, TextRecord), config, codec, limit, part.name, writer, console)
+        for part in read_rows(config.eval_data, ("chat", "text"), run.console):
+            held += _groups(part.of(ChatRecord, TextRecord), config, codec, limit, part.name, run)
     return sets, held
 
 
@@ -121,8 +106,7 @@ def _groups(
     codec: Codec,
     limit: int,
     name: str,
-    writer: RunWriter,
-    console: Console,
+    run: setup.Telling,
 ) -> list[PrefixGroup]:
     chats = [record for record in records if isinstance(record, ChatRecord)]
     texts = [record for record in records if isinstance(record, TextRecord)]
@@ -137,7 +121,7 @@ def _groups(
     counts: Counter[str] = Counter(losses)
     if expanded:
         counts["turns as samples of their own"] = expanded
-    setup.say_losses(console, writer, name, len(kept), counts)
+    setup.say_losses(run, name, len(kept), counts)
     return kept
 
 
