@@ -13,9 +13,9 @@ from posttrain.types import Batch, Hook, Mean, Objective, Scored, Source, Step
 
 
 def fit(source: Source, objective: Objective, engine: Engine, *, hooks: Sequence[Hook] = (), start: int = 0) -> int:
-    """Trains to the end of the source; the number of the last step.
+    """Trains to the end of the source; the number of the last step. Hooks see every step, in their order.
 
-    Hooks see every step's number and metrics, in their order. Raises Diverged, before the update, when a loss or gradient is not finite.
+    Raises Diverged, before the update, when a loss or gradient is not finite.
     """
     number = start
     for number, step in enumerate(source, start + 1):
