@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from posttrain.workflows.world import lexicon, tasks
-from posttrain.workflows.world.generate import Sizes, World, make_world
+from posttrain.workflows.world.generate import Sizes, World, draw_rows, make_world
 from posttrain.workflows.world.gold import exact_match, gold_score
 from posttrain.workflows.world.templates import FAMILIES, TEMPLATES
 
@@ -115,3 +115,16 @@ def test_a_seed_gives_one_world_and_another_seed_another() -> None:
     sizes = Sizes(texts=50, train=100)
     assert make_world(1, sizes) == make_world(1, sizes)
     assert make_world(1, sizes).rows["train"] != make_world(2, sizes).rows["train"]
+
+
+def test_drawn_rows_are_half_generation_and_all_different(world: World) -> None:
+    drawn = draw_rows(world.rows["held_out_combination"], 320, seed=0)
+    counts = Counter(row.family for row in drawn)
+    assert counts == {"generation": 161, "question": 53, "translation": 53, "reasoning": 53}
+    assert len({row.prompt for row in drawn}) == 320
+    assert drawn != draw_rows(world.rows["held_out_combination"], 320, seed=1)
+
+
+def test_more_rows_than_there_are_is_an_error(world: World) -> None:
+    with pytest.raises(ValueError, match="rows of question are wanted"):
+        draw_rows(world.rows["held_out_combination"], 10_000, seed=0)

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from posttrain.types import JSON
 from posttrain.workflows.world import lexicon, tasks, templates
 from posttrain.workflows.world.tasks import Facts, Task
-from posttrain.workflows.world.templates import FAMILIES, Family
+from posttrain.workflows.world.templates import FAMILIES, ONE_ANSWER, Family
 
 # Sorts of plain text and of sums, with how often each is written: what is learned slowly is written more.
 TEXTS = (("facts", "sums", "languages", "stories"), (35, 27, 26, 12))
@@ -150,6 +150,25 @@ def _row(task: Task, number: int, split: Split, draw: random.Random) -> Row:
         reference=task.reference,
         words=task.words,
     )
+
+
+def draw_rows(rows: Sequence[Row], count: int, *, seed: int) -> list[Row]:
+    """`count` rows for learning or judging preferences: half generation, the families with one answer sharing the rest.
+
+    Half and half, because rankings of one-answer prompts are mostly ties once a model is finetuned: they keep a policy
+    honest, while the sentences leave something to prefer. Raises ValueError when a family has too few rows.
+    """
+    draw = random.Random(f"drawn {seed}")
+    wanted: dict[Family, int] = {family: count // 2 // len(ONE_ANSWER) for family in ONE_ANSWER}
+    wanted["generation"] = count - sum(wanted.values())
+    drawn: list[Row] = []
+    for family, number in wanted.items():
+        pool = [row for row in rows if row.family == family]
+        if len(pool) < number:
+            raise ValueError(f"{number} rows of {family} are wanted, but there are {len(pool)}")
+        drawn += draw.sample(pool, number)
+    draw.shuffle(drawn)
+    return drawn
 
 
 def write_texts(facts: Facts, count: int, seed: int) -> Iterator[str]:
