@@ -124,11 +124,9 @@ def sample(model: str | os.PathLike[str], *, fresh: bool = False, quiet: bool = 
     return cast("Path", _call("sample", {"model": model, **settings}, fresh=fresh, quiet=quiet))
 
 
-def evaluate(
-    model: str | os.PathLike[str], *, fresh: bool = False, quiet: bool = False, **settings: object
-) -> Mapping[str, Any]:
+def evaluate(model: str | os.PathLike[str], *, quiet: bool = False, **settings: object) -> Mapping[str, Any]:
     """The measures of a model by name. Keywords as in `posttrain eval --help`."""
-    return cast("Mapping[str, Any]", _call("eval", {"model": model, **settings}, fresh=fresh, quiet=quiet))
+    return cast("Mapping[str, Any]", _call("eval", {"model": model, **settings}, fresh=False, quiet=quiet))
 
 
 def start(config: Settings, *, console: Console, fresh: bool = False) -> object:
@@ -137,8 +135,9 @@ def start(config: Settings, *, console: Console, fresh: bool = False) -> object:
     The console's panel is closed whichever way the recipe ends.
     """
     module, name = _RECIPES[config.command].split(":")
+    options = {"fresh": True} if fresh else {}  # an evaluation writes no run, so its recipe has no such option
     try:
-        return getattr(import_module(module), name)(config, console=console, fresh=fresh)
+        return getattr(import_module(module), name)(config, console=console, **options)
     finally:
         console.finish()
 

@@ -133,10 +133,15 @@ def _command(name: str, config: type[Settings]) -> Callable[..., None]:
     about = what if name in _TRAINING else f"the model, or {what}"
     parameters = [_positional("settings" if name in _TRAINING else "model_or_settings", about)]
     parameters += [_flag(key, leaf, _group(leaf, own, name)) for key, leaf in known.items()]
-    parameters += [_switch(option, text) for option, text in _OPTIONS.items()]
+    parameters += [_switch(option, _OPTIONS[option]) for option in _options(name)]
     command.__signature__ = Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     command.__doc__ = _ABOUT[name]
     return command
+
+
+def _options(command: str) -> list[str]:
+    """The switches of a command: an evaluation writes no run that `--fresh` could remove."""
+    return [option for option in _OPTIONS if option != "fresh" or command != "eval"]
 
 
 def _positional(name: str, about: str) -> Argument:
@@ -213,7 +218,7 @@ def _print_result(result: object, options: Options) -> None:
     else:
         shown = {"out": os.fspath(result)} if isinstance(result, os.PathLike) else result
     if options.json:
-        print(json.dumps(shown, ensure_ascii=False))
+        print(json.dumps(shown, ensure_ascii=False, default=str))
     elif options.quiet and isinstance(result, os.PathLike):
         print(os.fspath(result))
 
@@ -240,7 +245,7 @@ def _unknown(words: Sequence[str]) -> Iterator[Problem]:
         return
     config = CONFIGS.get(name)
     flags = [f"--{leaf.name}" for leaf in leaves(config) if leaf.name != "version"] if config else ["--out", "--seed"]
-    flags += [f"--{option}" for option in _OPTIONS]
+    flags += [f"--{option}" for option in _options(name)]
     for word in words[1:]:
         flag = word.split("=")[0]
         if not flag.startswith("--") or flag in (*flags, "--help", "--version"):

@@ -37,6 +37,7 @@ def posttrain_command(*words: str, folder: Path | None = None) -> tuple[int, str
             "error: --max_seq_length  unknown flag; that is TRL's name, here: max_length\n",
         ),
         (("sft", "--fersh"), "error: --fersh  unknown flag; did you mean --fresh?\n"),
+        (("eval", "--fresh"), "error: --fresh  unknown flag\n"),
         (("demo", "--oot", "x"), "error: --oot  unknown flag; did you mean --out?\n"),
         (("sft", "--out"), "error: --out  needs a value\n"),
         (("sft", "--out", "a", "--out", "b"), "error: --out  is given twice\n"),

@@ -229,7 +229,13 @@ def test_resolved_settings_keep_what_yaml_could_misread(tmp_path: Path) -> None:
     made = make_config(PPOConfig, {**PPO, "prompts": data, "samples": ["x: y #", "null", "1e-4"], "out": "0"})
     assert load_config(PPOConfig, written(tmp_path, dump(made)), {}) == made
     assert "coef: 0.05" in dump(made)
+    assert "template: null" in dump(made)
     assert "# penalty per nat of KL" in dump(made)
+
+
+def test_a_long_text_stays_on_its_line() -> None:
+    text = "Say " + "it again and " * 20 + "stop."
+    assert f"- {text}\n" in dump(make_config(SFTConfig, {**SFT, "samples": [text]}))
 
 
 def test_steps_alone_leave_no_epochs_and_are_written_so(tmp_path: Path) -> None:

@@ -92,6 +92,12 @@ def test_another_command_is_refused(tmp_path: Path) -> None:
         check_out(config, str(out), fresh=False)
 
 
+def test_a_run_folder_that_was_moved_is_still_the_same_run(tmp_path: Path) -> None:
+    trained(tmp_path / "sft")
+    moved = (tmp_path / "sft").rename(tmp_path / "moved")
+    assert RunWriter.create(moved, settings(moved)).finished
+
+
 def test_changed_data_make_it_another_run(tmp_path: Path) -> None:
     out, data = tmp_path / "sft", tmp_path / "d.jsonl"
     data.write_text("one")

@@ -22,7 +22,7 @@ from posttrain.config.shared import (
 )
 
 
-class SFTConfig(Passes, Training):
+class SFTConfig(Training, Passes):
     """Supervised finetuning on conversations or text."""
 
     command: ClassVar[str] = "sft"
@@ -32,7 +32,7 @@ class SFTConfig(Passes, Training):
     )
 
 
-class RewardConfig(Passes, Training):
+class RewardConfig(Training, Passes):
     """A reward model from ranked answers. A row of `batch_size` is a prompt with all of its answers."""
 
     command: ClassVar[str] = "reward"
@@ -49,7 +49,7 @@ class RewardConfig(Passes, Training):
     )
 
 
-class DPOConfig(Passes, Training):
+class DPOConfig(Training, Passes):
     """Direct preference optimisation on pairs or rankings. A row of `batch_size` is a pair."""
 
     command: ClassVar[str] = "dpo"
