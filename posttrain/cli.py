@@ -9,11 +9,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import (
@@ -198,7 +197,7 @@ def demo(
     workflow = import_module("posttrain.workflows.demo").demo
     console = _console(options)
     try:
-        _print_result(workflow(Path(out), seed=seed, console=console, fresh=fresh), options)
+        _print_result(workflow(out, seed=seed, console=console, fresh=fresh), options)
     finally:
         console.finish()
 
@@ -216,11 +215,15 @@ def _print_result(result: object, options: Options) -> None:
     if isinstance(result, Run):
         shown: object = {"out": str(result), "status": result.status, "results": result.results}
     else:
-        shown = {"out": os.fspath(result)} if isinstance(result, os.PathLike) else result
+        shown = {"out": os.fspath(result)} if isinstance(result, os.PathLike) else _plain(result)
     if options.json:
         print(json.dumps(shown, ensure_ascii=False, default=str))
     elif options.quiet and isinstance(result, os.PathLike):
         print(os.fspath(result))
+
+
+def _plain(result: object) -> object:
+    return asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
 
 
 def _hush(*, debug: bool) -> None:
