@@ -289,6 +289,14 @@ def test_the_share_of_bad_rows_is_the_callers_choice(tmp_path: Path) -> None:
         read(lines(tmp_path, {"text": ""}, {"text": ""}), "text", max_bad=1.0)
 
 
+def test_a_layout_needs_half_of_the_first_rows_and_the_others_are_bad(tmp_path: Path) -> None:
+    good, other = [{"text": f"row {n}"} for n in range(3)], [{"txt": f"row {n}"} for n in range(3)]
+    data = read(lines(tmp_path, *good, *other), "text", max_bad=0.5)
+    assert (len(data.records), len(data.problems)) == (3, 3)
+    with pytest.raises(DataError, match="no layout of text data fits its columns: text, txt"):
+        read(lines(tmp_path, *good[:2], *other), "text", max_bad=0.9)
+
+
 REAL: list[tuple[str, Kind, str, int]] = [
     ("tinystories/train.jsonl", "text", "text", 4042),
     ("gsm8k/test.jsonl", "chat", "question/answer", 1319),

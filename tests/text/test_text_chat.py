@@ -288,3 +288,14 @@ def test_stories_round_trip_in_the_middle_of_a_text(stories_model: Path, text: s
 def test_an_unknown_template_says_what_there_is(stories_model: Path) -> None:
     with pytest.raises(ModelError, match="'chatml' is neither 'plain' nor 'notes', nor a file"):
         Codec.load(stories_model, template="chatml")
+
+
+def test_a_users_trained_turn_survives_the_expansion_into_turns(tmp_path: Path) -> None:
+    codec = codec_of(chatml(QWEN3), tmp_path)
+    user, one, more, two = talk("Hi", "<think>hm</think>Hello", "More", "Fine.").messages
+    asked = Message(role="user", content=more.content, train=True)
+    *answers, users = codec.conversation(ChatRecord(id="r", messages=(user, one, asked, two)))
+    assert len(answers) == 2
+    assert marked(codec, users) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n⟦<|im_start|>user\nMore<|im_end|>\n⟧"
+    )

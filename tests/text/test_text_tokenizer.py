@@ -91,3 +91,12 @@ def test_a_vocabulary_that_cannot_spell_the_plain_template_is_refused(tmp_path: 
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>").save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="cannot spell the built-in one"):
         Codec.load(tmp_path)
+
+
+def test_runs_of_spaces_that_a_tokenizer_added_control_nothing(tmp_path: Path) -> None:
+    tokenizer = gpt2()
+    tokenizer.add_tokens(["        "])
+    tokenizer.save_pretrained(tmp_path)
+    words = load_tokenizer(tmp_path)
+    assert words.controls == {words.eos}
+    assert words.controls_in("        indented") == ()
