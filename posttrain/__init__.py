@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from posttrain.config import DataItem as DataItem
     from posttrain.config import Lora as Lora
     from posttrain.config import Settings
-    from posttrain.config import StopIf as StopIf
     from posttrain.console import Console
     from posttrain.errors import ConfigError as ConfigError
     from posttrain.errors import DataError as DataError
@@ -47,7 +46,6 @@ _LAZY = {
     "PosttrainError": "posttrain.errors",
     "Run": "posttrain.run",
     "RunExists": "posttrain.errors",
-    "StopIf": "posttrain.config",
 }
 _RECIPES = {
     "sft": "posttrain.recipes.sft:sft",
@@ -71,7 +69,6 @@ __all__ = [
     "PosttrainError",
     "Run",
     "RunExists",
-    "StopIf",
     "dpo",
     "evaluate",
     "ops",

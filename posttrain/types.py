@@ -50,13 +50,15 @@ class TextRecord:
 class RankedRecord:
     """A prompt with K >= 2 responses and their ranks: 1 is best, equal is a tie, None is not ranked.
 
-    A preference pair is the case K = 2 with ranks (1, 2).
+    A preference pair is the case K = 2 with ranks (1, 2). `stopped` says which responses ended by themselves: one that
+    was cut by a length limit gets no end token. None means that all did.
     """
 
     id: str
     prompt: tuple[Message, ...]
     responses: tuple[str, ...]
     ranks: tuple[int | None, ...]
+    stopped: tuple[bool, ...] | None = None
     weight: float = 1.0
     margin: float | None = None
     annotator: str | None = None

@@ -64,7 +64,6 @@ loss_on: completion
 lora: {rank: 8, alpha: 16}
 learning_rate: 1e-4
 eval_every: 50
-save_every: null
 samples: ["Explain overfitting."]
 out: runs/sft
 """
@@ -72,7 +71,7 @@ out: runs/sft
     assert config.learning_rate == 0.0001
     assert [(item.path, item.weight) for item in config.data] == [("a.jsonl", 2.0), ("b.jsonl", 1.0)]
     assert config.lora == Lora(rank=8, alpha=16)
-    assert (config.eval_every, config.save_every, config.samples) == (50, None, ("Explain overfitting.",))
+    assert (config.eval_every, config.samples) == (50, ("Explain overfitting.",))
     assert (config.epochs, config.steps) == (1.0, None)
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"objectives"},
     {"rollout"},
     {"engine"},
-    {"run", "card", "loop", "evaluate", "config", "console"},
+    {"run", "card", "loop", "measures", "config", "console"},
     {"recipes", "feedback", "report"},
     {"workflows", "cli", "__init__", "__main__"},
 ]

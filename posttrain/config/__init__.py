@@ -14,7 +14,6 @@ from posttrain.config.methods import (
     RewardConfig,
     SampleConfig,
     SFTConfig,
-    StopIf,
 )
 from posttrain.config.shared import Data, DataItem, Lora, Settings, Training
 
@@ -33,7 +32,6 @@ __all__ = [
     "SFTConfig",
     "SampleConfig",
     "Settings",
-    "StopIf",
     "Training",
     "auto_learning_rate",
     "auto_max_length",

@@ -34,7 +34,6 @@ FOREIGN: dict[str, Foreign] = {
     "max_steps": Foreign(_TRL, "steps"),
     "total_episodes": Foreign(_TRL, "steps", "steps x rollouts answers in all"),
     "eval_steps": Foreign(_TRL, "eval_every"),
-    "save_steps": Foreign(_TRL, "save_every"),
     # model and data
     "model_name_or_path": Foreign(_TRL, "model"),
     "base_model": Foreign(_AXOLOTL, "model"),

@@ -97,18 +97,6 @@ class Critic(Settings):
     learning_rate: Positive | Literal["auto"] = Field(default="auto", description="auto: the policy's")
 
 
-class StopIf(Settings):
-    """Trip wires: the run stops and keeps its best checkpoint."""
-
-    kl: Positive | None = Field(default=20.0, description="KL in nats per answer above this; null: never")
-    length_ratio: Positive | None = Field(
-        default=2.5, description="answers this many times longer, or shorter, than at the start; null: never"
-    )
-    no_eos: Fraction | None = Field(
-        default=0.5, description="share of answers cut by the limit above this; null: never"
-    )
-
-
 class PPOConfig(Training):
     """Reinforcement learning from a reward with PPO."""
 
@@ -140,9 +128,6 @@ class PPOConfig(Training):
     entropy: NotNegative = Field(default=0.0, description="weight of the entropy bonus per token")
     ppo_epochs: Count = Field(default=4, description="passes over the answers of a step")
     minibatches: Count = Field(default=1, description="optimizer steps per pass")
-    epoch_kl_stop: Positive | None = Field(
-        default=None, description="KL of old and new policy per token that ends a step's passes; null: never"
-    )
     whiten: bool = Field(default=True, description="advantages to mean 0 and variance 1 over the step")
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="discount per token")
     lam: Fraction = Field(default=0.95, description="lambda of generalised advantage estimation")
@@ -150,7 +135,6 @@ class PPOConfig(Training):
         default="critic", description="what a return is compared with"
     )
     critic: Critic = Field(default=Critic(), description="the value model")
-    stop_if: StopIf = Field(default=StopIf(), description="trip wires that end the run")
     rollouts_every: Every | None = Field(default=10, description="keep a step's answers for reading; null: never")
 
     @model_validator(mode="after")

@@ -86,9 +86,6 @@ class Training(Settings):
     version: Literal[1] = Field(default=1, description="version of this layout of settings")
     model: Text = Field(description="the model to start from: a run, a Hugging Face folder or a hub id")
     out: Text = Field(description="the run folder to write; it becomes a model folder")
-    eval_data: Percent | Text | None = Field(
-        default="2%", description="held-out rows: a share of the data, split by prompt, or a file; null: none"
-    )
     template: Text | None = Field(
         default=None, description="chat template: null (the model's own, or plain), plain, notes, or a file"
     )
@@ -113,9 +110,6 @@ class Training(Settings):
         default="auto", description="several sequences in one forward; off: one at a time, slower, the same results"
     )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of order, splits, new weights and samples")
-    eval_every: Every | None = Field(default="10%", description="evaluate every so many steps, or share of the run")
-    save_every: Every | None = Field(default="25%", description="save a checkpoint as often; null: only the end")
-    samples: Texts = Field(default=(), description="prompts answered at every evaluation, to read along")
 
 
 class Passes(Settings):
@@ -128,6 +122,11 @@ class Passes(Settings):
     epochs: Positive | None = Field(default=1.0, description="passes over the data; set this or steps")
     steps: Count | None = Field(default=None, description="optimizer steps; set this or epochs")
     batch_size: Count = Field(default=32, description="rows per optimizer step, over all devices together")
+    eval_data: Percent | Text | None = Field(
+        default="2%", description="held-out rows: a share of the data, split by prompt, or a file; null: none"
+    )
+    eval_every: Every | None = Field(default="10%", description="evaluate every so many steps, or share of the run")
+    samples: Texts = Field(default=(), description="prompts answered at every evaluation, to read along")
 
     @model_validator(mode="before")
     @classmethod

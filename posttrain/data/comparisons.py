@@ -131,7 +131,12 @@ def _responses(row: Row) -> tuple[str, ...]:
         raise BadRow(f"responses is {kind_of(responses)}, expected a list", 'write ["…", "…"]')
     if len(responses) < 2:
         raise BadRow(f"there is {len(responses)} response, expected at least 2", "give more answers, or delete the row")
-    return tuple(answer_of(response, f"responses[{place}]") for place, response in enumerate(responses))
+    sampled = isinstance(row.get("stopped"), list)
+    # A model may end at once: among sampled answers an empty one is an answer, elsewhere it is a slip.
+    return tuple(
+        "" if sampled and response == "" else answer_of(response, f"responses[{place}]")
+        for place, response in enumerate(responses)
+    )
 
 
 def _one_each(value: JSON, where: str, answers: tuple[str, ...]) -> list[JSON]:
@@ -196,10 +201,22 @@ def _ranking(
         prompt=prompt,
         responses=answers,
         ranks=tuple(ranks),
+        stopped=_stopped(row, answers),
         weight=1.0 if weight is None else weight,
         margin=margin,
         annotator=None if annotator is None else str(annotator),
     )
+
+
+def _stopped(row: Row, answers: tuple[str, ...]) -> tuple[bool, ...] | None:
+    """Which answers ended by themselves, as `sample` writes it; None where the row does not say."""
+    value = row.get("stopped")
+    if value is None:
+        return None
+    stopped = [item for item in _one_each(value, "stopped", answers) if isinstance(item, bool)]
+    if len(stopped) != len(answers):
+        raise BadRow("stopped holds something other than true and false", "say for each response whether it ended")
+    return tuple(stopped)
 
 
 def _no_twins(answers: tuple[str, ...], ranks: Sequence[int | None]) -> None:

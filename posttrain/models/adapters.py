@@ -7,6 +7,8 @@ parameters are collected explicitly.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -31,12 +33,16 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSpec:
-    """A new adapter's shape: W + (alpha / rank) B A. `targets` are module name endings, or "all-linear"."""
+    """A new adapter's shape: W + (alpha / rank) B A, A drawn from the seed.
+
+    `targets` are module name endings, or "all-linear": every linear layer but the language head.
+    """
 
     rank: int
     alpha: float
     dropout: float = 0.0
     targets: tuple[str, ...] | str = "all-linear"
+    seed: int = 0
 
 
 _layers: WeakKeyDictionary[nn.Module, dict[str, LoraLayer]] = WeakKeyDictionary()
@@ -51,11 +57,15 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
 
 @contextmanager
 def active(model: nn.Module, stack: Sequence[str]) -> Generator[None]:
-    """Inside, exactly the adapters of `stack` add to the model; an empty stack is the base bit for bit."""
+    """Inside, exactly the adapters of `stack` add to the model; an empty stack is the base bit for bit.
+
+    Their dropout acts where gradients are recorded and nowhere else: measuring and annotating are without it.
+    """
     layers = list(lora_layers(model).values())
     outside = [layer._active_adapter for layer in layers]  # pyright: ignore[reportPrivateUsage]  # peft's setter unfreezes
     for layer in layers:
         layer._active_adapter = list(stack)  # pyright: ignore[reportPrivateUsage]
+        layer.lora_dropout.train(torch.is_grad_enabled())
     try:
         yield
     finally:
@@ -70,21 +80,50 @@ def attach(model: nn.Module, name: str, spec: LoraSpec) -> list[nn.Parameter]:
     """
     if name in adapter_names(model):
         raise ModelError(f"an adapter named {name!r} is already attached")
-    transposed = any(isinstance(part, Conv1D) for part in model.modules())
-    targets: list[str] | str = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=cast("int", spec.alpha),
         lora_dropout=spec.dropout,
-        target_modules=targets,
-        fan_in_fan_out=transposed,
+        target_modules=_linear_layers(model) if spec.targets == "all-linear" else list(spec.targets),
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),
         bias="none",
     )
+    # Names and what is there already enter the seed: two adapters of one stack must not share their rows of A.
+    attached = [part.shape for other in adapter_names(model) for part in adapter_parameters(model, other)]
+    digest = hashlib.blake2b(f"{spec.seed} {name} {attached}".encode(), digest_size=6).digest()
     _inject(model, config, name)
+    _draw(model, name, torch.Generator().manual_seed(int.from_bytes(digest)))
     parameters = adapter_parameters(model, name)
     for parameter in parameters:
         parameter.requires_grad_(True)
     return parameters
+
+
+def _linear_layers(model: nn.Module) -> list[str]:
+    """The names of all linear layers but the language head, adapted ones included.
+
+    peft's own "all-linear" also takes the fused experts of some families, whose factors cannot be concatenated.
+    """
+    find_head = getattr(model, "get_output_embeddings", lambda: None)
+    inner = {f"{name}.base_layer" for name in lora_layers(model)}
+    return [
+        name
+        for name, part in model.named_modules()
+        if (isinstance(part, nn.Linear | Conv1D) or name in lora_layers(model))
+        and part is not find_head()
+        and name not in inner
+        and ".lora_" not in name
+    ]
+
+
+def _draw(model: nn.Module, name: str, generator: torch.Generator) -> None:
+    """A of a new adapter as `nn.Linear` draws its weights (Hu 2021's own code), on any device the same."""
+    with torch.no_grad():
+        for layer in lora_layers(model).values():
+            if name in layer.lora_A:
+                weight = _weight(layer.lora_A, name)
+                drawn = nn.init.kaiming_uniform_(torch.empty(weight.shape), a=math.sqrt(5), generator=generator)
+                weight.copy_(drawn)
 
 
 def _inject(model: nn.Module, config: LoraConfig, name: str) -> None:
@@ -92,12 +131,18 @@ def _inject(model: nn.Module, config: LoraConfig, name: str) -> None:
     trainable = [p for other in adapter_names(model) for p in adapter_parameters(model, other) if p.requires_grad]
     try:
         with warnings.catch_warnings():
-            # peft warns of a second adapter on one model; here that is the design.
+            # peft warns of a second adapter on one model, and of Linear beside Conv1D; here both are as meant.
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
             inject_adapter_in_model(config, model, adapter_name=name)
     except ValueError as error:
         raise ModelError(f"LoRA cannot be attached: {str(error).splitlines()[0]}") from error
     _layers.clear()
+    if any(isinstance(layer, ParamWrapper) for layer in lora_layers(model).values()):
+        raise ModelError(
+            "LoRA cannot be attached to fused expert weights"
+            "\n  fix: name linear layers in lora.targets, for example q_proj, k_proj, v_proj and o_proj"
+        )
     model.requires_grad_(False)
     for parameter in trainable:
         parameter.requires_grad_(True)

@@ -84,7 +84,7 @@ def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, run:
     answer = setup.sampler(policy, codec, start.context)
     hooks = [
         *setup.evaluating(interval if held else None, source.steps, lambda: measure(batches, objective, engine)),
-        *setup.sampling(config, interval, source.steps, answer, codec, run),
+        *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
         setup.reporting(run),
     ]
     console.start(f"dpo  {config.model} → {config.out}", source.steps, where=where.where)

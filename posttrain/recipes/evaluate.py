@@ -14,8 +14,8 @@ from posttrain.console import Console
 from posttrain.data.examples import ranked_within, within
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.errors import ConfigError, Problem
-from posttrain.evaluate import kl_per_answer, median_length, share, stopped_share, win_rate
 from posttrain.loop import measure
+from posttrain.measures import kl_per_answer, median_length, share, stopped_share, win_rate
 from posttrain.models.heads import Policy
 from posttrain.models.load import is_reward_model, load_scalar
 from posttrain.models.parity import gate_scalar

@@ -16,8 +16,8 @@ from posttrain.data.rankings import ranked_batches, reward_step
 from posttrain.data.source import EpochSource, Weighted
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
-from posttrain.evaluate import Share, ranking_accuracy
 from posttrain.loop import fit, measure
+from posttrain.measures import Share, ranking_accuracy
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
 from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar

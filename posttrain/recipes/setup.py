@@ -201,10 +201,9 @@ def evaluating(interval: int | None, last: int, measure: Callable[[], Mapping[st
 
 
 def sampling(
-    config: Training, interval: int | None, last: int, answer: Sampler, codec: Codec, run: Telling
+    texts: Sequence[str], interval: int | None, last: int, answer: Sampler, codec: Codec, run: Telling
 ) -> list[Hook]:
     """Hooks that answer the run's sample prompts greedily every `interval` steps."""
-    texts = config.samples
     if not texts:
         return []
     records = [

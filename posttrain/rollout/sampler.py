@@ -171,17 +171,3 @@ def _sampling(policy: Policy) -> Generator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def sampler_for(
-    policy: Policy,
-    *,
-    stop_ids: frozenset[int],
-    decode: Callable[[Sequence[int]], str],
-    context: int,
-    max_slots: int = 64,
-) -> BatchedSampler | OneByOneSampler:
-    """The batched sampler of a policy that is packed, else the one-by-one sampler."""
-    if policy.trunk.packing:
-        return BatchedSampler(policy, stop_ids=stop_ids, decode=decode, context=context, max_slots=max_slots)
-    return OneByOneSampler(policy, stop_ids=stop_ids, decode=decode, context=context)

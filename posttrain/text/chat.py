@@ -192,7 +192,10 @@ class Codec:
         return spans
 
     def ranked(self, record: RankedRecord) -> PrefixGroup:
-        """The prompt as an untrained root, and each response with its end of turn as a fully trained branch."""
+        """The prompt as an untrained root, and each response as a fully trained branch, its end of turn included.
+
+        A response that did not end by itself (`stopped`) has no end of turn.
+        """
         return self.rankings([record])[0]
 
     def rankings(self, records: Sequence[RankedRecord]) -> list[PrefixGroup]:
@@ -207,8 +210,12 @@ class Codec:
             ]
             ids = self._encode_once([*prompts, *(full for row in fulls for full in row)])
             for record, prompt, row in zip(chunk, prompts, fulls, strict=True):
-                pairs = zip(row, record.responses, strict=True)
-                branches = (Span.all(self._answer_ids(prompt, full, text, ids), trained=True) for full, text in pairs)
+                answers = [
+                    self._answer_ids(prompt, full, text, ids) for full, text in zip(row, record.responses, strict=True)
+                ]
+                stopped = record.stopped or (True,) * len(answers)
+                kept = [answer if ended else answer[:-1] for answer, ended in zip(answers, stopped, strict=True)]
+                branches = (Span.all(answer, trained=True) for answer in kept)
                 root = Span.all(ids[prompt], trained=False)
                 groups.append(PrefixGroup(id=record.id, root=root, branches=tuple(branches)))
         return groups
@@ -301,18 +308,30 @@ class Codec:
         trained = list(span.trained)
         for index, message in enumerate(record.messages):
             if message.train is not None and (loss_on == "all" or (message.role != "assistant" and message.train)):
-                start = self._reach(record, index, span.tokens)
-                end = self._reach(record, index + 1, span.tokens)
+                start, end = self._region(record, index, span.tokens)
                 trained[start:end] = [message.train] * (end - start)
         return replace(span, trained=(False, *trained[1:]) if trained else ())
 
-    def _reach(self, record: ChatRecord, count: int, tokens: Sequence[int]) -> int:
-        """How many of `tokens` the first `count` messages render to."""
-        if count == 0:
-            return 0
-        prefix = self.words.encode(self.template.render(record.messages[:count], place=record.id))
-        same = (ours == theirs for ours, theirs in zip(prefix, tokens, strict=False))
-        return sum(takewhile(bool, same))
+    def _region(self, record: ChatRecord, index: int, tokens: Sequence[int]) -> tuple[int, int]:
+        """Where the content of a message, with what ends it, stands in `tokens`: from its start to its end.
+
+        It starts where the rendering changes with the content, and ends with the rendering of the messages up to it;
+        where a template rewrites those as history grows, it ends where the next message's content starts.
+        """
+        start = self._start(record, index, tokens)
+        prefix = self.words.encode(self.template.render(record.messages[: index + 1], place=record.id))
+        end = _shared(prefix, tokens)
+        # Some templates close every rendering with one more token, which a longer rendering does not have.
+        if end >= len(prefix) - 1:
+            return start, end
+        last = index + 1 == len(record.messages)
+        return start, len(tokens) if last else self._start(record, index + 1, tokens)
+
+    def _start(self, record: ChatRecord, index: int, tokens: Sequence[int]) -> int:
+        message = record.messages[index]
+        other = replace(message, content="y" if message.content.strip().startswith("x") else "x")
+        changed = self.template.render((*record.messages[:index], other), place=record.id)
+        return _shared(self.words.encode(changed), tokens)
 
     def _answer_ids(self, prompt: str, full: str, content: str, ids: Mapping[str, list[int]]) -> tuple[int, ...]:
         """The ids of an answer with its end of turn; `full` is the rendering that ends with it."""
@@ -340,6 +359,11 @@ class Codec:
 
     def _count(self, decoded: str, text: str, content: str) -> None:
         self.losses.breaks += decoded != text or self._dress.ending in content
+
+
+def _shared(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return sum(takewhile(bool, (a == b for a, b in zip(ours, theirs, strict=False))))
 
 
 def _all_but_first(tokens: Sequence[int]) -> Span:

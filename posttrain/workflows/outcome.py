@@ -1,0 +1,207 @@
+"""The demo's verdict: base, SFT, PPO and DPO on held-out prompts, by fresh samples, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from posttrain.console import Console, Silent
+from posttrain.measures import Share, median_length, share, stopped_share, win_rate
+from posttrain.ops.statistics import Interval, bootstrap_mean
+from posttrain.recipes import setup
+from posttrain.recipes.evaluate import policy_kl
+from posttrain.types import Completion, Message, PromptRecord, SamplingSpec
+from posttrain.workflows.world.annotator import Agreement
+from posttrain.workflows.world.generate import Row, Split
+from posttrain.workflows.world.gold import exact_match, gold_score
+from posttrain.workflows.world.templates import FAMILIES
+
+MODELS = ("base", "sft", "ppo", "dpo")
+KNOWN: Split = "held_out_combination"
+UNSEEN: Split = "held_out_template"
+BUDGET = 16_384
+Rows = Mapping[Split, Sequence[Row]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One model on one split. `gold`: float [N], one fresh sample a prompt. Exact match by family, of the same samples.
+
+    `greedy` is the exact match of the likeliest answers. `kl` is nats per answer against SFT.
+    """
+
+    exact: Mapping[str, Share]
+    greedy: Mapping[str, Share]
+    gold: Tensor
+    gold_interval: Interval
+    stopped: Share
+    generation_well_ended: Share
+    median_length: float
+    kl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Every model on every split; `wins` and `length_ratio` are against SFT on the known templates."""
+
+    judged: Mapping[str, Mapping[Split, Judged]]
+    wins: Mapping[str, Share]
+    length_ratio: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The outcome as tables, sentences, Markdown and plain facts."""
+
+    tables: Sequence[tuple[str, Sequence[Mapping[str, object]]]]
+    sentences: Sequence[str]
+    markdown: str
+    facts: Mapping[str, object]
+
+
+def compare(runs: Path, rows: Rows, *, seed: int, longest: int) -> Outcome:
+    """Samples every model afresh on the same held-out prompts, and judges by the hidden gold score."""
+    where = setup.machine("auto")
+    silent = Console(Silent())
+    starts: dict[str, setup.Start] = {}
+    for name in MODELS:
+        codec = setup.load_codec(str(runs / name), None, silent)
+        starts[name] = setup.load_start(str(runs / name), codec, where, silent)
+    judged: dict[str, dict[Split, Judged]] = {}
+    for name, start in starts.items():
+        judged[name] = {}
+        for split, part in rows.items():
+            judged[name][split] = _judge(start, starts["sft"], part, seed=seed, longest=longest)
+    reference = judged["sft"][KNOWN]
+    return Outcome(
+        judged=judged,
+        wins={name: win_rate(judged[name][KNOWN].gold, reference.gold) for name in MODELS if name != "sft"},
+        length_ratio={name: judged[name][KNOWN].median_length / max(1.0, reference.median_length) for name in MODELS},
+    )
+
+
+def _judge(start: setup.Start, against: setup.Start, rows: Sequence[Row], *, seed: int, longest: int) -> Judged:
+    prompts = start.codec.prompts([_record(number, row) for number, row in enumerate(rows)])
+    answer = setup.sampler(start.policy, start.codec, start.context)
+    # A round of its own: no sample of the evaluation was drawn in training.
+    fresh = answer(prompts, SamplingSpec(max_new_tokens=longest, seed=seed, round=1_000_000))
+    likeliest = answer(prompts, SamplingSpec(max_new_tokens=longest, temperature=0.0))
+    gold = torch.tensor(
+        [gold_score(row.columns(), done.text, ended=done.stopped) for row, done in zip(rows, fresh, strict=True)]
+    )
+    written = [(row, done) for row, done in zip(rows, fresh, strict=True) if row.family == "generation"]
+    return Judged(
+        exact=_exact(rows, fresh),
+        greedy=_exact(rows, likeliest),
+        gold=gold,
+        gold_interval=bootstrap_mean(gold),
+        stopped=stopped_share(fresh),
+        generation_well_ended=share(
+            sum(exact_match(row.columns(), done.text, ended=done.stopped) for row, done in written), len(written)
+        ),
+        median_length=median_length(fresh),
+        kl=0.0 if start is against else policy_kl(start.policy, against.policy, fresh, BUDGET),
+    )
+
+
+def _record(number: int, row: Row) -> PromptRecord:
+    message = Message(role="user", content=row.prompt)
+    return PromptRecord(id=f"evaluation {row.split} {number}", messages=(message,), columns=row.columns())
+
+
+def _exact(rows: Sequence[Row], answers: Sequence[Completion]) -> dict[str, Share]:
+    found: dict[str, Share] = {}
+    for family in FAMILIES:
+        hits = [
+            exact_match(row.columns(), done.text, ended=done.stopped)
+            for row, done in zip(rows, answers, strict=True)
+            if row.family == family
+        ]
+        found[family] = share(sum(hits), len(hits))
+    return found
+
+
+def summary(
+    outcome: Outcome, *, accuracy: Mapping[str, object], noise: Agreement, seconds: Mapping[str, float]
+) -> Summary:
+    """What the terminal, `results.md` and `results.json` say, all from the same numbers."""
+    tables = [
+        (
+            "exact match on held-out instructions: known templates, fresh samples",
+            _exact_rows(outcome, KNOWN, greedy=False),
+        ),
+        ("the same, likeliest answers", _exact_rows(outcome, KNOWN, greedy=True)),
+        ("exact match on a template never finetuned on, fresh samples", _exact_rows(outcome, UNSEEN, greedy=False)),
+        ("against SFT on the same held-out prompts, fresh samples", _preference_rows(outcome)),
+    ]
+    sentences = _sentences(accuracy, noise)
+    parts = [f"## {title}\n\n{_markdown(rows)}" for title, rows in tables]
+    time = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value >= 1)
+    markdown = "# Demo\n\n" + "\n\n".join(parts) + "\n\n" + "\n".join(f"- {line}" for line in [*sentences, time]) + "\n"
+    facts = {
+        "tables": {title: list(rows) for title, rows in tables},
+        "reward": _reward_facts(accuracy, noise),
+        "seconds": dict(seconds),
+    }
+    return Summary(tables=tables, sentences=[*sentences, time], markdown=markdown, facts=facts)
+
+
+def _exact_rows(outcome: Outcome, split: Split, *, greedy: bool) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for name in MODELS:
+        judged = outcome.judged[name][split]
+        shares = judged.greedy if greedy else judged.exact
+        rows.append({"model": name, **{family: round(part.value, 3) for family, part in shares.items()}})
+    return rows
+
+
+def _preference_rows(outcome: Outcome) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for name in MODELS:
+        judged = outcome.judged[name][KNOWN]
+        low, high = judged.gold_interval
+        wins = outcome.wins.get(name)
+        rows.append(
+            {
+                "model": name,
+                "gold": f"{float(judged.gold.mean()):.3f} ({low:.3f} to {high:.3f})",
+                "wins against SFT": ""
+                if wins is None
+                else f"{wins.value:.3f} ({wins.interval[0]:.3f} to {wins.interval[1]:.3f})",
+                "KL (nats per answer)": round(judged.kl, 2),
+                "median length / SFT": round(outcome.length_ratio[name], 2),
+                "ended by itself": round(judged.stopped.value, 3),
+                "prompts": len(judged.gold),
+            }
+        )
+    return rows
+
+
+def _reward_facts(accuracy: Mapping[str, object], noise: Agreement) -> dict[str, object]:
+    value = float(str(accuracy["value"]))
+    return {
+        "accuracy": dict(accuracy),
+        "ceiling": noise.gold,
+        "share_of_ceiling": (value - 0.5) / (noise.gold - 0.5),
+        "between_two_annotators": noise.between,
+    }
+
+
+def _sentences(accuracy: Mapping[str, object], noise: Agreement) -> list[str]:
+    facts = _reward_facts(accuracy, noise)
+    return [
+        f"reward model: accuracy {accuracy['value']:.3f} on {accuracy['count']:,} held-out pairs; the hidden gold "
+        f"itself reaches {noise.gold:.3f} (the ceiling), so {facts['share_of_ceiling']:.2f} of what can be learned",
+        "rankings are simulated: a hidden gold score with Bradley-Terry noise; no model reads the gold score",
+    ]
+
+
+def _markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
