@@ -173,9 +173,9 @@ def test_loss_on_chooses_the_turns_and_a_message_overrides_it(tmp_path: Path) ->
     assert marked(codec, both) == f"User: Hi\nAssistant:⟦ One{end}⟧User: More\nAssistant:⟦ Two{end}⟧"
     asked = Message(role="user", content="More", train=True)
     [users] = codec.conversation(ChatRecord(id="r", messages=(user, one, asked, two)), loss_on="completion")
-    assert marked(codec, users) == f"User: Hi\nAssistant: One{end}⟦User: More\n⟧Assistant:⟦ Two{end}⟧"
+    assert marked(codec, users) == f"User: Hi\nAssistant: One{end}User: ⟦More\n⟧Assistant:⟦ Two{end}⟧"
     [without] = codec.conversation(ChatRecord(id="r", messages=(user, one, more, first_only)), loss_on="all")
-    assert marked(codec, without).endswith(f"One{end}User: More\n⟧Assistant: Two{end}")
+    assert marked(codec, without).endswith(f"One{end}User: More\nAssistant: ⟧Two{end}")
 
 
 def test_a_conversation_that_trains_nothing_comes_back_whole(tmp_path: Path) -> None:
@@ -297,5 +297,16 @@ def test_a_users_trained_turn_survives_the_expansion_into_turns(tmp_path: Path) 
     *answers, users = codec.conversation(ChatRecord(id="r", messages=(user, one, asked, two)))
     assert len(answers) == 2
     assert marked(codec, users) == (
-        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n⟦<|im_start|>user\nMore<|im_end|>\n⟧"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n<|im_start|>user\n⟦More<|im_end|>\n⟧"
+    )
+
+
+def test_an_untrained_answer_stays_so_where_history_is_rewritten(tmp_path: Path) -> None:
+    codec = codec_of(chatml(QWEN3), tmp_path)
+    user, one, more, two = talk("Hi", "<think>hm</think>Hello", "More", "Fine.").messages
+    quiet = Message(role="assistant", content=one.content, train=False)
+    [span] = codec.conversation(ChatRecord(id="r", messages=(user, quiet, more, two)), loss_on="all")
+    assert marked(codec, span).endswith(
+        "<|im_start|>assistant\n⟧Hello<|im_end|>\n<|im_start|>user\n"
+        "⟦More<|im_end|>\n<|im_start|>assistant\nFine.<|im_end|>\n⟧"
     )
