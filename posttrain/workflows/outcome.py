@@ -186,7 +186,8 @@ def _reward_facts(accuracy: Mapping[str, object], noise: Agreement) -> dict[str,
     return {
         "accuracy": dict(accuracy),
         "ceiling": noise.gold,
-        "share_of_ceiling": (value - 0.5) / (noise.gold - 0.5),
+        # Labels that the gold itself cannot tell apart leave nothing to learn.
+        "share_of_ceiling": (value - 0.5) / (noise.gold - 0.5) if noise.gold > 0.5 else 0.0,
         "between_two_annotators": noise.between,
     }
 

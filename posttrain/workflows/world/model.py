@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from posttrain.workflows.world import lexicon, tasks
@@ -44,8 +44,11 @@ def train_tokenizer(texts: Iterable[str], *, merges: int = 750) -> PreTrainedTok
         show_progress=False,
     )
     tokenizer.train_from_iterator(_with_lexicon(texts), trainer)
+    full = _with_bytes(tokenizer)
+    # Running text begins as a conversation does, so that pretraining teaches what follows the first token.
+    full.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, _SPECIAL.index(BOS))])
     return PreTrainedTokenizerFast(
-        tokenizer_object=_with_bytes(tokenizer),
+        tokenizer_object=full,
         bos_token=BOS,
         eos_token=END,
         pad_token=PAD,
