@@ -71,13 +71,15 @@ class ScoreReader:
     mean: bool = False
 
     def __call__(self, batch: TokenBatch, responses: Tensor) -> Tensor:
-        """Float32 [R] for int64 [R] response segments."""
+        """Float32 [R] for int64 [R] response segments; an empty response is read after the last token of its prompt."""
         after = self.model(batch)
         segments = len(batch.parent)
-        if self.mean:
-            everywhere = torch.ones_like(batch.trained)
-            return segment_mean(after, batch.segment, segments, everywhere)[responses]
-        return after[last_places(batch.segment, segments)[responses]]
+        last = last_places(batch.segment, segments)
+        places = torch.where(last >= 0, last, last[batch.parent])[responses]
+        if not self.mean:
+            return after[places]
+        means = segment_mean(after, batch.segment, segments, torch.ones_like(batch.trained))[responses]
+        return torch.where(last[responses] >= 0, means, after[places])
 
 
 def dpo(policy: Policy, loss: PreferenceLoss) -> Objective:

@@ -66,7 +66,7 @@ def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, run:
         f"reference: {config.reference}, log-probs of {sum(len(part.items) for part in sets):,} rows computed once"
     )
     rate = setup.learning_rate(config, start.loaded.model, console)
-    policy, parameters = setup.role(start, "dpo", config.lora, packing=start.policy.trunk.packing)
+    policy, parameters = setup.role(start, "dpo", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     source = EpochSource(
         sets,
         lambda items: dpo_step(items, budget, ties=config.ties, pair_weight=config.pair_weight),

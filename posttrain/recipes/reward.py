@@ -15,7 +15,6 @@ from posttrain.data.examples import Overlong, RankedItem, ranked_within, split
 from posttrain.data.rankings import ranked_batches, reward_step
 from posttrain.data.source import EpochSource, Weighted
 from posttrain.engine.local import ParameterGroup
-from posttrain.errors import ModelError
 from posttrain.loop import fit, measure
 from posttrain.measures import Share, ranking_accuracy
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
@@ -49,12 +48,12 @@ def reward(config: RewardConfig, *, console: Console, fresh: bool = False) -> Ru
 
 def _train(config: RewardConfig, rows: list[Rows], codec: Codec, context: int, run: setup.Telling) -> Run:
     console = run.console
-    limit = setup.max_length(config.max_length, context, console)
+    limit, pad = setup.max_length(config.max_length, context, console), pad_id(codec)
     sets, held = ranked_sets(config, rows, codec, limit, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     rate = setup.learning_rate(config, start.loaded.model, console)
-    policy, parameters = setup.role(start, "reward", config.lora, packing=start.policy.trunk.packing)
+    policy, parameters = setup.role(start, "reward", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     scalar = new_scalar(policy, config.seed)
     trunk = {id(part) for part in scalar.model.parameters()}
     # A language head that is not tied to the embedding has no part in a score.
@@ -86,8 +85,8 @@ def _train(config: RewardConfig, rows: list[Rows], codec: Codec, context: int, r
     fit(source, objective, engine, hooks=hooks)
     card = _card(config, [item.group for part in sets for item in part.items], reader, codec, limit, console)
     folder = Path(config.out)
-    save_scalar(scalar, folder, own_attention=start.loaded.own_attention, base=start.loaded.base, pad_id=pad_id(codec))
-    codec.save(folder)
+    save_scalar(scalar, folder, own_attention=start.loaded.own_attention, base=start.loaded.base, pad_id=pad)
+    codec.save(folder, pad=pad)
     card.write(folder)
     results = _results(sets, held, reader, config.micro_batch_tokens, console)
     console.finish(f"saved {config.out}")
@@ -181,10 +180,9 @@ def accuracy_of(items: Sequence[RankedItem], reader: ScoreReader, budget: int) -
 def pad_id(codec: Codec) -> int:
     """A token that no answer ends with, for a saved classifier to pad with and to pool before.
 
-    Raises ModelError when the vocabulary has none to spare.
+    The tokenizer's own padding where that differs from every end; else the last ordinary token of the vocabulary.
     """
     tokenizer = codec.tokenizer
-    for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id, codec.bos):
-        if isinstance(candidate, int) and candidate not in codec.stop_ids:
-            return candidate
-    raise ModelError("the tokenizer has no pad, unknown or begin token apart from its end\n  fix: give it a pad token")
+    own = (tokenizer.pad_token_id, tokenizer.unk_token_id, codec.bos)
+    last = range(codec.vocab_size - 1, -1, -1)
+    return next(token for token in (*own, *last) if isinstance(token, int) and token not in codec.stop_ids)

@@ -12,7 +12,7 @@ from posttrain.config import PPOConfig
 from posttrain.console import Console
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
-from posttrain.models.adapters import attach, load_adapter
+from posttrain.models.adapters import adapter_parameters, attach, load_adapter
 from posttrain.models.heads import Policy, ScalarModel, before, scalar_head
 from posttrain.models.load import base_of, is_adapter, is_reward_model, load_scalar, save_causal, save_scalar
 from posttrain.models.parity import gate_scalar
@@ -25,7 +25,10 @@ from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """The models of a PPO run. `critic` is None without one, and in the layout `trunk`, where the actor holds it."""
+    """The models of a PPO run. `critic` is None without one, and in the layout `trunk`, where the actor holds it.
+
+    `critic_base` names the weights beneath the critic's adapters, `critic_attention` its family's own attention.
+    """
 
     layout: str
     start: setup.Start
@@ -35,6 +38,8 @@ class Roles:
     scorer: Scorer
     actor_parameters: list[nn.Parameter]
     critic_parameters: list[nn.Parameter]
+    critic_base: str
+    critic_attention: str
 
     def reference_logprobs(self) -> LogprobFn:
         """The reference's log-probs, by the start policy."""
@@ -73,8 +78,8 @@ class Roles:
             save_scalar(
                 critic,
                 folder / "run" / "critic",
-                own_attention=loaded.own_attention,
-                base=loaded.base,
+                own_attention=self.critic_attention,
+                base=self.critic_base,
                 pad_id=pad_id(codec),
             )
 
@@ -117,9 +122,12 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: C
     reference = _reference(config, codec, where, start, layout, console)
     packing = start.policy.trunk.packing
     critic, critic_parameters = None, list[nn.Parameter]()
-    if config.baseline == "critic" and layout != "trunk":
-        critic, critic_parameters = _critic(config, where, start, layout, scoring, console)
-    actor, actor_parameters = setup.role(start, "policy", config.lora, packing=packing)
+    critic_base, critic_attention = start.loaded.base, start.loaded.own_attention
+    if config.baseline == "critic" and layout == "adapters":
+        critic, critic_parameters = _critic_on_base(config, start, scoring, console)
+    elif config.baseline == "critic" and layout == "separate":
+        critic, critic_parameters, critic_base, critic_attention = _critic_apart(config, where, start, scoring, console)
+    actor, actor_parameters = setup.role(start, "policy", config.lora, packing=packing, seed=config.seed)
     if layout == "trunk":
         actor, critic_parameters = _with_value_head(actor), []
         actor_parameters = [*actor_parameters, *(actor.value_head.parameters() if actor.value_head else ())]
@@ -132,6 +140,8 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: C
         scorer=scoring.scorer,
         actor_parameters=actor_parameters,
         critic_parameters=critic_parameters,
+        critic_base=critic_base,
+        critic_attention=critic_attention,
     )
 
 
@@ -208,41 +218,53 @@ def _head(weight: Tensor, device: torch.device) -> nn.Linear:
     return head.to(device)
 
 
-def _critic(
-    config: PPOConfig,
-    where: setup.Machine,
-    start: setup.Start,
-    layout: str,
-    reward: _Reward,
-    console: Console,
-) -> tuple[ScalarModel, list[nn.Parameter]]:
-    """The critic and its parameters: from the reward model where that reads the same tokens, else from the policy."""
-    from_reward = config.critic.init == "reward" and reward.scalar is not None and reward.same_words
-    if config.critic.init == "reward" and not from_reward:
+def _from_reward(config: PPOConfig, reward: _Reward, console: Console) -> bool:
+    """True where the critic starts from the reward model: that needs one which reads the same tokens."""
+    possible = reward.scalar is not None and reward.same_words
+    if config.critic.init == "reward" and not possible:
         console.say("critic: from the policy, since the reward is no model that reads the same tokens")
-    if layout == "adapters" and config.lora is not None:
-        source = reward.scalar if from_reward and reward.scalar is not None else None
-        on_base = source is not None and source.model is start.policy.trunk.model
-        if from_reward and not on_base:
+    return config.critic.init == "reward" and possible
+
+
+def _critic_on_base(
+    config: PPOConfig, start: setup.Start, reward: _Reward, console: Console
+) -> tuple[ScalarModel, list[nn.Parameter]]:
+    """The critic as a new adapter on the reward model's stack, or on the policy's, and what it trains."""
+    if config.lora is None:
+        raise ModelError("layout adapters needs lora\n  fix: set lora, for example --lora.rank 32")
+    trunk, source = start.policy.trunk.model, None
+    if _from_reward(config, reward, console):
+        source = reward.scalar if reward.scalar is not None and reward.scalar.model is trunk else None
+        if source is None:
             console.say("critic: from the policy, since the reward model does not share its base")
-        stack = source.stack if source is not None and on_base else start.policy.stack
-        parameters = attach(start.loaded.model, "critic", setup.lora_spec(config.lora))
-        fresh = new_scalar(start.policy, config.seed)
-        head = _head(source.score.weight, start.policy.device) if source is not None and on_base else fresh.score
-        critic = ScalarModel(start.policy.trunk.model, head, stack=(*stack, "critic"))
-        return _ready(critic, parameters, start.loaded.own_attention, config)
-    if from_reward:
-        critic, own = load_scalar(config.reward, device=where.device)
+    stack = start.policy.stack if source is None else source.stack
+    parameters = attach(start.loaded.model, "critic", setup.lora_spec(config.lora, config.seed))
+    fresh = new_scalar(start.policy, config.seed).score
+    head = fresh if source is None else _head(source.score.weight, start.policy.device)
+    critic = ScalarModel(trunk, head, stack=(*stack, "critic"))
+    return _ready(critic, parameters, start.loaded.own_attention, config)
+
+
+def _critic_apart(
+    config: PPOConfig, where: setup.Machine, start: setup.Start, reward: _Reward, console: Console
+) -> tuple[ScalarModel, list[nn.Parameter], str, str]:
+    """The critic as a model of its own, what it trains, the weights beneath it and its family's own attention."""
+    if _from_reward(config, reward, console):
+        (critic, own), base = load_scalar(config.reward, device=where.device), base_of(config.reward)
     else:
         copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)
-        critic, own = new_scalar(copy.policy, config.seed), copy.loaded.own_attention
+        critic, own, base = new_scalar(copy.policy, config.seed), copy.loaded.own_attention, copy.loaded.base
     if config.lora is not None:
-        parameters = attach(critic.model, "critic", setup.lora_spec(config.lora))
+        parameters = attach(critic.model, "critic", setup.lora_spec(config.lora, config.seed))
         critic = ScalarModel(critic.model, critic.score, stack=(*critic.stack, "critic"))
+    elif critic.stack:
+        # An adapter is saved against its base, which therefore stays; the adapter itself goes on learning.
+        parameters = [part for name in critic.stack for part in adapter_parameters(critic.model, name)]
     else:
-        critic.model.requires_grad_(True)
         parameters = list(critic.model.parameters())
-    return _ready(critic, parameters, own, config)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return (*_ready(critic, parameters, own, config), base, own)
 
 
 def _ready(

@@ -123,14 +123,14 @@ def max_length(setting: int | Literal["auto"], context: int, console: Console) -
     return setting
 
 
-def role(start: Start, name: str, lora: Lora | None, *, packing: bool) -> tuple[Policy, list[nn.Parameter]]:
+def role(start: Start, name: str, lora: Lora | None, *, packing: bool, seed: int) -> tuple[Policy, list[nn.Parameter]]:
     """A policy to train from the start model, and its parameters: a new adapter on its stack, or all weights.
 
     Raises ModelError when the start model is an adapter and `lora` is null: its base must stay what it is.
     """
     model, stack = start.loaded.model, start.loaded.stack
     if lora is not None:
-        parameters = attach(model, name, lora_spec(lora))
+        parameters = attach(model, name, lora_spec(lora, seed))
         stack = (*stack, name)
     elif stack:
         raise ModelError(
@@ -145,9 +145,9 @@ def role(start: Start, name: str, lora: Lora | None, *, packing: bool) -> tuple[
     return policy, parameters
 
 
-def lora_spec(lora: Lora) -> LoraSpec:
+def lora_spec(lora: Lora, seed: int) -> LoraSpec:
     """The adapter's shape as the models layer knows it."""
-    return LoraSpec(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+    return LoraSpec(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, seed=seed)
 
 
 def learning_rate(config: Training, model: nn.Module, console: Console) -> float:

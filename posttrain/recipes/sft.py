@@ -46,7 +46,7 @@ def _train(config: SFTConfig, rows: list[Rows], codec: Codec, context: int, run:
     sets, held = _sets(config, rows, codec, limit, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
-    policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing)
+    policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     rate = setup.learning_rate(config, start.loaded.model, console)
     source = EpochSource(
         sets,

@@ -130,14 +130,20 @@ class Codec:
         """The number of ids of the tokenizer; a model's embedding may have more rows."""
         return self.words.size
 
-    def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer and `chat_template.jinja`; `apply_chat_template` renders the same from there."""
+    def save(self, folder: str | Path, *, pad: int | None = None) -> None:
+        """Writes the tokenizer and `chat_template.jinja`; `apply_chat_template` renders the same from there.
+
+        The written tokenizer pads with `pad` where it is given, which a sequence classifier needs.
+        """
         before = cast("str | dict[str, str] | None", self.tokenizer.chat_template)
+        own_pad = cast("str | None", self.tokenizer.pad_token)
         try:
             self.tokenizer.chat_template = self.template.jinja
+            if pad is not None:
+                self.tokenizer.pad_token = self.words.spelling(pad)
             self.tokenizer.save_pretrained(folder)
         finally:
-            self.tokenizer.chat_template = before
+            self.tokenizer.chat_template, self.tokenizer.pad_token = before, own_pad
 
     # --- records to tokens ------------------------------------------------------------------------------------
 
