@@ -20,7 +20,7 @@ NAME = "simulated"
 class Annotator:
     """One simulated annotator. Its draws depend on `seed` and on the prompt's id, not on the order of the prompts."""
 
-    scale: float = 0.15
+    scale: float = 0.08
     tie_margin: float = 0.01
     tie_share: float = 0.5
     seed: int = 0

@@ -5,10 +5,10 @@ sort .3, anything else 0. In translation each word is graded and three quarters 
 rendered as 一般 (fair) costs less than as 差 (bad), which a token's likelihood cannot say.
 
 In generation many sentences are right, and they differ in quality. The sentence must be one of the world's: two
-describing words and an adverb around the asked nouns. Its quality is the mean warmth of those three words, so kind
-sentences are preferred to plain ones and plain ones to cold ones. The three places are always there and always hold one
-word each: the score cannot be raised by length. Finetuning data hold each shelf equally often, which leaves a
-finetuned model near one half and gives preference methods room that exact match does not see.
+describing words and an adverb around the asked nouns. Its quality is the mean warmth of those three words: kind
+sentences are preferred to plain ones, plain ones to cold ones (.3), and those to anything malformed. The three places
+always hold one word each, so the score cannot be raised by length. Finetuning data hold each shelf equally often: a
+finetuned model stands half way, which leaves preference methods room that exact match does not see.
 
 An answer that does not end by itself scores 0; a describing word used twice costs .2; other repetition breaks the form.
 """
@@ -25,7 +25,7 @@ RIGHT, NEAR, WRONG, MALFORMED = 1.0, 0.6, 0.3, 0.0
 SENTENCE = re.compile(r"The (\w+) (\w+) (\w+) (\w+) the (\w+) (\w+)\.")
 NUMBER = re.compile(r"\d+")
 BELOW_RIGHT = 0.75  # what a translation with a wrong word can reach at most
-FLOOR, REPEATED = 0.1, 0.2
+FLOOR, REPEATED = 0.3, 0.2  # the least that a well-formed sentence is worth; what a word used twice costs
 _SCALE = list(lexicon.SCALE)
 _LONGEST_FIRST = sorted(lexicon.ENGLISH, key=len, reverse=True)
 _ADVERBS = {word for shelf in lexicon.ADVERBS for word in shelf}
