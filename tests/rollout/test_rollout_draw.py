@@ -90,7 +90,7 @@ def test_min_p_is_relative_to_the_likeliest_token() -> None:
 
 def test_the_likeliest_token_survives_every_cut() -> None:
     logits = torch.tensor([[0.2, 3.0, 0.1]])
-    tokens, _ = draw(logits, torch.tensor([0.999]), spec(top_k=1, top_p=1e-9, min_p=1.0))
+    tokens, _ = draw(logits, torch.tensor([0.999]), spec(top_k=1, top_p=0.0, min_p=1.0))
     assert tokens.tolist() == [1]
 
 
@@ -116,6 +116,17 @@ def test_a_token_of_weight_zero_is_never_drawn_not_even_at_the_ends(size: int) -
     for uniform in (0.0, LARGEST_UNIFORM):
         chosen = invert(weights, torch.full((200, 1), uniform))
         assert bool((weights.gather(1, chosen) > 0).all())
+
+
+def test_a_uniform_at_the_border_of_a_block_draws_no_token_of_weight_zero() -> None:
+    weights = torch.rand(2000, 4096)
+    # Every block of any power-of-two size from 4 to 256 begins and ends with a zero.
+    weights[:, 0::4] = weights[:, 3::4] = 0.0
+    sums = weights.view(2000, 16, 256).sum(-1).cumsum(-1)
+    for block in range(15):
+        border = (sums[:, block] / sums[:, -1])[:, None]
+        for uniforms in (border, border.nextafter(torch.zeros(())), border.nextafter(torch.ones(()))):
+            assert bool((weights.gather(1, invert(weights, uniforms)) > 0).all())
 
 
 def test_logits_that_are_not_finite_give_a_nan_logprob() -> None:

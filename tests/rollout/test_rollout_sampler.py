@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from posttrain.errors import DataError, Diverged
+from posttrain.models.adapters import LoraSpec, active, attach
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.heads import Policy
-from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler, sampler_for
+from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
 from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec
 
 VOCABULARY = 97
@@ -78,12 +79,12 @@ def spell(tokens: Sequence[int]) -> str:
     return "".join(chr(97 + token // 10) + chr(97 + token % 10) for token in tokens)
 
 
-def batched(model: PreTrainedModel, **changes: object) -> BatchedSampler:
+def batched(model: PreTrainedModel, stack: tuple[str, ...] = (), **changes: object) -> BatchedSampler:
     """A batched sampler of the model, which attends by layouts from now on."""
     register()
     model.set_attn_implementation(IMPLEMENTATION)
     settings: dict[str, object] = {"stop_ids": frozenset[int](), "decode": spell, "context": CONTEXT, **changes}
-    return BatchedSampler(Policy(model), **settings)
+    return BatchedSampler(Policy(model, stack=stack), **settings)
 
 
 def one_by_one(model: PreTrainedModel, stop_ids: frozenset[int] = frozenset()) -> OneByOneSampler:
@@ -275,6 +276,22 @@ def test_the_model_samples_in_evaluation_mode_and_goes_back() -> None:
     assert not model.base_model.h[0].training
 
 
+def test_the_adapters_of_the_policy_take_part() -> None:
+    model = tiny_model("llama")
+    for parameter in attach(model, "role", LoraSpec(rank=2, alpha=4.0)):
+        parameter.data.normal_(std=0.2)
+    completions = {
+        stack: batched(model, stack)(ragged_prompts(2), SamplingSpec(max_new_tokens=8)) for stack in ((), ("role",))
+    }
+    model.set_attn_implementation("eager")
+    for stack, answers in completions.items():
+        with active(model, stack):
+            expected = [teacher_forced(model, answer) for answer in answers]
+        for answer, logprobs in zip(answers, expected, strict=True):
+            torch.testing.assert_close(torch.tensor(answer.logprobs), logprobs, atol=1e-5, rtol=1e-5)
+    assert tokens_of(completions[()]) != tokens_of(completions["role",])
+
+
 def test_a_policy_can_be_trained_after_it_sampled() -> None:
     model = tiny_model("llama")
     sampler = batched(model)
@@ -292,13 +309,6 @@ def test_half_precision_weights_sample_from_their_own_logits() -> None:
         difference = torch.tensor(completion.logprobs) - teacher_forced(model, completion)
         assert float(difference.abs().max()) < 0.3
         assert float(difference.abs().mean()) < 0.1
-
-
-def test_the_fitting_sampler_is_chosen_by_packing() -> None:
-    model = tiny_model("llama")
-    for packing, kind in ((True, BatchedSampler), (False, OneByOneSampler)):
-        policy = Policy(model, packing=packing)
-        assert isinstance(sampler_for(policy, stop_ids=frozenset(), decode=spell, context=CONTEXT), kind)
 
 
 def test_a_model_with_recurrent_state_samples_one_by_one() -> None:
