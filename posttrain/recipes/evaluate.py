@@ -23,7 +23,7 @@ from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
 from posttrain.recipes.reward import accuracy_of
 from posttrain.recipes.rows import Rows, read_rows
-from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, same_words
+from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
 from posttrain.rollout.annotate import over_answers
 from posttrain.text.chat import Codec
 from posttrain.types import (
@@ -199,7 +199,7 @@ def policy_kl(policy: Policy, other: Policy, answers: Sequence[Completion], budg
 
 def load_judge(path: str, codec: Codec, budget: int, where: setup.Machine) -> Scorer:
     """A reward model, or `file.py:function`, as a judge of answers."""
-    if ":" in path and not is_reward_model(path):
+    if is_function(path):
         return function_scorer(path)
     card, own = RewardCard.read(path), Codec.load(path)
     scalar, own_attention = load_scalar(path, device=where.device)

@@ -15,6 +15,7 @@ from posttrain.objectives import PPOLoss
 from posttrain.recipes import setup
 from posttrain.recipes.roles import Roles, cast_roles
 from posttrain.recipes.rows import read_rows
+from posttrain.recipes.scoring import check_reward
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import Annotate, RolloutSource, RoundPlan
@@ -33,6 +34,7 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
     lineage = {"model": config.model, "reward": config.reward}
     paths = setup.data_paths([item.path for item in config.prompts])
     check_out(config, config.out, fresh=fresh, lineage=lineage, data=paths)
+    check_reward(config.reward)
     context = setup.context_of(config.model)
     codec = setup.load_codec(config.model, config.template, console)
     prompts = read_prompts(config, codec, setup.max_length(config.max_length, context, console), console)

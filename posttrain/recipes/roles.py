@@ -14,11 +14,11 @@ from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
 from posttrain.models.adapters import adapter_parameters, attach, load_adapter
 from posttrain.models.heads import Policy, ScalarModel, before, scalar_head
-from posttrain.models.load import base_of, is_adapter, is_reward_model, load_scalar, save_causal, save_scalar
+from posttrain.models.load import base_of, is_adapter, load_scalar, save_causal, save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.recipes import setup
 from posttrain.recipes.reward import new_scalar, pad_id
-from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, same_words
+from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
 from posttrain.text.chat import Codec
 from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
 
@@ -184,7 +184,7 @@ class _Reward:
         self.own_attention = start.loaded.own_attention
         self.same_words = False
         self.path = config.reward
-        if ":" in config.reward and not is_reward_model(config.reward):
+        if is_function(config.reward):
             self.scorer: Scorer = function_scorer(config.reward)
             return
         card = RewardCard.read(config.reward)

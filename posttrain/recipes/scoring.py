@@ -71,6 +71,19 @@ class RewardScorer:
         return answer_group(completion.prompt.id, prompt, [tokens])
 
 
+def check_reward(spec: str) -> None:
+    """Raises ModelError unless `spec` is a reward model or a function of a file, before anything is loaded."""
+    if is_function(spec):
+        function_scorer(spec)
+    else:
+        RewardCard.read(spec)
+
+
+def is_function(spec: str) -> bool:
+    """True for `file.py:name`."""
+    return ":" in spec and not is_reward_model(spec)
+
+
 def function_scorer(spec: str) -> Scorer:
     """A scorer from `file.py:name`, a function of (prompt, response) texts to a number.
 

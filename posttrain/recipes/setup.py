@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from torch import nn
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
@@ -42,9 +43,10 @@ class Telling:
 
 
 def quiet_libraries() -> None:
-    """transformers and peft speak only of errors; what matters of a load is checked and said by ourselves."""
+    """transformers and the hub speak only of errors; what matters of a load is checked and said by ourselves."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

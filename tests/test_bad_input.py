@@ -1,0 +1,120 @@
+"""Bad input through the real command line: exit 2, the place and the fix, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from posttrain.cli import main
+
+CHAT = {"prompt": "Say 1", "response": "1"}
+RANKED = {"prompt": "Say 1", "responses": ["a", "b", "c"], "ranks": [1, 2, 3]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a model, good rows of each kind, and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, "model")
+    write("chat.jsonl", json.dumps(CHAT))
+    write("ranked.jsonl", json.dumps(RANKED))
+    return tmp_path
+
+
+def write(name: str, *lines: str) -> None:
+    Path(name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def refused(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says on standard error; it exits with 2 and writes nothing but what was there."""
+    before = sorted(str(path) for path in Path().rglob("*"))
+    code = main(list(words))
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    assert sorted(str(path) for path in Path().rglob("*")) == before
+    return error.removeprefix("error: ")
+
+
+def sft(data: str, *more: str) -> list[str]:
+    return ["sft", "--model", "model", "--data", data, "--out", "out", *more]
+
+
+def test_a_missing_file_names_the_nearest_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(sft("chta.jsonl"), capsys) == (
+        "chta.jsonl  there is no such file or folder\n  fix: did you mean chat.jsonl?\n"
+    )
+
+
+def test_broken_json_names_line_and_column(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("broken.jsonl", json.dumps(CHAT), '{"prompt": "a" "response": "b"}')
+    assert refused(sft("broken.jsonl"), capsys).startswith("broken.jsonl:2  broken JSON in column 16")
+
+
+def test_empty_data_is_no_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("empty.jsonl")
+    assert refused(sft("empty.jsonl"), capsys).startswith("empty.jsonl  the file is empty")
+
+
+def test_the_wrong_kind_says_which_command_takes_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(["reward", "--model", "model", "--data", "chat.jsonl", "--out", "out"], capsys)
+    assert error.startswith("chat.jsonl  this looks like chat data")
+    assert "sft takes this file" in error
+
+
+def test_ranks_must_be_as_many_as_responses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("ranks.jsonl", json.dumps({**RANKED, "ranks": [1, 2]}))
+    error = refused(["reward", "--model", "model", "--data", "ranks.jsonl", "--out", "out"], capsys)
+    assert error.startswith("ranks.jsonl:1  3 responses but 2 ranks")
+
+
+def test_an_unknown_setting_gets_a_suggestion(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(sft("chat.jsonl", "--max_lenght", "8"), capsys) == (
+        "--max_lenght  unknown flag; did you mean --max_length?\n"
+    )
+
+
+def test_a_model_folder_without_weights_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "model" / "model.safetensors").unlink()
+    assert refused(sft("chat.jsonl"), capsys).startswith("model has no weights: no *.safetensors file\n  fix: ")
+
+
+def test_a_folder_with_only_a_pickle_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "model" / "model.safetensors").rename(folder / "model" / "pytorch_model.bin")
+    assert "pickles are never loaded" in refused(sft("chat.jsonl"), capsys)
+
+
+@pytest.mark.parametrize("command", ["sample", "ppo"])
+def test_a_prompt_longer_than_the_context_is_named(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("long.jsonl", json.dumps({"prompt": "word " * 2000}))
+    words = ["sample", "model", "--prompts", "long.jsonl", "--out", "pool.jsonl"]
+    if command == "ppo":
+        write("rewards.py", "def short(prompt, response):", "    return -len(response)")
+        words = ["ppo", "--model", "model", "--reward", "rewards.py:short", "--prompts", "long.jsonl", "--out", "out"]
+    error = refused(words, capsys)
+    assert error.startswith("long.jsonl:1  the prompt has ")
+    assert "leaves no room for an answer" in error
+
+
+def test_an_out_path_with_other_files_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "thesis.txt").write_text("mine")
+    assert "holds files that no run wrote: thesis.txt" in refused(sft("chat.jsonl"), capsys)
+
+
+def test_a_reward_that_is_no_reward_model_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ppo", "--model", "model", "--reward", "model", "--prompts", "chat.jsonl", "--out", "out"]
+    assert refused(words, capsys).startswith("model is no reward model: it has no reward.json")
+
+
+def test_a_pool_is_never_written_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("pool.jsonl", "mine")
+    words = ["sample", "model", "--prompts", "chat.jsonl", "--out", "pool.jsonl"]
+    assert refused(words, capsys).startswith("pool.jsonl exists")
