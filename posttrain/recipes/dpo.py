@@ -25,7 +25,7 @@ from posttrain.objectives import PreferenceLoss, response_logprobs
 from posttrain.ops import losses
 from posttrain.recipes import setup
 from posttrain.recipes.reward import ranked_sets
-from posttrain.recipes.rows import Rows, read_rows
+from posttrain.recipes.rows import Rows, problems_of, read_rows
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
 from posttrain.types import moved
@@ -47,6 +47,7 @@ def dpo(config: DPOConfig, *, console: Console, fresh: bool = False) -> Run:
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
+        writer.problems(problems_of(rows))
         return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
 
 

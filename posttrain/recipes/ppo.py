@@ -14,7 +14,7 @@ from posttrain.loop import fit
 from posttrain.objectives import PPOLoss
 from posttrain.recipes import setup
 from posttrain.recipes.roles import Roles, cast_roles
-from posttrain.recipes.rows import read_rows
+from posttrain.recipes.rows import Rows, problems_of, read_rows
 from posttrain.recipes.scoring import check_reward
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
 from posttrain.rollout.buffer import Rollouts
@@ -37,12 +37,14 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
     check_reward(config.reward)
     context = setup.context_of(config.model)
     codec = setup.load_codec(config.model, config.template, console)
-    prompts = read_prompts(config, codec, setup.max_length(config.max_length, context, console), console)
+    rows = read_rows(config.prompts, ("prompt",), console)
+    prompts = read_prompts(rows, codec, setup.max_length(config.max_length, context, console))
     with RunWriter.create(config.out, config, fresh=fresh, lineage=lineage, data=paths) as writer:
         if writer.finished:
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
+        writer.problems(problems_of(rows))
         return _train(config, prompts, codec, setup.Telling(writer=writer, console=console))
 
 
@@ -72,9 +74,8 @@ def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, run: setup.Te
     return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
 
 
-def read_prompts(config: PPOConfig, codec: Codec, limit: int, console: Console) -> list[Prompt]:
+def read_prompts(rows: Sequence[Rows], codec: Codec, limit: int) -> list[Prompt]:
     """The prompts of the run as tokens. Raises DataError for one that leaves no room for an answer."""
-    rows = read_rows(config.prompts, ("prompt",), console)
     prompts = codec.prompts([record for part in rows for record in part.of(PromptRecord)])
     setup.check_room(prompts, limit)
     return prompts

@@ -22,7 +22,7 @@ from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
-from posttrain.recipes.rows import Rows, read_rows
+from posttrain.recipes.rows import Rows, problems_of, read_rows
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
@@ -43,6 +43,7 @@ def reward(config: RewardConfig, *, console: Console, fresh: bool = False) -> Ru
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
+        writer.problems(problems_of(rows))
         return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
 
 
@@ -115,7 +116,9 @@ def ranked_sets(
 def ranked_items(part: Rows, codec: Codec, limit: int, overlong: Overlong, run: setup.Telling) -> list[RankedItem]:
     """The rankings of one source as tokens; says what was too long."""
     records = part.of(RankedRecord)
+    broken = codec.losses.breaks
     items, losses = ranked_within(records, codec.rankings(records), limit, overlong)
+    losses["answers whose tokens decode to another text"] = codec.losses.breaks - broken
     setup.say_losses(run, part.name, len(items), losses)
     return items
 

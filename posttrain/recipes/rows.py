@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 from posttrain.config import DataItem
 from posttrain.console import Console
 from posttrain.data.readers import read
+from posttrain.errors import Problem
 from posttrain.types import Kind, Record
 
 RecordT = TypeVar("RecordT")
@@ -17,11 +18,12 @@ RecordT = TypeVar("RecordT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """One source of rows. `weight` is how often an epoch passes over it."""
+    """One source of rows. `weight` is how often an epoch passes over it; `problems` are the rows left out."""
 
     name: str
     records: tuple[Record, ...]
     weight: float
+    problems: tuple[Problem, ...]
 
     def of(self, *kinds: type[RecordT]) -> list[RecordT]:
         """The records, all of which are of these kinds: the reader checked it."""
@@ -41,8 +43,13 @@ def read_rows(data: Sequence[DataItem] | str, kinds: tuple[Kind, ...], console: 
         console.say(
             f"{name}: {dataset.rows:,} rows, {dataset.format}" + _lost(dataset.duplicates, len(dataset.problems))
         )
-        found.append(Rows(name=name, records=dataset.records, weight=item.weight))
+        found.append(Rows(name=name, records=dataset.records, weight=item.weight, problems=tuple(dataset.problems)))
     return found
+
+
+def problems_of(rows: Sequence[Rows]) -> list[Problem]:
+    """The problems of all sources, for `problems.jsonl`."""
+    return [problem for part in rows for problem in part.problems]
 
 
 def _lost(duplicates: int, problems: int) -> str:

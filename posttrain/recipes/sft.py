@@ -17,7 +17,7 @@ from posttrain.engine.local import ParameterGroup
 from posttrain.loop import fit, measure
 from posttrain.models.load import save_causal
 from posttrain.recipes import setup
-from posttrain.recipes.rows import Rows, read_rows
+from posttrain.recipes.rows import Rows, problems_of, read_rows
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
 from posttrain.types import ChatRecord, PrefixGroup, Step, TextRecord, TokenBatch
@@ -37,6 +37,7 @@ def sft(config: SFTConfig, *, console: Console, fresh: bool = False) -> Run:
             console.say(f"{config.out} is done already; --fresh trains it again")
             return writer.run
         console.attach(writer.log)
+        writer.problems(problems_of(rows))
         return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
 
 
@@ -108,6 +109,7 @@ def _groups(
     name: str,
     run: setup.Telling,
 ) -> list[PrefixGroup]:
+    broken = codec.losses.breaks
     chats = [record for record in records if isinstance(record, ChatRecord)]
     texts = [record for record in records if isinstance(record, TextRecord)]
     groups = [
@@ -119,8 +121,8 @@ def _groups(
     groups += [PrefixGroup(id=record.id, root=span) for record, span in zip(texts, codec.texts(texts), strict=True)]
     kept, losses = within(groups, limit, config.overlong)
     counts: Counter[str] = Counter(losses)
-    if expanded:
-        counts["turns as samples of their own"] = expanded
+    counts["turns as samples of their own"] = expanded
+    counts["answers whose tokens decode to another text"] = codec.losses.breaks - broken
     setup.say_losses(run, name, len(kept), counts)
     return kept
 
