@@ -222,8 +222,8 @@ def save_adapter(
 def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "") -> Tensor | None:
     """Attaches the adapter of `folder`, frozen, and returns its score head's weight [1, D] where it has one.
 
-    `prefix` is where the model stands inside the one that the folder was written for. Raises ModelError when a tensor
-    of the file finds no place in the model.
+    `prefix` is where the model stands inside the one that the folder was written for. Raises ModelError when the file's
+    tensors are not those that the model needs.
     """
     config = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
     config.modules_to_save = None
@@ -232,15 +232,25 @@ def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "")
         config.target_modules = [target.removeprefix(prefix) for target in config.target_modules or ()]
         config.rank_pattern = {key.removeprefix(prefix): rank for key, rank in (config.rank_pattern or {}).items()}
         config.alpha_pattern = {key.removeprefix(prefix): alpha for key, alpha in (config.alpha_pattern or {}).items()}
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder} has no weights: no {WEIGHTS}\n  fix: save the adapter again with safetensors")
     _inject(model, config, name)
     tensors = load_file(folder / WEIGHTS)
     score = tensors.pop(f"{_PREFIX}score.weight", None)
-    with torch.no_grad():
-        for module_name, layer in lora_layers(model).items():
-            for letter, part in (("A", layer.lora_A), ("B", layer.lora_B)):
+    for module_name, layer in lora_layers(model).items():
+        for letter, part in (("A", layer.lora_A), ("B", layer.lora_B)):
+            if name in part:
                 key = f"{_PREFIX}{prefix}{module_name}.lora_{letter}.weight"
-                if name in part and key in tensors:
-                    _weight(part, name).copy_(tensors.pop(key))
+                _fill(_weight(part, name), tensors.pop(key, None), f"{folder}: {key}")
     if tensors:
         raise ModelError(f"{folder}: {len(tensors)} adapter tensors fit no layer of the base, first {min(tensors)}")
     return score
+
+
+def _fill(weight: nn.Parameter, found: Tensor | None, name: str) -> None:
+    if found is None:
+        raise ModelError(f"{name} is missing and would be random")
+    if found.shape != weight.shape:
+        raise ModelError(f"{name} has shape {tuple(found.shape)}, the base needs {tuple(weight.shape)}")
+    with torch.no_grad():
+        weight.copy_(found)

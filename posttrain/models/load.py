@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
@@ -100,7 +100,10 @@ def base_of(path: str) -> str:
         )
     if is_adapter(path):
         base = json.loads((folder / adapters.CONFIG).read_text())["base_model_name_or_path"]
-        return base_of(base)
+        try:
+            return base_of(base)
+        except ModelError as error:
+            raise ModelError(f"{path} is an adapter, and its base cannot be used: {error}") from error
     if not (folder / "config.json").is_file():
         raise ModelError(f"{path} is not a model folder: it has no config.json\n  fix: give a Hugging Face folder")
     if not any(folder.glob("*.safetensors")):
@@ -128,7 +131,7 @@ def _from_pretrained(kind: type[Any], base: str) -> PreTrainedModel:
         model, info = load(
             base, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{base} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     missing = sorted(info["missing_keys"])
     if missing:
