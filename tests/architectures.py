@@ -67,13 +67,14 @@ ALONE: dict[str, dict[str, object]] = {
 
 
 def tiny(family: str, **changes: object) -> PreTrainedModel:
-    """A random model of a family in float32, in evaluation mode, with its own attention.
+    """A random model of a family in float32, the same each time, in evaluation mode and with its own attention.
 
     Every weight is moved, so that a bias, a sink or a norm that is zero or one at first cannot be ignored unseen, and
     outputs are far from uniform.
     """
     config = AutoConfig.for_model(family, **{**(PACKED | ALONE)[family], **changes})
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         warnings.simplefilter("ignore")  # families warn of kernels that are not installed
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(1)
