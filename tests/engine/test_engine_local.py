@@ -1,0 +1,78 @@
+"""The engine of one process: clipping and rates by group, schedules, and a state that goes on exactly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
+
+
+def groups(*modules: nn.Module, rates: tuple[float, ...] = (0.1, 0.01)) -> list[ParameterGroup]:
+    names = ("actor", "critic")
+    return [
+        ParameterGroup(name=name, parameters=list(module.parameters()), learning_rate=rate)
+        for name, module, rate in zip(names, modules, rates, strict=False)
+    ]
+
+
+def test_each_group_has_its_own_norm_limit_and_learning_rate() -> None:
+    actor, critic = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    engine = LocalEngine(groups(actor, critic), schedule=lambda done: 0.5, grad_clip=1.0)
+    engine.backward((actor.weight * torch.tensor([3.0, 4.0])).sum() + (critic.weight * torch.tensor([0.3, 0.4])).sum())
+    metrics = engine.step([])
+    assert metrics == pytest.approx(
+        {"grad_norm_actor": 5.0, "grad_norm_critic": 0.5, "learning_rate_actor": 0.05, "learning_rate_critic": 0.005}
+    )
+    assert actor.weight.grad is None
+
+
+def test_the_first_update_of_adamw_is_the_learning_rate_and_the_decay() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    engine = LocalEngine(groups(layer), schedule=lambda done: 1.0, grad_clip=None, weight_decay=0.5)
+    engine.backward((layer.weight * torch.tensor([2.0, -3.0])).sum())
+    assert engine.step([]) == pytest.approx({"grad_norm": 13**0.5, "learning_rate": 0.1})
+    # Loshchilov 2019: w <- w (1 - rate decay) - rate m / sqrt(v), and m / sqrt(v) is the sign at first
+    torch.testing.assert_close(layer.weight.detach(), torch.tensor([[0.95 - 0.1, 0.95 + 0.1]]))
+
+
+def test_the_schedules() -> None:
+    rising = schedule("constant", steps=10, warmup=0.4)
+    assert [rising(done) for done in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    linear = schedule("linear", steps=4, warmup=0.0)
+    assert [linear(done) for done in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    cosine = schedule("cosine", steps=4, warmup=0.0)
+    assert [cosine(done) for done in range(5)] == pytest.approx([1.0, 0.853553, 0.5, 0.146447, 0.0], abs=1e-6)
+    assert schedule("cosine", steps=1, warmup=1.0)(0) == 1.0
+
+
+def test_an_engine_goes_on_from_its_state_bit_for_bit() -> None:
+    def train(layer: nn.Linear, engine: LocalEngine, inputs: list[Tensor]) -> None:
+        for row in inputs:
+            engine.backward(layer(row).square().sum())
+            engine.step([])
+
+    rows = [torch.randn(4, 3) for _ in range(6)]
+    straight, broken = nn.Linear(3, 2), nn.Linear(3, 2)
+    broken.load_state_dict(straight.state_dict())
+    falling = schedule("linear", steps=6, warmup=0.3)
+    train(straight, LocalEngine(groups(straight), schedule=falling, grad_clip=1.0), rows)
+    first = LocalEngine(groups(broken), schedule=falling, grad_clip=1.0)
+    train(broken, first, rows[:3])
+    state = {name: value.clone() if isinstance(value, Tensor) else value for name, value in first.state().items()}
+    second = LocalEngine(groups(broken), schedule=falling, grad_clip=1.0)
+    second.load_state(state)
+    train(broken, second, rows[3:])
+    assert torch.equal(broken.weight, straight.weight)
+    assert torch.equal(broken.bias, straight.bias)
+
+
+def test_bf16_is_autocast_over_float32_weights() -> None:
+    layer = nn.Linear(3, 2)
+    for bf16, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        engine = LocalEngine(groups(layer), schedule=lambda done: 1.0, grad_clip=None, bf16=bf16)
+        with engine.precision():
+            assert layer(torch.ones(1, 3)).dtype == dtype
+    assert layer.weight.dtype == torch.float32
