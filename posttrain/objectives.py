@@ -83,7 +83,10 @@ class ScoreReader:
 
 
 def dpo(policy: Policy, loss: PreferenceLoss) -> Objective:
-    """A preference loss over the pairs, a tie as half of either order; its count is their summed weight."""
+    """A preference loss over the pairs, a tie as half of either order; its count is their summed weight.
+
+    The other metrics are of strict pairs: a tie has no better answer.
+    """
 
     def score(batch: Batch) -> Scored:
         batch = _ranked(batch)
@@ -95,16 +98,15 @@ def dpo(policy: Policy, loss: PreferenceLoss) -> Objective:
         if bool((batch.targets < 1).any()):
             values = values + (1 - batch.targets) * loss(second[0], first[0], second[1], first[1])
         total = (batch.weights * values).sum()
-        pairs = batch.weights.sum()
-        margins = ratio[better] - ratio[worse]
+        strict = batch.weights * (batch.targets == 1.0)
         return Scored(
             terms={"pairs": Term(total=total)},
             metrics={
-                "loss": _mean(total, pairs),
-                "accuracy": _mean((batch.weights * preferred(ratio[better], ratio[worse])).sum(), pairs),
-                "margin": _mean((batch.weights * margins).sum(), pairs),
-                "chosen_logratio": _mean((batch.weights * ratio[better]).sum(), pairs),
-                "rejected_logratio": _mean((batch.weights * ratio[worse]).sum(), pairs),
+                "loss": _mean(total, batch.weights.sum()),
+                "accuracy": _mean((strict * preferred(ratio[better], ratio[worse])).sum(), strict.sum()),
+                "margin": _mean((strict * (ratio[better] - ratio[worse])).sum(), strict.sum()),
+                "chosen_logratio": _mean((strict * ratio[better]).sum(), strict.sum()),
+                "rejected_logratio": _mean((strict * ratio[worse]).sum(), strict.sum()),
             },
         )
 

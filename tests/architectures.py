@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from posttrain.data.pack import pack
 from posttrain.models.attention import IMPLEMENTATION, register
+from posttrain.models.heads import Policy, ScalarModel, scalar_head
 from posttrain.types import PrefixGroup, Span, TokenBatch
 
 VOCABULARY = 97
@@ -90,6 +91,20 @@ def attending_by_layout(model: PreTrainedModel) -> str:
     own = str(model.config._attn_implementation)
     model.set_attn_implementation(IMPLEMENTATION)
     return own
+
+
+def tiny_policy(family: str = "llama") -> Policy:
+    """A packed policy on a tiny model."""
+    model = tiny(family)
+    attending_by_layout(model)
+    return Policy(model)
+
+
+def tiny_scalar(family: str = "llama", *, zero: bool = False) -> ScalarModel:
+    """A packed scalar model on a tiny backbone."""
+    backbone = tiny(family).base_model
+    attending_by_layout(backbone)
+    return ScalarModel(backbone, scalar_head(32, generator=torch.Generator().manual_seed(3), zero=zero))
 
 
 def span(length: int, generator: torch.Generator, *, trained: bool = True) -> Span:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from architectures import attending_by_layout, tiny
+from architectures import tiny_policy, tiny_scalar
 from rows_at_hand import answers, chunks, conversations, prompt_numbers, rankings
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from posttrain.data.rankings import dpo_step, ranked_batch, reward_step
 from posttrain.engine.local import LocalEngine, ParameterGroup
 from posttrain.errors import Diverged
 from posttrain.loop import accumulate, fit, loss_of, measure
-from posttrain.models.heads import Policy, ScalarModel, scalar_head
+from posttrain.models.heads import Policy, scalar_head
 from posttrain.objectives import PPOLoss, ScoreReader
 from posttrain.ops import losses
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate
@@ -52,20 +52,8 @@ def group(name: str, module: nn.Module, *, rate: float = 1e-4) -> ParameterGroup
     return ParameterGroup(name=name, parameters=parameters, learning_rate=rate)
 
 
-def policy() -> Policy:
-    model = tiny("llama")
-    attending_by_layout(model)
-    return Policy(model)
-
-
-def scalar() -> ScalarModel:
-    backbone = tiny("llama", initializer_range=0.05).base_model
-    attending_by_layout(backbone)
-    return ScalarModel(backbone, scalar_head(32, generator=torch.Generator().manual_seed(3)))
-
-
 def sft_method() -> Method:
-    actor, rows = policy(), conversations(ROWS)
+    actor, rows = tiny_policy(), conversations(ROWS)
 
     def step(size: int) -> Step:
         batches = [pack(part) for part in chunks(rows, size)]
@@ -75,7 +63,7 @@ def sft_method() -> Method:
 
 
 def reward_method(loss: str) -> Method:
-    model, rows = scalar(), rankings(ROWS)
+    model, rows = tiny_scalar(), rankings(ROWS)
 
     def step(size: int) -> Step:
         whole = reward_step(rows, 10_000, ties="soft")
@@ -87,7 +75,7 @@ def reward_method(loss: str) -> Method:
 
 
 def dpo_method() -> Method:
-    actor = policy()
+    actor = tiny_policy()
     rows = [replace(row, reference=tuple(-float(n) for n in range(len(row.ranks)))) for row in rankings(ROWS)]
 
     def step(size: int) -> Step:
@@ -101,7 +89,7 @@ def dpo_method() -> Method:
 
 
 def ppo_method(*, trunk: bool) -> Method:
-    actor, critic = policy(), None if trunk else scalar()
+    actor, critic = tiny_policy(), None if trunk else tiny_scalar()
     if trunk:
         head = scalar_head(32, generator=torch.Generator().manual_seed(3))
         actor = Policy(actor.model, value_head=head)
