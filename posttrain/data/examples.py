@@ -61,7 +61,7 @@ def ranked_within(
     """The rankings whose answers fit in `limit` tokens with their prompt, and what was lost.
 
     `drop` leaves out the answers that are too long, `truncate` cuts them; then answers that became identical to a
-    better-ranked one go too, and rankings without a strict pair. Raises DataError when `overlong` is "error".
+    better-ranked one go too, and rankings without a strict pair or weight. Raises DataError when `overlong` is "error".
     """
     kept: list[RankedItem] = []
     losses: Counter[str] = Counter()
@@ -76,6 +76,9 @@ def ranked_within(
             problems.append(_too_long(group.id, len(group.root.tokens) + longest, limit))
             continue
         branches, ranks = _fitting(group, record.ranks, room, overlong, losses)
+        if record.weight == 0:
+            losses["rankings of weight 0"] += 1
+            continue
         if len({rank for rank in ranks if rank is not None}) < 2:
             losses["rankings without a strict pair"] += 1
             continue

@@ -1,0 +1,115 @@
+"""Epochs as steps: exact weights of a mixture, the same order for everyone, and going on at any step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from posttrain.data.source import EpochSource, Weighted, epoch_order
+from posttrain.types import Step
+
+
+def names(items: Sequence[str]) -> Step:
+    return Step(micro_batches=[], counts={}, rows=items)
+
+
+def source(
+    *sets: Weighted[str], batch_size: int = 4, epochs: float | None = 1.0, steps: int | None = None, seed: int = 0
+) -> EpochSource[str]:
+    return EpochSource(sets, names, batch_size=batch_size, epochs=epochs, steps=steps, seed=seed)
+
+
+def rows(count: int, name: str = "a") -> list[str]:
+    return [f"{name}{number}" for number in range(count)]
+
+
+def seen(steps: EpochSource[str]) -> list[str]:
+    return [row for step in steps for row in step.rows]
+
+
+def test_an_epoch_sees_every_row_once_in_a_shuffled_order() -> None:
+    order = seen(source(Weighted(items=rows(50))))
+    assert sorted(order) == sorted(rows(50))
+    assert order != rows(50)
+
+
+def test_a_weight_is_how_often_an_epoch_passes_over_a_set() -> None:
+    mixture = source(
+        Weighted(items=rows(10, "a"), weight=2.0),
+        Weighted(items=rows(10, "b"), weight=0.5),
+        Weighted(items=rows(3, "c")),
+    )
+    count = Counter(seen(mixture))
+    assert mixture.examples_per_epoch == 28
+    assert all(count[row] == 2 for row in rows(10, "a"))
+    assert sorted(count[row] for row in rows(10, "b")) == [0] * 5 + [1] * 5
+    assert all(count[row] == 1 for row in rows(3, "c"))
+
+
+def test_a_part_of_a_set_is_a_fresh_random_part_in_every_epoch() -> None:
+    drawn = [{row for _, row in epoch_order([(100, 1.5)], seed=0, epoch=epoch)} for epoch in range(2)]
+    assert drawn[0] == drawn[1] == set(range(100))
+    twice = [
+        {
+            row
+            for row, times in Counter(row for _, row in epoch_order([(100, 1.5)], seed=0, epoch=epoch)).items()
+            if times == 2
+        }
+        for epoch in range(2)
+    ]
+    assert [len(part) for part in twice] == [50, 50]
+    assert twice[0] != twice[1]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[tuple[int, int]]:
+        return epoch_order([(40, 1.0), (7, 3.0)], seed=seed, epoch=epoch)
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1) != order(1, 1)
+
+
+def test_epochs_follow_one_another_without_a_short_batch_and_only_the_last_may_be_short() -> None:
+    steps = source(Weighted(items=rows(10)), batch_size=4, epochs=2.0)
+    sizes = [len(step.rows) for step in steps]
+    assert (sizes, steps.steps) == ([4] * 5, 5)
+    short = source(Weighted(items=rows(10)), batch_size=4)
+    assert ([len(step.rows) for step in short], short.steps) == ([4, 4, 2], 3)
+
+
+def test_steps_go_past_the_end_of_the_data() -> None:
+    endless = source(Weighted(items=rows(3)), batch_size=4, epochs=None, steps=6)
+    order = seen(endless)
+    assert len(order) == 24
+    assert all(sorted(order[start : start + 3]) == rows(3) for start in range(0, 24, 3))
+
+
+def test_a_part_of_an_epoch() -> None:
+    assert len(seen(source(Weighted(items=rows(10)), epochs=0.25))) == 3
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3, 6, 7])
+def test_a_source_goes_on_from_its_state_at_any_step(done: int) -> None:
+    def make() -> EpochSource[str]:
+        return source(Weighted(items=rows(9), weight=1.5), batch_size=4, epochs=2.0)
+
+    whole = [step.rows for step in make()]
+    assert len(whole) == 7
+    first = make()
+    taken = [step.rows for step, _ in zip(first, range(done), strict=False)]
+    second = make()
+    second.load_state({"done": done})
+    assert [*taken, *(step.rows for step in second)] == whole
+
+
+def test_a_state_taken_while_a_step_is_worked_on_points_behind_it() -> None:
+    steps = source(Weighted(items=rows(8)))
+    for number, _ in enumerate(steps, 1):
+        assert steps.state() == {"done": number}
+
+
+def test_no_examples_is_an_error() -> None:
+    with pytest.raises(ValueError, match="an epoch holds no examples"):
+        source(Weighted(items=rows(3), weight=0.1))
