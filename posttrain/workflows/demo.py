@@ -42,15 +42,15 @@ Result = TypeVar("Result")
 class Plan:
     """How much the demo does; the default takes minutes on two cores, and `small` proves in seconds that it runs."""
 
-    pretrain_steps: int = 1500
-    sft_epochs: float = 1.0
-    ranked_prompts: int = 1200
-    judged_prompts: int = 240
+    pretrain_steps: int = 1400
+    sft_epochs: float = 2.0
+    ranked_prompts: int = 900
+    judged_prompts: int = 180
     reward_epochs: float = 3.0
     ppo_rounds: int = 12
     rollouts: int = 128
     dpo_epochs: float = 2.0
-    evaluated: int = 400
+    evaluated: int = 396
 
 
 SMALL = Plan(
@@ -161,9 +161,11 @@ def _write_data(folder: Path, world: World, plan: Plan, seed: int) -> _Files:
     write_rows(files.instructions, (row.chat() for row in train))
     for split in (KNOWN, UNSEEN):
         write_rows(data / f"{split}.jsonl", (row.chat() for row in world.rows[split]))
-    ranked = draw_rows(train, plan.ranked_prompts + plan.judged_prompts, seed=seed)
-    write_rows(files.to_rank, (row.question() for row in ranked))
-    write_rows(files.prompts, (row.question() for row in draw_rows(train, 2000, seed=seed + 1)))
+    # Preferences are asked for where many answers are right: the others have one, and finetuning taught it.
+    sentences = [row for row in train if row.family == "generation"]
+    cut = plan.ranked_prompts + plan.judged_prompts
+    write_rows(files.to_rank, (row.question() for row in sentences[:cut]))
+    write_rows(files.prompts, (row.question() for row in sentences))
     return files
 
 
@@ -257,7 +259,7 @@ def _finetuning(files: _Files, runs: Path, plan: Plan, seed: int) -> SFTConfig:
         out=str(runs / "sft"),
         epochs=plan.sft_epochs,
         batch_size=32,
-        learning_rate=5e-4,
+        learning_rate=8e-4,
         eval_every="20%",
         samples=("Write a sentence with the words fox and river.", "What is 7 + 5?"),
         seed=seed,
@@ -291,8 +293,7 @@ def _ppo(files: _Files, runs: Path, plan: Plan, seed: int) -> PPOConfig:
         ppo_epochs=2,
         minibatches=2,
         critic=Critic(warmup=4),
-        learning_rate=3e-4,
-        schedule="constant",
+        learning_rate=1e-4,
         rollouts_every="25%",
         seed=seed,
     )
@@ -306,7 +307,8 @@ def _dpo(files: _Files, runs: Path, plan: Plan, seed: int) -> DPOConfig:
         out=str(runs / "dpo"),
         epochs=plan.dpo_epochs,
         batch_size=32,
-        learning_rate=2e-4,
+        learning_rate=1e-4,
+        beta=0.2,
         eval_every="25%",
         seed=seed,
     )
