@@ -1,0 +1,135 @@
+"""Rounds of PPO as steps: every answer once a pass, beta as adapted, and going on with a round."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from rows_at_hand import answers, prompt_numbers
+
+from posttrain.rollout.annotate import Annotators, CreditRules, annotate
+from posttrain.rollout.buffer import Rollouts
+from posttrain.rollout.source import RolloutSource, RoundPlan
+from posttrain.types import Completion, Prompt, RolloutBatch, SamplingSpec, Step, TokenBatch
+
+RULES = CreditRules(
+    form="token", estimator="k1", score_clip=None, missing_eos_penalty=0.0, gamma=1.0, lam=0.95, whiten=False,
+    baseline="none",
+)  # fmt: skip
+PLAN = RoundPlan(
+    rounds=3, rollouts=6, group=2, epochs=2, minibatches=2, critic_warmup=0, beta=0.1, kl_target=None, horizon=100,
+    budget=16, seed=5,
+)  # fmt: skip
+SPEC = SamplingSpec(max_new_tokens=8)
+
+
+class Stage:
+    """A source over five prompts with a sampler and an annotator that keep a record of what they were asked."""
+
+    def __init__(self, plan: RoundPlan) -> None:
+        self.prompts = list(dict.fromkeys(done.prompt.id for done in answers(5, 1)))
+        self.asked: list[list[str]] = []
+        self.specs: list[SamplingSpec] = []
+        self.betas: list[float] = []
+        asked = {done.prompt.id: done.prompt for done in answers(5, 1)}
+        self.source = RolloutSource(
+            list(asked.values()), self.sample, self.annotate, SPEC, plan, watch=lambda number, rollouts: None
+        )
+
+    def sample(self, prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
+        self.asked.append([prompt.id for prompt in prompts])
+        self.specs.append(spec)
+        pool = answers(len(prompts), spec.samples, seed=spec.round)
+        owners = [prompt for prompt in prompts for _ in range(spec.samples)]
+        return [replace(done, prompt=prompt) for done, prompt in zip(pool, owners, strict=True)]
+
+    def annotate(self, completions: Sequence[Completion], prompts: Sequence[int], beta: float) -> Rollouts:
+        self.betas.append(beta)
+        assert list(prompts) == prompt_numbers(completions)
+
+        def zero(batch: TokenBatch) -> torch.Tensor:
+            return torch.zeros(len(batch.tokens))
+
+        views = Annotators(reference=zero, scorer=lambda done: torch.ones(len(done)), value=None, actor=None, budget=64)
+        return annotate(completions, prompts, views, RULES, beta)
+
+
+def tokens_of(step: Step) -> Counter[tuple[int, ...]]:
+    """The answers of a step's micro-batches as tokens."""
+    found: Counter[tuple[int, ...]] = Counter()
+    for batch in step.micro_batches:
+        assert isinstance(batch, RolloutBatch)
+        for segment in batch.tokens.segment[batch.tokens.trained].unique().tolist():
+            found[tuple(batch.tokens.tokens[batch.tokens.segment == segment].tolist())] += 1
+    return found
+
+
+def test_every_pass_uses_every_answer_once_in_another_order() -> None:
+    stage = Stage(PLAN)
+    steps = list(stage.source)
+    assert (stage.source.steps, len(steps)) == (12, 12)
+    whole = Counter(done.tokens for done in answers(3, 2, seed=0))
+    first, second = (sum((tokens_of(step) for step in steps[start : start + 2]), Counter()) for start in (0, 2))
+    assert first == second == whole
+    assert steps[0].rows != steps[2].rows
+    assert all(step.counts["actor"] == step.counts["critic"] for step in steps)
+    assert sum(step.counts["actor"] for step in steps[:2]) == sum(len(tokens) * n for tokens, n in whole.items())
+
+
+def test_each_round_samples_anew_with_its_own_number_and_the_runs_seed() -> None:
+    stage = Stage(PLAN)
+    for _ in stage.source:
+        pass
+    assert [(spec.seed, spec.round, spec.samples) for spec in stage.specs] == [(5, 0, 2), (5, 1, 2), (5, 2, 2)]
+    assert all(len(asked) == 3 for asked in stage.asked)
+    once = [prompt for asked in stage.asked for prompt in asked][:5]
+    assert sorted(once) == sorted(stage.prompts)
+
+
+def test_a_prompt_that_comes_twice_in_a_round_is_told_apart() -> None:
+    stage = Stage(replace(PLAN, rounds=1, rollouts=7, group=1, minibatches=1))
+    list(stage.source)
+    names = stage.asked[0]
+    assert len(set(names)) == 7
+    assert sorted(name.removesuffix("#2") for name in names) == sorted(
+        [*stage.prompts, *(n[:-2] for n in names if "#" in n)]
+    )
+
+
+def test_the_actor_stays_while_the_critic_warms_up() -> None:
+    stage = Stage(replace(PLAN, critic_warmup=5))
+    moves = []
+    for step in stage.source:
+        [*batches] = step.micro_batches
+        assert all(isinstance(batch, RolloutBatch) for batch in batches)
+        moves.append({batch.train_actor for batch in batches if isinstance(batch, RolloutBatch)})
+    assert moves == [{False}] * 5 + [{True}] * 7
+
+
+def test_beta_adapts_by_the_kl_of_a_round_and_serves_the_next() -> None:
+    stage = Stage(replace(PLAN, kl_target=6.0))
+    metrics = [step.metrics for step in stage.source]
+    expected, beta = [0.1], 0.1
+    for number in (0, 1):
+        nats = sum(sum(done.logprobs) for done in answers(3, 2, seed=number)) / 6
+        beta *= 1 + max(-0.2, min(0.2, nats / 6.0 - 1)) * 6 / 100
+        expected.append(beta)
+    assert stage.betas == pytest.approx(expected)
+    assert [row["beta"] for row in metrics[::4]] == pytest.approx(expected)
+    assert [row["round"] for row in metrics[::4]] == [1.0, 2.0, 3.0]
+
+
+def test_a_source_goes_on_with_the_round_of_its_state() -> None:
+    plan = replace(PLAN, kl_target=6.0)
+    whole, first, second = Stage(plan), Stage(plan), Stage(plan)
+    steps = list(whole.source)
+    taken = list(islice(first.source, 4))
+    second.source.load_state(first.source.state())
+    assert first.source.state()["round"] == 1
+    rest = list(second.source)
+    assert [step.rows for step in [*taken, *rest]] == [step.rows for step in steps]
+    assert [*first.betas, *second.betas] == pytest.approx(whole.betas)
