@@ -16,20 +16,27 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def test_words_are_one_token_with_and_without_the_space_before_them(tokenizer: PreTrainedTokenizerFast) -> None:
     for word in (*lexicon.MEANINGS, *lexicon.NAMES, "0", "18"):
-        assert len(tokenizer.encode(word)) == 1
-        assert len(tokenizer.encode(f" {word}")) == 1
+        assert len(tokenizer.encode(word, add_special_tokens=False)) == 1
+        assert len(tokenizer.encode(f" {word}", add_special_tokens=False)) == 1
 
 
 def test_a_chinese_character_is_one_token_wherever_it_stands(tokenizer: PreTrainedTokenizerFast) -> None:
     for meaning in lexicon.ENGLISH:
-        assert len(tokenizer.encode(f"{meaning}的")) == len(meaning) + 1
+        assert len(tokenizer.encode(f"{meaning}的", add_special_tokens=False)) == len(meaning) + 1
 
 
 @pytest.mark.parametrize(
     "text", ["The cat.", " two  spaces\n\tand tabs ", "Žluťoučký kůň 龘 🐈", "<0x41>", "2+2=4; x_y", ""]
 )
 def test_any_text_survives(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
+
+
+def test_a_text_begins_with_the_begin_token_and_a_chat_holds_it_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert tokenizer.encode("The cat.")[0] == tokenizer.bos_token_id
+    assert tokenizer.encode("The cat.").count(tokenizer.bos_token_id) == 1
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "The cat."}])["input_ids"]
+    assert chat.count(tokenizer.bos_token_id) == 1
 
 
 def test_a_chat_ends_its_turn_and_the_prompt_is_a_prefix(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -49,7 +56,7 @@ def test_the_tokenizer_loads_as_it_was_saved(tokenizer: PreTrainedTokenizerFast,
     chat = [{"role": "user", "content": "翻译成中文: Žofie is a kind cat."}]
     assert loaded.get_vocab() == tokenizer.get_vocab()
     assert loaded.apply_chat_template(chat) == tokenizer.apply_chat_template(chat)
-    assert loaded.decode(loaded.encode("Žofie 猫")) == "Žofie 猫"
+    assert loaded.encode("Žofie 猫") == tokenizer.encode("Žofie 猫")
 
 
 def test_the_model_is_small_and_knows_its_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
