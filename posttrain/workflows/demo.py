@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from posttrain.recipes.sft import sft
 from posttrain.types import JSON
 from posttrain.workflows.outcome import KNOWN, UNSEEN, Outcome, compare, summary
 from posttrain.workflows.world.annotator import Agreement, Annotator, agreement
-from posttrain.workflows.world.generate import Row, Split, World, draw_rows, make_world
+from posttrain.workflows.world.generate import Row, Sizes, Split, World, draw_rows, make_world
 from posttrain.workflows.world.gold import gold_score
 from posttrain.workflows.world.model import model_config, train_tokenizer
 
@@ -42,6 +42,7 @@ Result = TypeVar("Result")
 class Plan:
     """How much the demo does; the default takes minutes on two cores, and `small` proves in seconds that it runs."""
 
+    sizes: Sizes = field(default_factory=Sizes)
     pretrain_steps: int = 1400
     sft_epochs: float = 2.0
     ranked_prompts: int = 900
@@ -54,8 +55,9 @@ class Plan:
 
 
 SMALL = Plan(
+    sizes=Sizes(texts=400, train=120, held_out_combination=24, held_out_template=24),
     pretrain_steps=4,
-    sft_epochs=0.01,
+    sft_epochs=0.2,
     ranked_prompts=24,
     judged_prompts=12,
     reward_epochs=1.0,
@@ -76,7 +78,7 @@ def demo(out: str, *, seed: int, console: Console, plan: Plan | None = None, fre
     folder = Path(out)
     _claim(folder, plan, seed, fresh=fresh)
     stage = _Clock(console)
-    world = stage("world", lambda: make_world(seed))
+    world = stage("world", lambda: make_world(seed, plan.sizes))
     files = stage("data", lambda: _write_data(folder, world, plan, seed))
     start = stage("tokenizer and an untrained model", lambda: _untrained(folder, world, seed))
     runs = folder / "runs"

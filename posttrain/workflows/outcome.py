@@ -29,17 +29,17 @@ Rows = Mapping[Split, Sequence[Row]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One model on one split. `gold`: float [N], one fresh sample a prompt. Exact match by family, of the same samples.
+    """One model on one split. `answers`: N fresh samples, one a prompt; `gold`: their scores, float [N].
 
-    `greedy` is the exact match of the likeliest answers. `kl` is nats per answer against SFT.
+    `exact` is their exact match by family, `greedy` that of the likeliest answers. `kl` is nats per answer against SFT.
     """
 
+    answers: Sequence[str]
     exact: Mapping[str, Share]
     greedy: Mapping[str, Share]
     gold: Tensor
     gold_interval: Interval
     stopped: Share
-    generation_well_ended: Share
     median_length: float
     kl: float
 
@@ -48,6 +48,7 @@ class Judged:
 class Outcome:
     """Every model on every split; `wins` and `length_ratio` are against SFT on the known templates."""
 
+    rows: Rows
     judged: Mapping[str, Mapping[Split, Judged]]
     wins: Mapping[str, Share]
     length_ratio: Mapping[str, float]
@@ -78,6 +79,7 @@ def compare(runs: Path, rows: Rows, *, seed: int, longest: int) -> Outcome:
             judged[name][split] = _judge(start, starts["sft"], part, seed=seed, longest=longest)
     reference = judged["sft"][KNOWN]
     return Outcome(
+        rows=rows,
         judged=judged,
         wins={name: win_rate(judged[name][KNOWN].gold, reference.gold) for name in MODELS if name != "sft"},
         length_ratio={name: judged[name][KNOWN].median_length / max(1.0, reference.median_length) for name in MODELS},
@@ -93,16 +95,13 @@ def _judge(start: setup.Start, against: setup.Start, rows: Sequence[Row], *, see
     gold = torch.tensor(
         [gold_score(row.columns(), done.text, ended=done.stopped) for row, done in zip(rows, fresh, strict=True)]
     )
-    written = [(row, done) for row, done in zip(rows, fresh, strict=True) if row.family == "generation"]
     return Judged(
+        answers=[done.text for done in fresh],
         exact=_exact(rows, fresh),
         greedy=_exact(rows, likeliest),
         gold=gold,
         gold_interval=bootstrap_mean(gold),
         stopped=stopped_share(fresh),
-        generation_well_ended=share(
-            sum(exact_match(row.columns(), done.text, ended=done.stopped) for row, done in written), len(written)
-        ),
         median_length=median_length(fresh),
         kl=0.0 if start is against else policy_kl(start.policy, against.policy, fresh, BUDGET),
     )
@@ -136,7 +135,8 @@ def summary(
         ),
         ("the same, likeliest answers", _exact_rows(outcome, KNOWN, greedy=True)),
         ("exact match on a template never finetuned on, fresh samples", _exact_rows(outcome, UNSEEN, greedy=False)),
-        ("against SFT on the same held-out prompts, fresh samples", _preference_rows(outcome)),
+        ("against SFT on the same held-out prompts, fresh samples (KL in nats per answer)", _preference_rows(outcome)),
+        ("the same prompts before and after, fresh samples", _before_and_after(outcome)),
     ]
     sentences = _sentences(accuracy, noise)
     parts = [f"## {title}\n\n{_markdown(rows)}" for title, rows in tables]
@@ -159,6 +159,16 @@ def _exact_rows(outcome: Outcome, split: Split, *, greedy: bool) -> list[dict[st
     return rows
 
 
+def _before_and_after(outcome: Outcome) -> list[dict[str, object]]:
+    """One held-out prompt of each family with every model's answer."""
+    rows = list(outcome.rows[KNOWN])
+    chosen = [next(place for place, row in enumerate(rows) if row.family == family) for family in FAMILIES]
+    return [
+        {"prompt": rows[place].prompt, **{name: outcome.judged[name][KNOWN].answers[place] for name in MODELS}}
+        for place in chosen
+    ]
+
+
 def _preference_rows(outcome: Outcome) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name in MODELS:
@@ -169,12 +179,12 @@ def _preference_rows(outcome: Outcome) -> list[dict[str, object]]:
             {
                 "model": name,
                 "gold": f"{float(judged.gold.mean()):.3f} ({low:.3f} to {high:.3f})",
-                "wins against SFT": ""
+                "wins/SFT": ""
                 if wins is None
                 else f"{wins.value:.3f} ({wins.interval[0]:.3f} to {wins.interval[1]:.3f})",
-                "KL (nats per answer)": round(judged.kl, 2),
-                "median length / SFT": round(outcome.length_ratio[name], 2),
-                "ended by itself": round(judged.stopped.value, 3),
+                "KL": round(judged.kl, 2),
+                "length/SFT": round(outcome.length_ratio[name], 2),
+                "ended": round(judged.stopped.value, 3),
                 "prompts": len(judged.gold),
             }
         )
@@ -197,7 +207,8 @@ def _sentences(accuracy: Mapping[str, object], noise: Agreement) -> list[str]:
     return [
         f"reward model: accuracy {accuracy['value']:.3f} on {accuracy['count']:,} held-out pairs; the hidden gold "
         f"itself reaches {noise.gold:.3f} (the ceiling), so {facts['share_of_ceiling']:.2f} of what can be learned",
-        "rankings are simulated: a hidden gold score with Bradley-Terry noise; no model reads the gold score",
+        "rankings are simulated, and of writing prompts only: a hidden gold score with Bradley-Terry noise, which no "
+        "model reads",
     ]
 
 
