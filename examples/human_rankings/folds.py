@@ -16,13 +16,14 @@ from torch import Tensor
 
 from posttrain.data.examples import RankedItem, ranked_within
 from posttrain.data.readers import read
+from posttrain.errors import DataError, Problem
 from posttrain.measures import ranking_accuracy
 from posttrain.models.load import load_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.ops.statistics import Interval, bootstrap_mean
 from posttrain.recipes.scoring import score_groups
 from posttrain.text.chat import Codec
-from posttrain.types import RankedRecord
+from posttrain.types import Message, RankedRecord
 
 BUDGET = 8192
 """Tokens a forward; memory, not results."""
@@ -43,12 +44,20 @@ class Rankings:
         return ranked_within(records, self.codec.rankings(records), self.limit, "truncate")[0]
 
     def parts(self, folds: int, seed: int) -> list[list[RankedRecord]]:
-        """The rankings in folds; those of one prompt stand in one fold, which depends on the prompt and the seed."""
-        parts: list[list[RankedRecord]] = [[] for _ in range(folds)]
-        for record in self.records:
-            digest = hashlib.blake2b(f"{seed} {record.prompt!r}".encode(), digest_size=8).digest()
-            parts[int.from_bytes(digest) % folds].append(record)
-        return parts
+        """The rankings in folds of about equal size, drawn by the seed; those of one prompt stand in one fold.
+
+        Raises DataError when there are fewer prompts than folds.
+        """
+        prompts = sorted({record.prompt for record in self.records}, key=lambda prompt: _drawn(prompt, seed))
+        if len(prompts) < folds:
+            what = f"{len(prompts)} prompts with a strict pair do not make {folds} folds"
+            raise DataError([Problem(place=self.name, what=what, fix="give more rankings, or fewer --folds")])
+        fold = {prompt: number % folds for number, prompt in enumerate(prompts)}
+        return [[record for record in self.records if fold[record.prompt] == number] for number in range(folds)]
+
+
+def _drawn(prompt: tuple[Message, ...], seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {prompt!r}".encode(), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
