@@ -192,13 +192,13 @@ def save_causal(loaded: Loaded, stack: tuple[str, ...], folder: Path, *, stop_id
     if stack:
         adapters.save_adapter(loaded.model, stack, folder, base=loaded.base)
     else:
-        _save_weights(loaded.model, folder, loaded.own_attention)
+        loaded.model.save_pretrained(folder)
     generation = GenerationConfig.from_model_config(loaded.model.config)
     generation.eos_token_id = sorted(stop_ids)
     generation.save_pretrained(folder)
 
 
-def save_scalar(scalar: ScalarModel, folder: Path, *, own_attention: str, base: str, pad_id: int) -> None:
+def save_scalar(scalar: ScalarModel, folder: Path, *, base: str, pad_id: int) -> None:
     """Writes backbone and head so that `AutoModelForSequenceClassification` gives the same raw scores.
 
     With a stack the folder is an adapter with the head as a saved module. Architectures without that class get the
@@ -213,7 +213,7 @@ def save_scalar(scalar: ScalarModel, folder: Path, *, own_attention: str, base: 
     config = backbone.config
     kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     if kind is None:
-        _save_weights(backbone, folder, own_attention)
+        backbone.save_pretrained(folder)
         from_torch = {"score.weight": scalar.score.weight.detach().cpu().contiguous()}
         save_file(from_torch, folder / SCORE)
         return
@@ -223,13 +223,4 @@ def save_scalar(scalar: ScalarModel, folder: Path, *, own_attention: str, base: 
         shell = cast("type[PreTrainedModel]", kind)(copied)
     setattr(shell, shell.base_model_prefix, backbone)
     shell.score = scalar.score
-    _save_weights(shell, folder, own_attention)
-
-
-def _save_weights(model: PreTrainedModel, folder: Path, own_attention: str) -> None:
-    """Saves with the family's own attention named in the config, and puts ours back."""
-    model.set_attn_implementation(own_attention)
-    try:
-        model.save_pretrained(folder)
-    finally:
-        model.set_attn_implementation(IMPLEMENTATION)
+    shell.save_pretrained(folder)

@@ -86,7 +86,7 @@ def _train(config: RewardConfig, rows: list[Rows], codec: Codec, context: int, r
     fit(source, objective, engine, hooks=hooks)
     card = _card(config, [item.group for part in sets for item in part.items], reader, codec, limit, console)
     folder = Path(config.out)
-    save_scalar(scalar, folder, own_attention=start.loaded.own_attention, base=start.loaded.base, pad_id=pad)
+    save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad)
     codec.save(folder, pad=pad)
     card.write(folder)
     results = _results(sets, held, reader, config.micro_batch_tokens, console)

@@ -27,7 +27,7 @@ from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
 class Roles:
     """The models of a PPO run. `critic` is None without one, and in the layout `trunk`, where the actor holds it.
 
-    `critic_base` names the weights beneath the critic's adapters, `critic_attention` its family's own attention.
+    `critic_base` names the weights beneath the critic's adapters.
     """
 
     layout: str
@@ -39,7 +39,6 @@ class Roles:
     actor_parameters: list[nn.Parameter]
     critic_parameters: list[nn.Parameter]
     critic_base: str
-    critic_attention: str
 
     def reference_logprobs(self) -> LogprobFn:
         """The reference's log-probs, by the start policy."""
@@ -78,7 +77,6 @@ class Roles:
             save_scalar(
                 critic,
                 folder / "run" / "critic",
-                own_attention=self.critic_attention,
                 base=self.critic_base,
                 pad_id=pad_id(codec),
             )
@@ -122,11 +120,11 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: C
     reference = _reference(config, codec, where, start, layout, console)
     packing = start.policy.trunk.packing
     critic, critic_parameters = None, list[nn.Parameter]()
-    critic_base, critic_attention = start.loaded.base, start.loaded.own_attention
+    critic_base = start.loaded.base
     if config.baseline == "critic" and layout == "adapters":
         critic, critic_parameters = _critic_on_base(config, start, scoring, console)
     elif config.baseline == "critic" and layout == "separate":
-        critic, critic_parameters, critic_base, critic_attention = _critic_apart(config, where, start, scoring, console)
+        critic, critic_parameters, critic_base = _critic_apart(config, where, start, scoring, console)
     actor, actor_parameters = setup.role(start, "policy", config.lora, packing=packing, seed=config.seed)
     if layout == "trunk":
         actor, critic_parameters = _with_value_head(actor), []
@@ -141,7 +139,6 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: C
         actor_parameters=actor_parameters,
         critic_parameters=critic_parameters,
         critic_base=critic_base,
-        critic_attention=critic_attention,
     )
 
 
@@ -247,8 +244,8 @@ def _critic_on_base(
 
 def _critic_apart(
     config: PPOConfig, where: setup.Machine, start: setup.Start, reward: _Reward, console: Console
-) -> tuple[ScalarModel, list[nn.Parameter], str, str]:
-    """The critic as a model of its own, what it trains, the weights beneath it and its family's own attention."""
+) -> tuple[ScalarModel, list[nn.Parameter], str]:
+    """The critic as a model of its own, what it trains, and the weights beneath it."""
     if _from_reward(config, reward, console):
         (critic, own), base = load_scalar(config.reward, device=where.device), base_of(config.reward)
     else:
@@ -264,7 +261,7 @@ def _critic_apart(
         parameters = list(critic.model.parameters())
     for parameter in parameters:
         parameter.requires_grad_(True)
-    return (*_ready(critic, parameters, own, config), base, own)
+    return (*_ready(critic, parameters, own, config), base)
 
 
 def _ready(

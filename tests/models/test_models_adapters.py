@@ -203,6 +203,19 @@ def test_targets_that_fit_nothing_are_refused(family: str, targets: tuple[str, .
         attach(started(family, ()), "new", LoraSpec(rank=4, alpha=8, targets=targets))
 
 
+def test_attaching_freezes_the_base_and_loading_leaves_what_trains_as_it_was(tmp_path: Path) -> None:
+    model = tiny("llama")
+    attach(model, "policy", SPEC)
+    adapters.save_adapter(model, ("policy",), tmp_path, base="somewhere")
+    adapters.load_adapter(model, "reward", tmp_path)
+    assert {name for name, part in model.named_parameters() if part.requires_grad} == {
+        name for name, _ in model.named_parameters() if ".policy." in name
+    }
+    other = tiny("llama")
+    adapters.load_adapter(other, "reward", tmp_path)
+    assert not any(part.requires_grad for part in other.parameters())
+
+
 def test_a_name_is_given_once() -> None:
     model = started("llama", ("start",))
     assert adapter_names(model) == ("start",)

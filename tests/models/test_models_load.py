@@ -105,8 +105,8 @@ def test_a_saved_reward_model_scores_the_same_as_a_sequence_classifier(family: s
     scalar = ScalarModel(backbone, scalar_head(32))
     ids, mask = padded()
     expected = our_scores(scalar, ids, mask)
-    own = attending_by_layout(backbone)
-    save_scalar(scalar, tmp_path, own_attention=own, base="", pad_id=PAD)
+    attending_by_layout(backbone)
+    save_scalar(scalar, tmp_path, base="", pad_id=PAD)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
     with torch.no_grad():
         found = model(input_ids=ids, attention_mask=mask).logits
@@ -129,7 +129,7 @@ def test_a_saved_reward_adapter_scores_the_same_through_peft(family: str, tmp_pa
         attach(loaded.model, name, LoraSpec(rank=4, alpha=8))
         stirred(loaded.model, name)
     scalar = ScalarModel(loaded.model.base_model, scalar_head(32), stack=("start", "reward"))
-    save_scalar(scalar, tmp_path / "run", own_attention=loaded.own_attention, base=str(base), pad_id=PAD)
+    save_scalar(scalar, tmp_path / "run", base=str(base), pad_id=PAD)
     again, own = load_scalar(str(tmp_path / "run"))
     with torch.no_grad():
         torch.testing.assert_close(again(packed_groups()), scalar(packed_groups()), rtol=1e-5, atol=1e-5)
@@ -146,8 +146,8 @@ def test_a_saved_reward_adapter_scores_the_same_through_peft(family: str, tmp_pa
 def test_an_architecture_without_a_classifier_keeps_its_score_apart(tmp_path: Path) -> None:
     backbone = tiny("cohere").base_model
     scalar = ScalarModel(backbone, scalar_head(32))
-    own = attending_by_layout(backbone)
-    save_scalar(scalar, tmp_path, own_attention=own, base="", pad_id=PAD)
+    attending_by_layout(backbone)
+    save_scalar(scalar, tmp_path, base="", pad_id=PAD)
     assert (tmp_path / "score.safetensors").is_file()
     again, _ = load_scalar(str(tmp_path))
     with torch.no_grad():
