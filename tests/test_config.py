@@ -225,7 +225,7 @@ def test_resolved_settings_run_again(config: type, tmp_path: Path) -> None:
 
 def test_resolved_settings_keep_what_yaml_could_misread(tmp_path: Path) -> None:
     data = ["d: # e", {"path": "x", "weight": 2, "columns": {"prompt": "q"}}]
-    made = make_config(PPOConfig, {**PPO, "prompts": data, "samples": ["x: y #", "null", "1e-4"], "out": "0"})
+    made = make_config(PPOConfig, {**PPO, "prompts": data, "stop": ["x: y #", "null", "1e-4"], "out": "0"})
     assert load_config(PPOConfig, written(tmp_path, dump(made)), {}) == made
     assert "coef: 0.05" in dump(made)
     assert "template: null" in dump(made)

@@ -111,6 +111,12 @@ class Training(Settings):
     )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of order, splits, new weights and samples")
 
+    @model_validator(mode="after")
+    def _dropout_only_where_it_does_no_harm(self) -> Training:
+        if self.command != "sft" and self.lora is not None and self.lora.dropout > 0:
+            raise Clash("lora.dropout", f"{self.command} compares log-probs or scores, which dropout blurs; use 0")
+        return self
+
 
 class Passes(Settings):
     """What the methods share that go over a data set: SFT, reward and DPO."""

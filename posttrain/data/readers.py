@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,16 +30,23 @@ class Dataset:
     rows: int
 
 
-def read(path: str | Path, kind: Kind | Sequence[Kind], *, max_bad: float = 0.05) -> Dataset:
+def read(
+    path: str | Path,
+    kind: Kind | Sequence[Kind],
+    *,
+    max_bad: float = 0.05,
+    columns: Mapping[str, str] | None = None,
+) -> Dataset:
     """The records of a file or folder, for the first of the kinds that its layout fits.
 
-    `max_bad` is the share of rows, in [0, 1], that may be bad; they are left out and listed. Raises DataError with all
-    problems when more are, or none is good, and for what no row survives: a missing or empty file, broken JSON,
-    bytes that are not UTF-8, columns of another kind of data, and rankings that rank nothing.
+    `columns` maps our names to the file's, for columns that would not be recognised. `max_bad` is the share of rows,
+    in [0, 1], that may be bad; they are left out and listed. Raises DataError with all problems when more are, or none
+    is good, and for what no row survives: a missing or empty file, broken JSON, bytes that are not UTF-8, columns of
+    another kind of data, and rankings that rank nothing.
     """
     path = Path(path).expanduser()
     kinds: Sequence[Kind] = (kind,) if isinstance(kind, str) else kind
-    rows = read_rows(path)
+    rows = _renamed(path, read_rows(path), columns or {})
     layout = recognise(path, rows, kinds)
     names = _names(rows)
     records: list[Record] = []
@@ -65,6 +72,24 @@ def read(path: str | Path, kind: Kind | Sequence[Kind], *, max_bad: float = 0.05
         duplicates=duplicates,
         rows=len(rows),
     )
+
+
+def _renamed(path: Path, rows: Sequence[Placed], columns: Mapping[str, str]) -> Sequence[Placed]:
+    """The rows with the file's columns under our names. Raises DataError for a column that no row has."""
+    if not columns:
+        return rows
+    known = {name for placed in rows for name in placed.row}
+    missing = [theirs for theirs in columns.values() if theirs not in known]
+    if missing:
+        have = ", ".join(sorted(known))
+        raise DataError(
+            [
+                Problem(place=str(path), what=f"columns names {name!r}, which no row has", fix=f"there are {have}")
+                for name in missing
+            ]
+        )
+    ours = {theirs: name for name, theirs in columns.items()}
+    return [placed._replace(row={ours.get(name, name): value for name, value in placed.row.items()}) for placed in rows]
 
 
 def _names(rows: Sequence[Placed]) -> list[str]:

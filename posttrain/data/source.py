@@ -9,6 +9,7 @@ from typing import Generic, TypeVar, cast
 
 import numpy as np
 
+from posttrain.errors import DataError
 from posttrain.types import State, Step
 
 Item = TypeVar("Item")
@@ -45,7 +46,9 @@ class EpochSource(Generic[Item]):
         self._done = 0
         self.examples_per_epoch = sum(round(part.weight * len(part.items)) for part in self._sets)
         if self.examples_per_epoch == 0:
-            raise ValueError("an epoch holds no examples")
+            raise DataError(
+                "no row is left to train on\n  fix: see the counts above; max_length or weight may be too small"
+            )
         wanted = self.examples_per_epoch * (1.0 if epochs is None else epochs)
         self._examples = math.ceil(wanted) if steps is None else steps * batch_size
 

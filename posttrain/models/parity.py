@@ -16,7 +16,7 @@ from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, us
 from posttrain.models.heads import Policy, ScalarModel, apply_scalar
 from posttrain.types import TokenBatch, moved
 
-TOLERANCE = 2e-4
+TOLERANCE = 1e-3
 """Largest difference of a log-prob, or of a score in units of the scores' spread, in float32."""
 
 

@@ -38,7 +38,7 @@ def read_rows(data: Sequence[DataItem] | str, kinds: tuple[Kind, ...], console: 
     items = [DataItem(path=data)] if isinstance(data, str) else data
     found: list[Rows] = []
     for item in items:
-        dataset = read(item.path, kinds)
+        dataset = read(item.path, kinds, columns=item.columns)
         name = Path(item.path).name
         console.say(
             f"{name}: {dataset.rows:,} rows, {dataset.format}" + _lost(dataset.duplicates, len(dataset.problems))
@@ -54,5 +54,5 @@ def problems_of(rows: Sequence[Rows]) -> list[Problem]:
 
 def _lost(duplicates: int, problems: int) -> str:
     parts = [f"{problems} bad (left out)"] if problems else []
-    parts += [f"{duplicates} duplicates (kept)"] if duplicates else []
+    parts += [f"{duplicates} duplicates (left out)"] if duplicates else []
     return "; " + ", ".join(parts) if parts else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -195,6 +196,17 @@ def reporting(run: Telling) -> Hook:
         run.console.step(number, metrics)
 
     return hook
+
+
+@contextmanager
+def resting(module: nn.Module) -> Generator[None]:
+    """Inside, the module is in evaluation mode: an adapter's dropout is off while it is measured."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def evaluating(interval: int | None, last: int, measure: Callable[[], Mapping[str, float]]) -> list[Hook]:

@@ -63,16 +63,22 @@ def _train(config: SFTConfig, rows: list[Rows], codec: Codec, context: int, run:
     batches = _batches(held, config.micro_batch_tokens)
     interval = every(config.eval_every, source.steps)
     answer = setup.sampler(policy, codec, start.context)
+
+    def evaluate() -> dict[str, float]:
+        with setup.resting(policy):
+            return measure(batches, objective, engine)
+
     hooks = [
-        *setup.evaluating(interval if held else None, source.steps, lambda: measure(batches, objective, engine)),
+        *setup.evaluating(interval if held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
         setup.reporting(run),
     ]
     console.start(f"sft  {config.model} → {config.out}", source.steps, where=where.where)
+    policy.train()
     fit(source, objective, engine, hooks=hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
-    results = measure(batches, objective, engine) if held else {}
+    results = evaluate() if held else {}
     console.finish(f"saved {config.out}")
     return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
 

@@ -182,3 +182,31 @@ def test_samples_and_measures_of_a_trained_model(stages: Stages, tmp_path: Path)
     assert {"nll", "exact_match", "win_rate", "kl_per_answer", "median_tokens"} <= found.keys()
     accuracy = posttrain.evaluate(stages.reward_lora, data=stages.rankings, quiet=True)["accuracy"]
     assert accuracy["count"] == 16 * 2
+
+
+def test_an_adapters_dropout_works_in_finetuning_and_is_off_when_it_is_measured(stages: Stages, tmp_path: Path) -> None:
+    def train(dropout: float, out: str) -> Run:
+        lora = posttrain.Lora(rank=4, alpha=8.0, dropout=dropout)
+        return posttrain.sft(
+            model=stages.base, data=stages.chats, eval_data=stages.chats, out=tmp_path / out, steps=2, lora=lora,
+            eval_every=1, learning_rate=0.05, quiet=True,
+        )  # fmt: skip
+
+    plain, dropped = train(0.0, "plain"), train(0.5, "dropped")
+    assert plain.metrics[1]["loss"] != dropped.metrics[1]["loss"]
+    # Measured after the last step and once more at the end: equal only without dropout.
+    assert dropped.metrics[-1]["eval_loss"] == dropped.results["eval_loss"]
+
+
+def test_no_other_command_takes_dropout(stages: Stages, tmp_path: Path) -> None:
+    with pytest.raises(posttrain.ConfigError, match="lora.dropout"):
+        posttrain.dpo(
+            model=stages.base, data=stages.rankings, out=tmp_path / "out", lora=posttrain.Lora(dropout=0.1), quiet=True
+        )
+
+
+def test_data_without_a_row_that_fits_is_an_error_and_not_a_run(stages: Stages, tmp_path: Path) -> None:
+    with pytest.raises(posttrain.DataError, match="no row is left"):
+        posttrain.sft(
+            model=stages.base, data=stages.chats, eval_data=None, max_length=4, out=tmp_path / "out", quiet=True
+        )
