@@ -199,7 +199,7 @@ def test_an_adapters_dropout_works_in_finetuning_and_is_off_when_it_is_measured(
 
 
 def test_no_other_command_takes_dropout(stages: Stages, tmp_path: Path) -> None:
-    with pytest.raises(posttrain.ConfigError, match="lora.dropout"):
+    with pytest.raises(posttrain.ConfigError, match=r"lora\.dropout"):
         posttrain.dpo(
             model=stages.base, data=stages.rankings, out=tmp_path / "out", lora=posttrain.Lora(dropout=0.1), quiet=True
         )
