@@ -188,6 +188,21 @@ def test_while_the_critic_warms_up_the_actor_has_no_loss() -> None:
     assert not objectives.ppo(actor, None, PLAIN)(batch).terms
 
 
+def test_while_the_critic_warms_up_a_policy_apart_does_not_run() -> None:
+    batch = replace(rollout_batch(tiny_policy()), train_actor=False)
+    policy = cast("Policy", _Unwanted())
+    assert set(objectives.ppo(policy, tiny_scalar(), PLAIN)(batch).terms) == {"critic"}
+
+
+class _Unwanted:
+    """A stand-in for a policy that nobody should ask."""
+
+    value_head = None
+
+    def __call__(self, batch: TokenBatch, *, entropy: bool = False) -> objectives.PolicyOutput:
+        raise AssertionError("the policy ran")
+
+
 def test_the_value_head_of_a_trunk_reads_what_a_scalar_model_would() -> None:
     actor = tiny_policy()
     head = scalar_head(32)
