@@ -43,15 +43,16 @@ class Plan:
     """How much the demo does; the default takes minutes on two cores, and `small` proves in seconds that it runs."""
 
     sizes: Sizes = field(default_factory=Sizes)
-    pretrain_steps: int = 1400
+    pretrain_steps: int = 1800
     sft_epochs: float = 2.0
     ranked_prompts: int = 900
     judged_prompts: int = 180
     reward_epochs: float = 3.0
-    ppo_rounds: int = 12
+    ppo_rounds: int = 14
     rollouts: int = 128
     dpo_epochs: float = 2.0
-    evaluated: int = 396
+    evaluated: int = 600
+    evaluated_unseen: int = 396
 
 
 SMALL = Plan(
@@ -65,6 +66,7 @@ SMALL = Plan(
     rollouts=8,
     dpo_epochs=1.0,
     evaluated=24,
+    evaluated_unseen=24,
 )
 
 
@@ -93,7 +95,7 @@ def demo(out: str, *, seed: int, console: Console, plan: Plan | None = None, fre
     judged = stage("reward model", lambda: reward(_reward(files, runs, plan, seed), console=console))
     stage("PPO", lambda: ppo(_ppo(files, runs, plan, seed), console=console))
     stage("DPO", lambda: dpo(_dpo(files, runs, plan, seed), console=console))
-    rows = evaluation_rows(world, plan.evaluated, seed)
+    rows = evaluation_rows(world, plan, seed)
     outcome = stage("evaluation by fresh samples", lambda: compare(runs, rows, seed=seed, longest=LONGEST_ANSWER))
     found = summary(outcome, accuracy=judged.results["held_out_accuracy"], noise=noise, seconds=stage.seconds)
     (folder / "results.json").write_text(json.dumps(found.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -227,9 +229,10 @@ def _rank(files: _Files, seed: int) -> Agreement:
     return agreement(scored[-held:], annotator.scale)
 
 
-def evaluation_rows(world: World, count: int, seed: int) -> dict[Split, Sequence[Row]]:
+def evaluation_rows(world: World, plan: Plan, seed: int) -> dict[Split, Sequence[Row]]:
     """Held-out rows by split, half of them sentences to write."""
-    return {split: draw_rows(world.rows[split], count, seed=seed) for split in (KNOWN, UNSEEN)}
+    counts = {KNOWN: plan.evaluated, UNSEEN: plan.evaluated_unseen}
+    return {split: draw_rows(world.rows[split], count, seed=seed) for split, count in counts.items()}
 
 
 # --- the settings of every stage ----------------------------------------------------------------------------------
@@ -295,7 +298,7 @@ def _ppo(files: _Files, runs: Path, plan: Plan, seed: int) -> PPOConfig:
         ppo_epochs=2,
         minibatches=2,
         critic=Critic(warmup=4),
-        learning_rate=1e-4,
+        learning_rate=1.5e-4,
         rollouts_every="25%",
         seed=seed,
     )

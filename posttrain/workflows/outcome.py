@@ -182,7 +182,7 @@ def _preference_rows(outcome: Outcome) -> list[dict[str, object]]:
                 "wins/SFT": ""
                 if wins is None
                 else f"{wins.value:.3f} ({wins.interval[0]:.3f} to {wins.interval[1]:.3f})",
-                "KL": round(judged.kl, 2),
+                "KL": "" if name in ("base", "sft") else round(judged.kl, 2),
                 "length/SFT": round(outcome.length_ratio[name], 2),
                 "ended": round(judged.stopped.value, 3),
                 "prompts": len(judged.gold),
