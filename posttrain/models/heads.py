@@ -132,7 +132,8 @@ class Policy(nn.Module):
 class ScalarModel(nn.Module):
     """A backbone with one number a token: a reward model's score of a prefix, or a critic's value.
 
-    `score` is a bias-free linear layer, kept outside peft; it runs in float32.
+    `score` is a bias-free linear layer, kept outside peft; it runs in float32. The number is (score - shift) / scale,
+    both constants: a critic that begins as a reward model must begin at that model's centred scores.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class ScalarModel(nn.Module):
         super().__init__()
         self.trunk = Trunk(model, stack=stack, packing=packing)
         self.score = score
+        self.shift, self.scale = 0.0, 1.0
 
     @property
     def model(self) -> PreTrainedModel:
@@ -154,7 +156,7 @@ class ScalarModel(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """The number after each token, float32 [T]: that of the sequence up to and including it."""
-        return apply_scalar(self.score, self.trunk(batch))
+        return (apply_scalar(self.score, self.trunk(batch)) - self.shift) / self.scale
 
 
 def apply_scalar(head: nn.Linear, hidden: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ class Roles:
                 base=self.critic_base,
                 pad_id=pad_id(codec),
             )
+            RewardCard(shift=critic.shift, scale=critic.scale, score_at="last").write(folder / "run" / "critic")
 
 
 def _values(critic: ScalarModel, batch: TokenBatch) -> Tensor:
@@ -180,11 +181,12 @@ class _Reward:
         self.scalar: ScalarModel | None = None
         self.own_attention = start.loaded.own_attention
         self.same_words = False
+        self.card: RewardCard | None = None
         self.path = config.reward
         if is_function(config.reward):
             self.scorer: Scorer = function_scorer(config.reward)
             return
-        card = RewardCard.read(config.reward)
+        self.card = card = RewardCard.read(config.reward)
         own = Codec.load(config.reward)
         self.same_words = same_words(own, codec)
         if not self.same_words:
@@ -239,14 +241,16 @@ def _critic_on_base(
     fresh = new_scalar(start.policy, config.seed).score
     head = fresh if source is None else _head(source.score.weight, start.policy.device)
     critic = ScalarModel(trunk, head, stack=(*stack, "critic"))
-    return _ready(critic, parameters, start.loaded.own_attention, config)
+    card = None if source is None else reward.card
+    return _ready(critic, parameters, start.loaded.own_attention, config, card)
 
 
 def _critic_apart(
     config: PPOConfig, where: setup.Machine, start: setup.Start, reward: _Reward, console: Console
 ) -> tuple[ScalarModel, list[nn.Parameter], str]:
     """The critic as a model of its own, what it trains, and the weights beneath it."""
-    if _from_reward(config, reward, console):
+    card = reward.card if _from_reward(config, reward, console) else None
+    if card is not None:
         (critic, own), base = load_scalar(config.reward, device=where.device), base_of(config.reward)
     else:
         copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)
@@ -261,12 +265,19 @@ def _critic_apart(
         parameters = list(critic.model.parameters())
     for parameter in parameters:
         parameter.requires_grad_(True)
-    return (*_ready(critic, parameters, own, config), base)
+    return (*_ready(critic, parameters, own, config, card), base)
 
 
 def _ready(
-    critic: ScalarModel, parameters: list[nn.Parameter], own_attention: str, config: PPOConfig
+    critic: ScalarModel,
+    parameters: list[nn.Parameter],
+    own_attention: str,
+    config: PPOConfig,
+    card: RewardCard | None,
 ) -> tuple[ScalarModel, list[nn.Parameter]]:
     gate_scalar(critic, own_attention, packing=config.packing == "auto")
+    if card is not None:
+        # Rewards are centred; values that are not would make every answer's end look better, or worse, than it is.
+        critic.shift, critic.scale = card.shift, card.scale
     critic.score.weight.requires_grad_(True)
     return critic, [*parameters, *critic.score.parameters()]

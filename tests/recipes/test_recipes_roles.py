@@ -22,9 +22,11 @@ from posttrain.loop import accumulate
 from posttrain.models import adapters
 from posttrain.models.heads import ScalarModel
 from posttrain.models.load import load_scalar
+from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
 from posttrain.recipes.ppo import annotator, ppo_loss
 from posttrain.recipes.roles import Roles, cast_roles, choose_layout
+from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
 from posttrain.rollout.annotate import over_answers
 from posttrain.rollout.buffer import Rollouts
 from posttrain.text.chat import Codec
@@ -178,6 +180,10 @@ def test_the_critic_begins_as_the_reward_model_reads_and_the_reward_model_does_n
         case = cast(stages, stages.sft_lora, stages.reward_lora, layout=layout, lora=LORA)
         scalar, _ = load_scalar(str(stages.reward_lora))
         assert torch.equal(critic_of(case.roles).score.weight, scalar.score.weight)
+        # after the last token of an answer, the critic's number is the reward model's centred score
+        groups = [answer_group(done.prompt.id, done.prompt.tokens, [done.tokens]) for done in case.answers]
+        values = score_groups(ScoreReader(model=critic_of(case.roles), mean=False), groups, BUDGET)
+        torch.testing.assert_close(values, case.roles.scorer(case.answers), rtol=1e-5, atol=1e-5)
         before = case.roles.scorer(case.answers)
         updated(case)
         assert not torch.equal(critic_of(case.roles).score.weight, scalar.score.weight)
@@ -207,6 +213,8 @@ def test_a_saved_critic_gives_the_values_that_it_had(
     expected = over_answers(values, case.answers, case.numbers, BUDGET)
     case.roles.save(tmp_path, case.roles.start.codec)
     scalar, _ = load_scalar(str(tmp_path / "run" / "critic"))
+    card = RewardCard.read(str(tmp_path / "run" / "critic"))
+    scalar.shift, scalar.scale = card.shift, card.scale
     again = Roles.values(_with_critic(case.roles, scalar))
     assert again is not None
     torch.testing.assert_close(over_answers(again, case.answers, case.numbers, BUDGET), expected, rtol=1e-5, atol=1e-5)
