@@ -231,7 +231,7 @@ def _rank(files: _Files, seed: int) -> Agreement:
 
 def evaluation_rows(world: World, plan: Plan, seed: int) -> dict[Split, Sequence[Row]]:
     """Held-out rows by split, half of them sentences to write."""
-    counts = {KNOWN: plan.evaluated, UNSEEN: plan.evaluated_unseen}
+    counts: dict[Split, int] = {KNOWN: plan.evaluated, UNSEEN: plan.evaluated_unseen}
     return {split: draw_rows(world.rows[split], count, seed=seed) for split, count in counts.items()}
 
 
