@@ -99,10 +99,16 @@ def function_scorer(spec: str) -> Scorer:
     if function is None:
         raise ModelError(f"{file} has no function {name}\n  fix: define `def {name}(prompt, response): ...` there")
 
-    def score(completions: Sequence[Completion]) -> Tensor:
-        return torch.tensor([float(function(_asked(done.prompt.record), done.text)) for done in completions])
+    def one(done: Completion) -> float:
+        try:
+            return float(function(_asked(done.prompt.record), done.text))
+        except Exception as error:  # whatever the user's own code raises
+            raise ModelError(
+                f"{spec} raised {type(error).__name__}: {error}\n  for prompt {done.prompt.id}, answer {done.text!r:.80}"
+                "\n  fix: the function, which must return a number for every prompt and answer"
+            ) from error
 
-    return score
+    return lambda completions: torch.tensor([one(done) for done in completions])
 
 
 def _asked(record: PromptRecord) -> str:
