@@ -251,6 +251,17 @@ def test_a_function_of_a_file_is_a_reward_and_the_critic_starts_from_the_policy(
     assert critic_of(case.roles).stack == ("start", "critic")
 
 
+@pytest.mark.parametrize("layout", ["adapters", "separate"])
+def test_new_adapters_come_from_the_seed_of_the_run(layout: str, stages: Stages) -> None:
+    casts = [
+        cast(stages, stages.sft_lora, stages.reward_lora, layout=layout, lora=LORA, seed=n).roles for n in (0, 0, 1)
+    ]
+    for name in ("policy", "critic"):
+        first, second, third = (adapter_weights(roles, name)[0] for roles in casts)
+        assert torch.equal(first, second)
+        assert not torch.equal(first, third)
+
+
 def test_the_start_adapter_on_disk_is_what_the_policy_stands_on(stages: Stages) -> None:
     case = cast(stages, stages.sft_lora, stages.reward_lora, lora=LORA)
     saved = load_file(stages.sft_lora / "adapter_model.safetensors")

@@ -10,13 +10,13 @@ from posttrain.errors import ModelError
 from posttrain.recipes.scoring import function_scorer
 from posttrain.types import Completion, Message, Prompt, PromptRecord
 
-SOURCE = '''
+SOURCE = """
 def length(prompt, response):
     return len(prompt) + len(response) / 10
 
 def broken(prompt, response):
     raise KeyError("word")
-'''
+"""
 
 
 @pytest.fixture
