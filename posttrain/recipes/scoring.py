@@ -104,7 +104,8 @@ def function_scorer(spec: str) -> Scorer:
             return float(function(_asked(done.prompt.record), done.text))
         except Exception as error:  # whatever the user's own code raises
             raise ModelError(
-                f"{spec} raised {type(error).__name__}: {error}\n  for prompt {done.prompt.id}, answer {done.text!r:.80}"
+                f"{spec} raised {type(error).__name__}: {error}"
+                f"\n  for prompt {done.prompt.id}, answer {done.text!r:.80}"
                 "\n  fix: the function, which must return a number for every prompt and answer"
             ) from error
 
