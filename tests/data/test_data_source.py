@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from posttrain.data.source import EpochSource, Weighted, epoch_order
+from posttrain.errors import DataError
 from posttrain.types import Step
 
 
@@ -110,6 +111,6 @@ def test_a_state_taken_while_a_step_is_worked_on_points_behind_it() -> None:
         assert steps.state() == {"done": number}
 
 
-def test_no_examples_is_an_error() -> None:
-    with pytest.raises(ValueError, match="an epoch holds no examples"):
+def test_no_rows_are_an_error() -> None:
+    with pytest.raises(DataError, match="no row is left to train on"):
         source(Weighted(items=rows(3), weight=0.1))
