@@ -13,7 +13,7 @@ from functools import cache
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-SENTENCES = 6
+SENTENCES = 4
 """The median of the reference stories. A shorter story counts as if the missing ones were neutral: one happy sentence
 is no happy story."""
 REPEATED = 3
@@ -38,7 +38,7 @@ class Gold:
 def gold_of(story: str, *, ended: bool) -> Gold:
     """The gold score of a story. `ended`: the model ended it by itself, before the limit.
 
-    `sentiment` is the mean over at least six sentences of VADER's compound score (Hutto and Gilbert 2014). `ending` is
+    `sentiment` is the mean over at least four sentences of VADER's compound score (Hutto and Gilbert 2014). `ending` is
     1 where the story ended by itself at the end of a sentence. `repetition` is the share of its word trigrams that
     stood in it before.
     """

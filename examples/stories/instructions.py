@@ -1,8 +1,8 @@
 """Stories as instructions: "Write a story with the words …" and the beginning of a story that has them.
 
 A story is cut at a sentence end, so that a model learns to end: the last one within a number of tokens drawn for each
-story. Lengths differ on purpose. Where all stories are of one length, a reward model learns nothing about length, and
-PPO finds out: its stories shrink to one happy sentence.
+story. Lengths differ on purpose: where all are of one length, a reward model learns nothing about length, and what is
+trained on it makes stories shrink or grow.
 """
 
 from __future__ import annotations

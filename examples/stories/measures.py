@@ -12,7 +12,7 @@ from torch import Tensor
 
 from examples.stories.gold import Gold, distinct_share, gold_of
 from posttrain.console import Console
-from posttrain.measures import Share, median_length, share, stopped_share, win_rate
+from posttrain.measures import Share, median_length, share, win_rate
 from posttrain.models.heads import Policy
 from posttrain.ops.statistics import Interval, bootstrap_mean
 from posttrain.recipes import setup
@@ -50,6 +50,8 @@ class Quality:
 class Measures:
     """The stories of one model measured, or the references, which no reward model scores.
 
+    `ended` counts stories that end with the end of turn; the base model's own end, the beginning of another text, is
+    not what was taught.
     `against` is None for the references, the base model, and the model that the others are compared with.
     """
 
@@ -76,6 +78,7 @@ class _Answers:
     policy: Policy
     codec: Codec
     completions: list[Completion]
+    ended: list[bool]
     golds: list[Gold]
 
 
@@ -104,8 +107,9 @@ def _answers(path: str, exam: Exam, where: setup.Machine, console: Console) -> _
     # A round of its own: no sample of the evaluation was drawn in training.
     spec = SamplingSpec(max_new_tokens=exam.max_new_tokens, seed=exam.seed, round=1_000_000)
     completions = setup.sampler(start.policy, codec, start.context)(codec.prompts(exam.prompts), spec)
-    golds = [gold_of(done.text, ended=done.stopped) for done in completions]
-    return _Answers(policy=start.policy, codec=codec, completions=completions, golds=golds)
+    ended = [done.stopped and done.tokens[-1] == codec.end_of_turn for done in completions]
+    golds = [gold_of(done.text, ended=end) for done, end in zip(completions, ended, strict=True)]
+    return _Answers(policy=start.policy, codec=codec, completions=completions, ended=ended, golds=golds)
 
 
 def _against(ours: _Answers, theirs: _Answers) -> Against:
@@ -124,7 +128,7 @@ def _of_model(name: str, answers: _Answers, reward: float, against: Against | No
     return Measures(
         name=name,
         quality=_quality(texts, answers.golds),
-        ended=stopped_share(done),
+        ended=share(sum(answers.ended), len(done)),
         median_tokens=median_length(done),
         reward=reward,
         against=against,

@@ -23,7 +23,7 @@ class Plan:
     ranked_prompts: Annotated[int, Parameter(help="training prompts that get four answers and a ranking")] = 1024
     reward_epochs: Annotated[float, Parameter(help="passes over the rankings")] = 2.0
     dpo_epochs: Annotated[float, Parameter(help="passes over the rankings")] = 1.0
-    ppo_rounds: Annotated[int, Parameter(help="rounds of 64 answers")] = 16
+    ppo_rounds: Annotated[int, Parameter(help="rounds of 64 answers")] = 12
     free_rounds: Annotated[int, Parameter(help="the same without a KL penalty")] = 24
     held_out_prompts: Annotated[int, Parameter(help="prompts of the evaluation")] = 256
     seed: Annotated[int, Parameter(help="of every run, the annotator and the evaluation")] = 0
@@ -98,7 +98,7 @@ class Stages:
             eval_data=None,
             batch_size=8,
             epochs=self.plan.dpo_epochs,
-            learning_rate=3e-4,
+            learning_rate=1e-4,
             seed=self.plan.seed,
             fresh=self.fresh,
             quiet=self.quiet,
@@ -110,7 +110,7 @@ class Stages:
 
     def ppo_free(self) -> pt.Run:
         """The same without a KL penalty and with larger steps, to see what becomes of it."""
-        return self._ppo("ppo-free", rounds=self.plan.free_rounds, beta=0.0, learning_rate=1e-3)
+        return self._ppo("ppo-free", rounds=self.plan.free_rounds, beta=0.0, learning_rate=3e-4)
 
     def _ppo(self, name: str, *, rounds: int, beta: float, learning_rate: float) -> pt.Run:
         return pt.ppo(
