@@ -121,12 +121,16 @@ def response_logprobs(policy: Policy, batch: RankedBatch) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PPOLoss:
-    """The numbers of the PPO loss. `kl_coef` > 0 puts k3 to the reference into the actor's loss (`kl_in: loss`)."""
+    """The numbers of the PPO loss. `kl_coef` > 0 puts k3 to the reference into the actor's loss (`kl_in: loss`).
+
+    `detach` keeps the critic's loss out of a trunk that it shares with the actor.
+    """
 
     clip: float
     value_clip: float | None
     value_coef: float
     entropy: float = 0.0
+    detach: bool = False
     kl_coef: float = 0.0
 
 
@@ -143,7 +147,10 @@ def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss) -> Objecti
         metrics: dict[str, Mean] = {}
         output = None
         if batch.train_actor or policy.value_head is not None:
-            output = policy(batch.tokens, entropy=numbers.entropy != 0.0)
+            # While the critic warms up the policy must not move, not even through a trunk that the two share.
+            output = policy(
+                batch.tokens, entropy=numbers.entropy != 0.0, detach_values=numbers.detach or not batch.train_actor
+            )
         if output is not None and batch.train_actor:
             _actor(batch, output, numbers, terms, metrics)
         if critic is not None:

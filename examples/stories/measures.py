@@ -106,7 +106,9 @@ def _answers(path: str, exam: Exam, where: setup.Machine, console: Console) -> _
     start = setup.load_start(path, codec, where, console)
     # A round of its own: no sample of the evaluation was drawn in training.
     spec = SamplingSpec(max_new_tokens=exam.max_new_tokens, seed=exam.seed, round=1_000_000)
-    completions = setup.sampler(start.policy, codec, start.context)(codec.prompts(exam.prompts), spec)
+    completions = setup.sampler(start.policy, codec, start.context, setup.machine("auto"))(
+        codec.prompts(exam.prompts), spec
+    )
     ended = [done.stopped and done.tokens[-1] == codec.end_of_turn for done in completions]
     golds = [gold_of(done.text, ended=end) for done, end in zip(completions, ended, strict=True)]
     return _Answers(policy=start.policy, codec=codec, completions=completions, ended=ended, golds=golds)

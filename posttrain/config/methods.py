@@ -95,6 +95,7 @@ class Critic(Settings):
         default=10, description="updates of the critic alone before the policy moves"
     )
     learning_rate: Positive | Literal["auto"] = Field(default="auto", description="auto: the policy's")
+    detach: bool = Field(default=False, description="layout trunk: the critic's loss does not reach the shared trunk")
 
 
 class PPOConfig(Training):

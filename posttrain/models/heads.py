@@ -74,14 +74,12 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         packing: bool = True,
         value_head: nn.Linear | None = None,
-        detach_values: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.trunk = Trunk(cast("PreTrainedModel", model.base_model), stack=stack, packing=packing)
         self.temperature = temperature
         self.value_head = value_head
-        self.detach_values = detach_values
 
     @property
     def stack(self) -> tuple[str, ...]:
@@ -93,8 +91,11 @@ class Policy(nn.Module):
         """Where the weights are."""
         return self.model.device
 
-    def forward(self, batch: TokenBatch, *, entropy: bool = False) -> PolicyOutput:
-        """Log-probs at the policy's temperature, at trained tokens only; the head never runs elsewhere."""
+    def forward(self, batch: TokenBatch, *, entropy: bool = False, detach_values: bool = False) -> PolicyOutput:
+        """Log-probs at the policy's temperature, at trained tokens only; the head never runs elsewhere.
+
+        With `detach_values` the value head learns without moving the trunk that it shares with the policy.
+        """
         hidden = self.trunk(batch)
         places = batch.trained.nonzero().squeeze(-1)
         predictors = batch.predictor[places]
@@ -105,7 +106,7 @@ class Policy(nn.Module):
             logprobs, spread = head_logprobs(read, targets, self.logits, temperature=self.temperature), None
         values = None
         if self.value_head is not None:
-            source = read.detach() if self.detach_values else read
+            source = read.detach() if detach_values else read
             values = _scatter(apply_scalar(self.value_head, source), places, len(batch.tokens))
         return PolicyOutput(
             logprobs=_scatter(logprobs, places, len(batch.tokens)),

@@ -80,7 +80,7 @@ def _decide(
             reason = f"the model cannot be packed ({str(error).splitlines()[0]})"
     switch(False)
     difference = float((packed(batch) - expected).abs().max())
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:  # also for NaN
         name = type(trunk).__name__
         raise ModelError(
             f"{name}: outputs differ from the model's own by {difference:.1e}, packed or not (allowed: {TOLERANCE:.0e})"

@@ -18,51 +18,50 @@ from posttrain.data.pack import split_by_tokens
 from posttrain.data.rankings import dpo_step, ranked_batch, ranked_batches
 from posttrain.data.source import EpochSource
 from posttrain.engine.local import ParameterGroup
+from posttrain.errors import ModelError
 from posttrain.loop import fit, measure
 from posttrain.models.heads import Policy
 from posttrain.models.load import save_causal
 from posttrain.objectives import PreferenceLoss, response_logprobs
 from posttrain.ops import losses
 from posttrain.recipes import setup
+from posttrain.recipes.opening import Opened, training
 from posttrain.recipes.reward import ranked_sets
-from posttrain.recipes.rows import Rows, problems_of, read_rows
-from posttrain.run import Run, RunWriter, check_out
+from posttrain.recipes.scoring import same_words
+from posttrain.run import Run
 from posttrain.text.chat import Codec
 from posttrain.types import moved
 
 
 def dpo(config: DPOConfig, *, console: Console, fresh: bool = False) -> Run:
     """Trains a policy on preferences and writes its run folder."""
-    setup.quiet_libraries()
-    lineage = {"model": config.model}
-    if config.reference != "start":
-        lineage["reference"] = config.reference
-    paths = setup.data_paths([item.path for item in config.data], config.eval_data)
-    check_out(config, config.out, fresh=fresh, lineage=lineage, data=paths)
-    context = setup.context_of(config.model)
-    codec = setup.load_codec(config.model, config.template, console)
-    rows = read_rows(config.data, ("ranked",), console)
-    with RunWriter.create(config.out, config, fresh=fresh, lineage=lineage, data=paths) as writer:
-        if writer.finished:
-            console.say(f"{config.out} is done already; --fresh trains it again")
-            return writer.run
-        console.attach(writer.log)
-        writer.problems(problems_of(rows))
-        return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
+    return training(
+        config,
+        config.data,
+        ("ranked",),
+        lambda opened: _train(config, opened),
+        console=console,
+        fresh=fresh,
+        lineage={} if config.reference == "start" else {"reference": config.reference},
+        reads=[config.eval_data],
+        held_out=config.eval_data,
+    )
 
 
-def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, run: setup.Telling) -> Run:
+def _train(config: DPOConfig, opened: Opened) -> Run:
+    codec, run = opened.codec, opened.run
     console = run.console
-    limit = setup.max_length(config.max_length, context, console)
-    sets, held = ranked_sets(config, rows, codec, limit, run)
+    sets, held = ranked_sets(config, opened, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     reference = start.policy
     if config.reference != "start":
-        reference = setup.load_start(config.reference, codec, where, console, packing=config.packing).policy
+        reference = _other_reference(config, opened, where)
     budget = config.micro_batch_tokens
-    sets = [replace(part, items=with_reference(part.items, reference, budget)) for part in sets]
-    held = with_reference(held, reference, budget)
+    # In the precision of training: else the policy would differ from its reference at step 0.
+    with where.autocast():
+        sets = [replace(part, items=with_reference(part.items, reference, budget)) for part in sets]
+        held = with_reference(held, reference, budget)
     console.say(
         f"reference: {config.reference}, log-probs of {sum(len(part.items) for part in sets):,} rows computed once"
     )
@@ -82,7 +81,7 @@ def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, run:
     objective = objectives.dpo(policy, preference_loss(config))
     batches = ranked_batches(held, budget, ties=config.ties, pair_weight=config.pair_weight)
     interval = every(config.eval_every, source.steps)
-    answer = setup.sampler(policy, codec, start.context)
+    answer = setup.sampler(policy, codec, start.context, where)
     hooks = [
         *setup.evaluating(interval if held else None, source.steps, lambda: measure(batches, objective, engine)),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
@@ -95,6 +94,16 @@ def _train(config: DPOConfig, rows: list[Rows], codec: Codec, context: int, run:
     results = measure(batches, objective, engine) if held else {}
     console.finish(f"saved {config.out}")
     return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
+
+
+def _other_reference(config: DPOConfig, opened: Opened, where: setup.Machine) -> Policy:
+    """A reference that is not the start model. Raises ModelError when it would read other tokens, or too few."""
+    other = Codec.load(config.reference, template=config.template)
+    if not same_words(other, opened.codec):
+        raise ModelError(f"reference {config.reference} has another tokenizer or template than {config.model}")
+    if setup.context_of(config.reference) < opened.limit:
+        raise ModelError(f"reference {config.reference} has a context below max_length {opened.limit}")
+    return setup.load_start(config.reference, opened.codec, where, opened.run.console, packing=config.packing).policy
 
 
 def with_reference(items: Sequence[RankedItem], reference: Policy, budget: int) -> list[RankedItem]:

@@ -13,7 +13,7 @@ from posttrain.config import EvalConfig
 from posttrain.console import Console
 from posttrain.data.examples import ranked_within, within
 from posttrain.data.pack import pack, split_by_tokens
-from posttrain.errors import ConfigError, Problem
+from posttrain.errors import ConfigError, DataError, Problem
 from posttrain.loop import measure
 from posttrain.measures import kl_per_answer, median_length, share, stopped_share, win_rate
 from posttrain.models.heads import Policy
@@ -52,10 +52,12 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
     setup.quiet_libraries()
     if config.against is not None and config.judge is None:
         raise ConfigError([Problem(place="--against", what="a comparison needs a judge", fix="give --judge runs/rm")])
+    setup.refuse_weights(config.data, "data")
     rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
     found = _of_reward(config, rows, console) if is_reward_model(config.model) else _of_policy(config, rows, console)
     console.table([{"measure": name, "value": _shown(value)} for name, value in found.items()], config.model)
     if config.out is not None:
+        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         Path(config.out).write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
     return found
 
@@ -72,6 +74,8 @@ def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     items, losses = ranked_within(records, codec.rankings(records), limit, "drop")
     for name, count in losses.items():
         console.say(f"{count} {name}")
+    if not items:
+        raise DataError("no ranking is left to measure\n  fix: see the counts above; raise max_length")
     where = setup.machine(config.precision)
     scalar, own = load_scalar(config.model, device=where.device)
     gate_scalar(scalar, own, packing=config.packing == "auto")
@@ -89,6 +93,8 @@ def _of_policy(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     if groups:
         found["nll"] = _nll(start.policy, groups, limit, config, where, console)
     asked = _asked(rows)
+    if not groups and not asked:
+        raise DataError("rankings measure a reward model; a policy is measured on conversations, text or prompts")
     if asked:
         found |= _answers(config, start, codec.prompts(asked), limit, where, console)
     return found
@@ -114,6 +120,8 @@ def _nll(
     kept, losses = within(groups, limit, "drop")
     for name, count in losses.items():
         console.say(f"{count} {name}")
+    if not kept:
+        raise DataError("no row is left to measure\n  fix: see the counts above; raise max_length")
     batches = [pack(run) for run in split_by_tokens(kept, config.micro_batch_tokens, size=len)]
     return measure(batches, objectives.sft(policy), setup.bystander(policy, where))["loss"]
 
@@ -141,7 +149,7 @@ def _answers(
     spec = SamplingSpec(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop, seed=config.seed
     )
-    ours = setup.sampler(start.policy, start.codec, start.context)(prompts, spec)
+    ours = setup.sampler(start.policy, start.codec, start.context, where)(prompts, spec)
     found: Facts = {
         "answers": len(ours),
         "ended_by_itself": stopped_share(ours).facts(),
@@ -153,7 +161,7 @@ def _answers(
         found["exact_match"] = share(hits, len(ours)).facts()
     if config.judge is None:
         return found
-    judge = load_judge(config.judge, start.codec, config.micro_batch_tokens, where)
+    judge = load_judge(config.judge, start.codec, config, where)
     scores = judge(ours)
     found["judge_score"] = float(scores.mean())
     if config.against is not None:
@@ -175,20 +183,29 @@ def _against(
     other_path = config.against or ""
     codec = setup.load_codec(other_path, config.template, console)
     other = setup.load_start(other_path, codec, where, console, packing=config.packing)
-    theirs = setup.sampler(other.policy, codec, other.context)(
+    theirs = setup.sampler(other.policy, codec, other.context, where)(
         codec.prompts([prompt.record for prompt in prompts]), spec
     )
-    found: Facts = {"win_rate": win_rate(scores, judge(theirs)).facts(), "against_score": float(judge(theirs).mean())}
-    if same_words(codec, start.codec):
-        found["kl_per_answer"] = policy_kl(start.policy, other.policy, ours, config.micro_batch_tokens)
+    theirs_judge = judge if same_words(codec, start.codec) else load_judge(config.judge or "", codec, config, where)
+    their_scores = theirs_judge(theirs)
+    found: Facts = {"win_rate": win_rate(scores, their_scores).facts(), "against_score": float(their_scores.mean())}
+    # Greedy answers are no sample, and their log-ratio is no KL.
+    if same_words(codec, start.codec) and config.temperature > 0:
+        found["kl_per_answer"] = policy_kl(
+            start.policy, other.policy, ours, config.micro_batch_tokens, temperature=config.temperature
+        )
     return found
 
 
-def policy_kl(policy: Policy, other: Policy, answers: Sequence[Completion], budget: int) -> float:
-    """Nats per answer between two policies of one tokenizer, on answers that the first one gave."""
+def policy_kl(
+    policy: Policy, other: Policy, answers: Sequence[Completion], budget: int, *, temperature: float = 1.0
+) -> float:
+    """Nats per answer between two policies of one tokenizer, on answers that the first one gave at `temperature`."""
     numbers = list(range(len(answers)))
 
-    def logprobs(of: Policy) -> Tensor:
+    def logprobs(given: Policy) -> Tensor:
+        of = Policy(given.model, stack=given.stack, temperature=temperature, packing=given.trunk.packing)
+
         def at(batch: TokenBatch) -> Tensor:
             return of(moved(batch, of.device)).logprobs
 
@@ -197,13 +214,14 @@ def policy_kl(policy: Policy, other: Policy, answers: Sequence[Completion], budg
     return kl_per_answer(logprobs(policy), logprobs(other), [len(answer.tokens) for answer in answers])
 
 
-def load_judge(path: str, codec: Codec, budget: int, where: setup.Machine) -> Scorer:
-    """A reward model, or `file.py:function`, as a judge of answers."""
+def load_judge(path: str, codec: Codec, config: EvalConfig, where: setup.Machine) -> Scorer:
+    """A reward model, or `file.py:function`, as a judge of the answers of models that use `codec`."""
     if is_function(path):
         return function_scorer(path)
     card, own = RewardCard.read(path), Codec.load(path)
     scalar, own_attention = load_scalar(path, device=where.device)
     gate_scalar(scalar, own_attention)
+    budget = config.micro_batch_tokens
     return RewardScorer(scalar, card, own, shared=same_words(own, codec), budget=budget)
 
 

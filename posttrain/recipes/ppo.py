@@ -13,16 +13,17 @@ from posttrain.engine.local import LocalEngine
 from posttrain.loop import fit
 from posttrain.objectives import PPOLoss
 from posttrain.recipes import setup
+from posttrain.recipes.opening import Opened, training
 from posttrain.recipes.roles import Roles, cast_roles
-from posttrain.recipes.rows import Rows, problems_of, read_rows
+from posttrain.recipes.rows import Rows
 from posttrain.recipes.scoring import check_reward
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import Annotate, RolloutSource, RoundPlan
-from posttrain.run import Run, RunWriter, check_out
+from posttrain.run import Run
 from posttrain.run.inspect import write_rollouts
 from posttrain.text.chat import Codec
-from posttrain.types import Completion, Hook, Prompt, PromptRecord, Sampler, SamplingSpec
+from posttrain.types import Completion, Hook, Prompt, PromptRecord, SamplingSpec
 
 # Captured and teacher-forced log-probs differ by float rounding; a larger gap means that the sampler's are not usable.
 LARGEST_GAP = 1e-3
@@ -30,25 +31,21 @@ LARGEST_GAP = 1e-3
 
 def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
     """Trains a policy against a reward with PPO and writes its run folder."""
-    setup.quiet_libraries()
-    lineage = {"model": config.model, "reward": config.reward}
-    paths = setup.data_paths([item.path for item in config.prompts])
-    check_out(config, config.out, fresh=fresh, lineage=lineage, data=paths)
     check_reward(config.reward)
-    context = setup.context_of(config.model)
-    codec = setup.load_codec(config.model, config.template, console)
-    rows = read_rows(config.prompts, ("prompt",), console)
-    prompts = read_prompts(rows, codec, setup.max_length(config.max_length, context, console))
-    with RunWriter.create(config.out, config, fresh=fresh, lineage=lineage, data=paths) as writer:
-        if writer.finished:
-            console.say(f"{config.out} is done already; --fresh trains it again")
-            return writer.run
-        console.attach(writer.log)
-        writer.problems(problems_of(rows))
-        return _train(config, prompts, codec, setup.Telling(writer=writer, console=console))
+    return training(
+        config,
+        config.prompts,
+        ("prompt",),
+        lambda opened: _train(config, opened),
+        console=console,
+        fresh=fresh,
+        lineage={"reward": config.reward},
+        check=lambda rows, codec, limit: setup.check_room(read_prompts(rows, codec), limit),
+    )
 
 
-def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, run: setup.Telling) -> Run:
+def _train(config: PPOConfig, opened: Opened) -> Run:
+    codec, run = opened.codec, opened.run
     console = run.console
     where = setup.machine(config.precision)
     roles = cast_roles(config, codec, where, console)
@@ -58,8 +55,8 @@ def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, run: setup.Te
     steps = plan.rounds * plan.epochs * plan.minibatches
     engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
     source = RolloutSource(
-        prompts,
-        _within(engine, setup.sampler(roles.actor, codec, roles.start.context)),
+        read_prompts(opened.rows, codec),
+        setup.sampler(roles.actor, codec, opened.limit, where),
         annotator(config, roles, engine, console),
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         plan,
@@ -74,11 +71,9 @@ def _train(config: PPOConfig, prompts: list[Prompt], codec: Codec, run: setup.Te
     return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
 
 
-def read_prompts(rows: Sequence[Rows], codec: Codec, limit: int) -> list[Prompt]:
-    """The prompts of the run as tokens. Raises DataError for one that leaves no room for an answer."""
-    prompts = codec.prompts([record for part in rows for record in part.of(PromptRecord)])
-    setup.check_room(prompts, limit)
-    return prompts
+def read_prompts(rows: Sequence[Rows], codec: Codec) -> list[Prompt]:
+    """The prompts of the run as tokens."""
+    return codec.prompts([record for part in rows for record in part.of(PromptRecord)])
 
 
 def _plan(config: PPOConfig) -> RoundPlan:
@@ -99,7 +94,13 @@ def _plan(config: PPOConfig) -> RoundPlan:
 
 def ppo_loss(config: PPOConfig) -> PPOLoss:
     """The numbers of the loss."""
-    return PPOLoss(clip=config.clip, value_clip=config.value_clip, value_coef=config.value_coef, entropy=config.entropy)
+    return PPOLoss(
+        clip=config.clip,
+        value_clip=config.value_clip,
+        value_coef=config.value_coef,
+        entropy=config.entropy,
+        detach=config.critic.detach,
+    )
 
 
 def credit_rules(config: PPOConfig) -> CreditRules:
@@ -145,14 +146,6 @@ def _gap(roles: Roles, completions: Sequence[Completion], prompts: Sequence[int]
     forced = over_answers(roles.actor_logprobs(), completions, prompts, budget)
     captured = forced.new_tensor([value for completion in completions for value in completion.logprobs])
     return float((forced - captured).abs().max()) if len(forced) else 0.0
-
-
-def _within(engine: LocalEngine, sampler: Sampler) -> Sampler:
-    def run(prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
-        with engine.precision():
-            return sampler(prompts, spec)
-
-    return run
 
 
 def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts], None]:

@@ -15,6 +15,7 @@ from posttrain.data.examples import Overlong, RankedItem, ranked_within, split
 from posttrain.data.rankings import ranked_batches, reward_step
 from posttrain.data.source import EpochSource, Weighted
 from posttrain.engine.local import ParameterGroup
+from posttrain.errors import DataError
 from posttrain.loop import fit, measure
 from posttrain.measures import Share, ranking_accuracy
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
@@ -22,35 +23,35 @@ from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
-from posttrain.recipes.rows import Rows, problems_of, read_rows
+from posttrain.recipes.opening import Opened, training
+from posttrain.recipes.rows import Rows
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
-from posttrain.run import Run, RunWriter, check_out
+from posttrain.run import Run
 from posttrain.text.chat import Codec
 from posttrain.types import ChatRecord, PrefixGroup, PromptRecord, RankedRecord
 
 
 def reward(config: RewardConfig, *, console: Console, fresh: bool = False) -> Run:
     """Trains a reward model on ranked answers and writes its run folder."""
-    setup.quiet_libraries()
-    lineage = {"model": config.model}
-    paths = setup.data_paths([item.path for item in config.data], config.eval_data, config.center)
-    check_out(config, config.out, fresh=fresh, lineage=lineage, data=paths)
-    context = setup.context_of(config.model)
-    codec = setup.load_codec(config.model, config.template, console)
-    rows = read_rows(config.data, ("ranked",), console)
-    with RunWriter.create(config.out, config, fresh=fresh, lineage=lineage, data=paths) as writer:
-        if writer.finished:
-            console.say(f"{config.out} is done already; --fresh trains it again")
-            return writer.run
-        console.attach(writer.log)
-        writer.problems(problems_of(rows))
-        return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
+    return training(
+        config,
+        config.data,
+        ("ranked",),
+        lambda opened: _train(config, opened),
+        console=console,
+        fresh=fresh,
+        reads=[config.eval_data, config.center],
+        held_out=config.eval_data,
+        aside=config.center,
+    )
 
 
-def _train(config: RewardConfig, rows: list[Rows], codec: Codec, context: int, run: setup.Telling) -> Run:
+def _train(config: RewardConfig, opened: Opened) -> Run:
+    codec, run = opened.codec, opened.run
     console = run.console
-    limit, pad = setup.max_length(config.max_length, context, console), pad_id(codec)
-    sets, held = ranked_sets(config, rows, codec, limit, run)
+    pad = pad_id(codec)
+    sets, held = ranked_sets(config, opened, run)
+    centre = _centre(config, opened, sets)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     rate = setup.learning_rate(config, start.loaded.model, console)
@@ -84,32 +85,35 @@ def _train(config: RewardConfig, rows: list[Rows], codec: Codec, context: int, r
     ]
     console.start(f"reward  {config.model} → {config.out}", source.steps, where=where.where)
     fit(source, objective, engine, hooks=hooks)
-    card = _card(config, [item.group for part in sets for item in part.items], reader, codec, limit, console)
+    with where.autocast():
+        card = _card(config, centre, reader, console)
     folder = Path(config.out)
     save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad)
     codec.save(folder, pad=pad)
     card.write(folder)
-    results = _results(sets, held, reader, config.micro_batch_tokens, console)
+    with where.autocast():
+        results = _results(sets, held, reader, config.micro_batch_tokens, console)
     console.finish(f"saved {config.out}")
     return run.writer.finish(**results)
 
 
 def ranked_sets(
-    config: RewardConfig | DPOConfig, rows: list[Rows], codec: Codec, limit: int, run: setup.Telling
+    config: RewardConfig | DPOConfig, opened: Opened, run: setup.Telling
 ) -> tuple[list[Weighted[RankedItem]], list[RankedItem]]:
     """The rankings to train on, and those held out by prompt."""
     share = held_out_share(config.eval_data)
     sets: list[Weighted[RankedItem]] = []
     held: list[RankedItem] = []
-    for part in rows:
-        items = ranked_items(part, codec, limit, config.overlong, run)
+    for part in opened.rows:
+        items = ranked_items(part, opened.codec, opened.limit, config.overlong, run)
         if share is not None:
             items, apart = split(items, share, key=lambda item: item.group.root.tokens, seed=config.seed)
             held += apart
         sets.append(Weighted(items=items, weight=part.weight))
-    if config.eval_data is not None and share is None:
-        for part in read_rows(config.eval_data, ("ranked",), run.console):
-            held += ranked_items(part, codec, limit, config.overlong, run)
+    for part in opened.held_out:
+        held += ranked_items(part, opened.codec, opened.limit, config.overlong, run)
+    if config.loss != "pairwise" and any(item.margin for found in sets for item in found.items):
+        run.console.say(f"margins: not used by loss {config.loss}")
     return sets, held
 
 
@@ -130,20 +134,24 @@ def new_scalar(policy: Policy, seed: int) -> ScalarModel:
     return ScalarModel(policy.trunk.model, head, stack=policy.stack, packing=policy.trunk.packing)
 
 
-def _card(
-    config: RewardConfig,
-    groups: Sequence[PrefixGroup],
-    reader: ScoreReader,
-    codec: Codec,
-    limit: int,
-    console: Console,
-) -> RewardCard:
-    """Shift and scale that give the centring answers mean 0 and standard deviation 1."""
+def _centre(config: RewardConfig, opened: Opened, sets: Sequence[Weighted[RankedItem]]) -> list[PrefixGroup]:
+    """The answers whose scores get mean 0: demonstrations, or the training answers.
+
+    Raises DataError, before anything is trained, when fewer than two are left.
+    """
+    groups = [item.group for part in sets for item in part.items]
     if config.center is not None:
-        rows = read_rows(config.center, ("chat",), console)
-        chats = [record for part in rows for record in part.of(ChatRecord)]
-        groups = [_demonstration(record, codec) for record in chats]
-        groups = [group for group in groups if len(group) <= limit]
+        chats = [record for part in opened.aside for record in part.of(ChatRecord)]
+        demonstrations = [_demonstration(record, opened.codec) for record in chats]
+        groups = [group for group in demonstrations if len(group) <= opened.limit]
+        opened.run.console.say(f"{config.center}: {len(groups):,} kept; {len(demonstrations) - len(groups)} overlong")
+    if sum(len(group.branches) for group in groups) < 2:
+        raise DataError(f"{config.center or 'the data'}: fewer than two answers are left to centre the scores on")
+    return groups
+
+
+def _card(config: RewardConfig, groups: Sequence[PrefixGroup], reader: ScoreReader, console: Console) -> RewardCard:
+    """Shift and scale that give the centring answers mean 0 and standard deviation 1."""
     scores = score_groups(reader, groups, config.micro_batch_tokens)
     shift, deviation = float(scores.mean()), float(scores.std())
     scale = deviation if deviation > 0 else 1.0

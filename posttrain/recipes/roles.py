@@ -128,8 +128,9 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: C
         critic, critic_parameters, critic_base = _critic_apart(config, where, start, scoring, console)
     actor, actor_parameters = setup.role(start, "policy", config.lora, packing=packing, seed=config.seed)
     if layout == "trunk":
-        actor, critic_parameters = _with_value_head(actor), []
-        actor_parameters = [*actor_parameters, *(actor.value_head.parameters() if actor.value_head else ())]
+        actor = _with_value_head(actor)
+        critic_parameters = list(actor.value_head.parameters()) if actor.value_head else []
+        console.say("critic: a head on the actor's trunk, zero at first")
     return Roles(
         layout=layout,
         start=start,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -15,11 +15,11 @@ from torch import nn
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
-from posttrain.config import Lora, Training
+from posttrain.config import DataItem, Lora, Training
 from posttrain.config.automatic import auto_learning_rate, auto_max_length
 from posttrain.console import Console
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
-from posttrain.errors import DataError, ModelError, Problem
+from posttrain.errors import ConfigError, DataError, ModelError, Problem
 from posttrain.loop import every
 from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach
 from posttrain.models.heads import Policy
@@ -28,7 +28,7 @@ from posttrain.models.parity import gate_policy
 from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
 from posttrain.run import RunWriter
 from posttrain.text.chat import Codec
-from posttrain.types import Hook, Message, Prompt, PromptRecord, Sampler, SamplingSpec
+from posttrain.types import Completion, Hook, Message, Prompt, PromptRecord, Sampler, SamplingSpec
 
 Precision = Literal["auto", "fp32", "bf16"]
 SAMPLE_TOKENS = 256
@@ -56,6 +56,10 @@ class Machine:
 
     device: torch.device
     bf16: bool
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Forward passes of every model of the run happen inside, trained or not."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     @property
     def where(self) -> str:
@@ -175,10 +179,27 @@ def engine(config: Training, groups: Sequence[ParameterGroup], steps: int, where
     )
 
 
-def sampler(policy: Policy, codec: Codec, context: int) -> Sampler:
-    """What answers prompts with the policy as it stands at each call."""
+def sampler(policy: Policy, codec: Codec, context: int, where: Machine) -> Sampler:
+    """What answers prompts with the policy as it stands at each call, in at most `context` tokens with their prompt."""
     kind = BatchedSampler if policy.trunk.packing else OneByOneSampler
-    return kind(policy, stop_ids=codec.stop_ids, decode=codec.decode, context=context)
+    inner = kind(policy, stop_ids=codec.stop_ids, decode=codec.decode, context=context)
+
+    def answer(prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
+        with where.autocast():
+            return inner(prompts, spec)
+
+    return answer
+
+
+def refuse_weights(data: Sequence[DataItem], setting: str) -> None:
+    """Raises ConfigError for a weight where every row is used once."""
+    problems = [
+        Problem(place=f"{setting}: {item.path}", what="every row is used once here", fix="leave the weight out")
+        for item in data
+        if item.weight != 1
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def say_losses(run: Telling, what: str, kept: int, losses: Counter[str]) -> None:
@@ -196,17 +217,6 @@ def reporting(run: Telling) -> Hook:
         run.console.step(number, metrics)
 
     return hook
-
-
-@contextmanager
-def resting(module: nn.Module) -> Generator[None]:
-    """Inside, the module is in evaluation mode: an adapter's dropout is off while it is measured."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 def evaluating(interval: int | None, last: int, measure: Callable[[], Mapping[str, float]]) -> list[Hook]:

@@ -17,34 +17,30 @@ from posttrain.engine.local import ParameterGroup
 from posttrain.loop import fit, measure
 from posttrain.models.load import save_causal
 from posttrain.recipes import setup
-from posttrain.recipes.rows import Rows, problems_of, read_rows
-from posttrain.run import Run, RunWriter, check_out
+from posttrain.recipes.opening import Opened, training
+from posttrain.run import Run
 from posttrain.text.chat import Codec
 from posttrain.types import ChatRecord, PrefixGroup, Step, TextRecord, TokenBatch
 
 
 def sft(config: SFTConfig, *, console: Console, fresh: bool = False) -> Run:
     """Trains a model on conversations or text and writes its run folder."""
-    setup.quiet_libraries()
-    lineage = {"model": config.model}
-    paths = setup.data_paths([item.path for item in config.data], config.eval_data)
-    check_out(config, config.out, fresh=fresh, lineage=lineage, data=paths)
-    context = setup.context_of(config.model)
-    codec = setup.load_codec(config.model, config.template, console)
-    rows = read_rows(config.data, ("chat", "text"), console)
-    with RunWriter.create(config.out, config, fresh=fresh, lineage=lineage, data=paths) as writer:
-        if writer.finished:
-            console.say(f"{config.out} is done already; --fresh trains it again")
-            return writer.run
-        console.attach(writer.log)
-        writer.problems(problems_of(rows))
-        return _train(config, rows, codec, context, setup.Telling(writer=writer, console=console))
+    return training(
+        config,
+        config.data,
+        ("chat", "text"),
+        lambda opened: _train(config, opened),
+        console=console,
+        fresh=fresh,
+        reads=[config.eval_data],
+        held_out=config.eval_data,
+    )
 
 
-def _train(config: SFTConfig, rows: list[Rows], codec: Codec, context: int, run: setup.Telling) -> Run:
+def _train(config: SFTConfig, opened: Opened) -> Run:
+    codec, run = opened.codec, opened.run
     console = run.console
-    limit = setup.max_length(config.max_length, context, console)
-    sets, held = _sets(config, rows, codec, limit, run)
+    sets, held = _sets(config, opened, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
@@ -62,44 +58,37 @@ def _train(config: SFTConfig, rows: list[Rows], codec: Codec, context: int, run:
     objective = objectives.sft(policy)
     batches = _batches(held, config.micro_batch_tokens)
     interval = every(config.eval_every, source.steps)
-    answer = setup.sampler(policy, codec, start.context)
-
-    def evaluate() -> dict[str, float]:
-        with setup.resting(policy):
-            return measure(batches, objective, engine)
-
+    answer = setup.sampler(policy, codec, start.context, where)
     hooks = [
-        *setup.evaluating(interval if held else None, source.steps, evaluate),
+        *setup.evaluating(interval if held else None, source.steps, lambda: measure(batches, objective, engine)),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
         setup.reporting(run),
     ]
     console.start(f"sft  {config.model} → {config.out}", source.steps, where=where.where)
-    policy.train()
     fit(source, objective, engine, hooks=hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
-    results = evaluate() if held else {}
+    results = measure(batches, objective, engine) if held else {}
     console.finish(f"saved {config.out}")
     return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
 
 
 def _sets(
-    config: SFTConfig, rows: list[Rows], codec: Codec, limit: int, run: setup.Telling
+    config: SFTConfig, opened: Opened, run: setup.Telling
 ) -> tuple[list[Weighted[PrefixGroup]], list[PrefixGroup]]:
     """The mixture to train on, and the held-out conversations."""
-    share = held_out_share(config.eval_data)
+    codec, limit, share = opened.codec, opened.limit, held_out_share(config.eval_data)
     sets: list[Weighted[PrefixGroup]] = []
     held: list[PrefixGroup] = []
-    for part in rows:
+    for part in opened.rows:
         records = part.of(ChatRecord, TextRecord)
         apart: list[ChatRecord | TextRecord] = []
         if share is not None:
             records, apart = split(records, share, key=_prompt_of, seed=config.seed)
         sets.append(Weighted(items=_groups(records, config, codec, limit, part.name, run), weight=part.weight))
         held += _groups(apart, config, codec, limit, f"{part.name} held out", run) if apart else []
-    if config.eval_data is not None and share is None:
-        for part in read_rows(config.eval_data, ("chat", "text"), run.console):
-            held += _groups(part.of(ChatRecord, TextRecord), config, codec, limit, part.name, run)
+    for part in opened.held_out:
+        held += _groups(part.of(ChatRecord, TextRecord), config, codec, limit, part.name, run)
     return sets, held
 
 

@@ -157,14 +157,9 @@ def health(rollouts: Rollouts, total: Callable[[Tensor], Tensor] = ragged.identi
         "score_length_correlation": pearson(rollouts.scores, lengths),
     }
     if bool(rollouts.values.any()):
-        found["explained_variance"] = explained_variance(rollouts.values, rollouts.returns)
+        everywhere = torch.ones_like(rollouts.response, dtype=torch.bool)
+        found["explained_variance"] = float(ragged.explained_variance(rollouts.values, rollouts.returns, everywhere))
     return found
-
-
-def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns), at most 1; 0 where the returns do not vary."""
-    spread = float(returns.var(correction=0))
-    return 1 - float((returns - values).var(correction=0)) / spread if spread > 0 else 0.0
 
 
 def distinct_bigrams(tokens: Sequence[int]) -> float:

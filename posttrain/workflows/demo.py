@@ -132,7 +132,10 @@ def _claim(folder: Path, plan: Plan, seed: int, *, fresh: bool) -> None:
     if marker.is_file() and not fresh and json.loads(marker.read_text(encoding="utf-8")) != facts:
         raise RunExists(f"{folder} holds a demo of another seed or size\n  fix: give another --out, or --fresh")
     if marker.is_file() and fresh:
-        shutil.rmtree(folder)
+        for name in ("data", "runs", "untrained"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("results.json", "results.md"):
+            (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 

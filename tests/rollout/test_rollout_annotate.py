@@ -12,7 +12,7 @@ from rows_at_hand import answers, prompt_numbers
 from torch import Tensor
 
 from posttrain.errors import Diverged
-from posttrain.rollout.annotate import Annotators, CreditRules, annotate, distinct_bigrams, explained_variance, health
+from posttrain.rollout.annotate import Annotators, CreditRules, annotate, distinct_bigrams, health
 from posttrain.rollout.buffer import Rollouts, pack_answers
 from posttrain.rollout.sampler import BatchedSampler
 from posttrain.types import Completion, LogprobFn, Prompt, PromptRecord, RolloutBatch, SamplingSpec, TokenBatch
@@ -267,10 +267,6 @@ def test_health_by_hand() -> None:
     assert "explained_variance" in found
 
 
-def test_distinct_bigrams_and_explained_variance() -> None:
+def test_distinct_bigrams_are_a_share_of_the_pairs() -> None:
     assert distinct_bigrams([1, 2, 1, 2, 1]) == 0.5
     assert distinct_bigrams([7]) == 1.0
-    returns = torch.tensor([1.0, 2.0, 3.0])
-    assert explained_variance(returns, returns) == 1.0
-    assert explained_variance(torch.zeros(3), returns) == 0.0
-    assert explained_variance(returns, torch.ones(3)) == 0.0
