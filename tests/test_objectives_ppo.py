@@ -81,7 +81,9 @@ class _Fixed:
     def __init__(self, logprobs: Tensor) -> None:
         self._logprobs = logprobs
 
-    def __call__(self, batch: TokenBatch, *, entropy: bool = False) -> objectives.PolicyOutput:
+    def __call__(
+        self, batch: TokenBatch, *, entropy: bool = False, detach_values: bool = False
+    ) -> objectives.PolicyOutput:
         assert not entropy
         return objectives.PolicyOutput(logprobs=self._logprobs, entropy=None, values=None)
 
@@ -169,14 +171,25 @@ def test_actor_and_critic_learn_from_their_own_loss_only() -> None:
 @pytest.mark.parametrize(("detach", "critics"), [(False, {"trunk", "values"}), (True, {"values"})])
 def test_on_a_shared_trunk_the_value_head_reaches_the_trunk_unless_detached(detach: bool, critics: set[str]) -> None:
     model = tiny_policy().model
-    actor = Policy(model, value_head=scalar_head(32), detach_values=detach)
-    numbers = PPOLoss(clip=0.2, value_clip=0.2, value_coef=0.25)
+    actor = Policy(model, value_head=scalar_head(32))
+    numbers = PPOLoss(clip=0.2, value_clip=0.2, value_coef=0.25, detach=detach)
     scored = objectives.ppo(actor, None, numbers)(rollout_batch(actor, off=0.1))
     assert actor.value_head is not None
     modules: dict[str, nn.Module] = {"trunk": model, "values": actor.value_head}
     assert reached(scored.terms["actor"].total, modules) == {"trunk"}
     assert reached(scored.terms["critic"].total, modules) == critics
     assert scored.terms["critic"].weight == 0.25
+
+
+def test_while_the_critic_warms_up_a_shared_trunk_does_not_move() -> None:
+    model = tiny_policy().model
+    actor = Policy(model, value_head=scalar_head(32))
+    batch = replace(rollout_batch(actor, off=0.1), train_actor=False)
+    scored = objectives.ppo(actor, None, PPOLoss(clip=0.2, value_clip=0.2, value_coef=1.0))(batch)
+    assert actor.value_head is not None
+    modules: dict[str, nn.Module] = {"trunk": model, "values": actor.value_head}
+    assert set(scored.terms) == {"critic"}
+    assert reached(scored.terms["critic"].total, modules) == {"values"}
 
 
 def test_while_the_critic_warms_up_the_actor_has_no_loss() -> None:

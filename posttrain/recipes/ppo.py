@@ -53,6 +53,8 @@ def _train(config: PPOConfig, opened: Opened) -> Run:
     critic_rate = rate if config.critic.learning_rate == "auto" else config.critic.learning_rate
     plan = _plan(config)
     steps = plan.rounds * plan.epochs * plan.minibatches
+    if plan.critic_warmup >= steps:
+        console.say(f"critic.warmup {plan.critic_warmup}: all {steps} updates train the critic alone; the policy stays")
     engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
     source = RolloutSource(
         read_prompts(opened.rows, codec),

@@ -110,6 +110,8 @@ def ranked_sets(
             items, apart = split(items, share, key=lambda item: item.group.root.tokens, seed=config.seed)
             held += apart
         sets.append(Weighted(items=items, weight=part.weight))
+    if share is not None and not held:
+        run.console.say(f"eval_data {config.eval_data}: no prompt falls into it, so nothing is held out")
     for part in opened.held_out:
         held += ranked_items(part, opened.codec, opened.limit, config.overlong, run)
     if config.loss != "pairwise" and any(item.margin for found in sets for item in found.items):

@@ -67,7 +67,7 @@ def write_pool(path: Path, prompts: Sequence[Prompt], completions: Sequence[Comp
 
 def pool_row(record: PromptRecord, answers: Sequence[Completion]) -> dict[str, object]:
     """A prompt with its answers, as `rank` and the simulated annotators read it."""
-    row: dict[str, object] = {"id": record.id}
+    row: dict[str, object] = {"id": record.columns.get("id", record.id)}
     if record.messages is None:
         row["prompt"] = record.text
     else:

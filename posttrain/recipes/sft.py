@@ -87,6 +87,8 @@ def _sets(
             records, apart = split(records, share, key=_prompt_of, seed=config.seed)
         sets.append(Weighted(items=_groups(records, config, codec, limit, part.name, run), weight=part.weight))
         held += _groups(apart, config, codec, limit, f"{part.name} held out", run) if apart else []
+    if share is not None and not held:
+        run.console.say(f"eval_data {config.eval_data}: no row falls into it, so nothing is held out")
     for part in opened.held_out:
         held += _groups(part.of(ChatRecord, TextRecord), config, codec, limit, part.name, run)
     return sets, held

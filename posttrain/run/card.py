@@ -45,6 +45,12 @@ def _loading(folder: Path, command: str, *, adapter: bool) -> str:
     kind = "AutoModelForSequenceClassification" if command == "reward" else "AutoModelForCausalLM"
     if adapter:
         peft = kind.replace("AutoModel", "AutoPeftModel")
+        if command == "reward":
+            return (
+                f"from peft import {peft}\nfrom transformers import AutoTokenizer\n\n"
+                f'model = {peft}.from_pretrained("{folder.name}", num_labels=1)\n'
+                f'model.config.pad_token_id = AutoTokenizer.from_pretrained("{folder.name}").pad_token_id'
+            )
         return f'from peft import {peft}\n\nmodel = {peft}.from_pretrained("{folder.name}")'
     return f'from transformers import {kind}\n\nmodel = {kind}.from_pretrained("{folder.name}")'
 
