@@ -19,6 +19,7 @@ from posttrain.data.readers import read
 from posttrain.errors import DataError, Problem
 from posttrain.measures import ranking_accuracy
 from posttrain.models.load import load_scalar
+from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.ops.statistics import Interval, bootstrap_mean
 from posttrain.recipes.scoring import score_groups
@@ -102,6 +103,7 @@ def write_records(path: Path, records: Sequence[RankedRecord]) -> Path:
             "messages": [{"role": message.role, "content": message.content} for message in record.prompt],
             "responses": record.responses,
             "ranks": record.ranks,
+            "stopped": record.stopped,
         }
         for record in records
     ]
@@ -112,7 +114,8 @@ def write_records(path: Path, records: Sequence[RankedRecord]) -> Path:
 
 def model_scores(reward: Path, items: Sequence[RankedItem]) -> list[Tensor]:
     """A reward model's raw scores of each ranking's answers, float [K]."""
-    scalar, _ = load_scalar(str(reward))
+    scalar, own_attention = load_scalar(str(reward))
+    gate_scalar(scalar, own_attention)
     reader = ScoreReader(model=scalar, mean=False)
     scores = score_groups(reader, [item.group for item in items], BUDGET)
     return list(scores.split([len(item.ranks) for item in items]))

@@ -30,7 +30,7 @@ def rank_pool(pool: Path, ranked: Path, *, scale: float = SCALE, seed: int = 0) 
         gold = gold_of_row(row)
         ranks = annotator.rank(row["id"], row["responses"], gold)
         judged.append((gold, ranks))
-        kept = {name: row[name] for name in ("id", "messages", "responses")}
+        kept = {name: row[name] for name in ("id", "messages", "responses", "stopped")}
         lines.append(json.dumps({**kept, "ranks": ranks, "annotator": NAME}, ensure_ascii=False) + "\n")
     ranked.write_text("".join(lines), encoding="utf-8")
     return agreement(judged, scale)

@@ -181,7 +181,7 @@ def test_the_annotator_errs_as_often_as_its_ceiling_says(pool: Path, tmp_path: P
 def test_ranks_are_labelled_as_simulated_and_gold_is_not_in_the_file(pool: Path, tmp_path: Path) -> None:
     rank_pool(pool, tmp_path / "ranked.jsonl", scale=SCALE)
     rows = [json.loads(line) for line in (tmp_path / "ranked.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {tuple(row) for row in rows} == {("id", "messages", "responses", "ranks", "annotator")}
+    assert {tuple(row) for row in rows} == {("id", "messages", "responses", "stopped", "ranks", "annotator")}
     assert {row["annotator"] for row in rows} == {"simulated"}
     assert sum(len(pairs_from_ranks(row["ranks"]).strict) for row in rows) > 2000
 
