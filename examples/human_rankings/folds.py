@@ -58,7 +58,8 @@ class Rankings:
 
 
 def _drawn(prompt: tuple[Message, ...], seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {prompt!r}".encode(), digest_size=8).digest()
+    text = "\n".join(f"{message.role}: {message.content}" for message in prompt)
+    return hashlib.blake2b(f"{seed} {text}".encode(), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,14 @@ from examples.stories.gold import Gold, distinct_share, gold_of
 from posttrain.console import Console
 from posttrain.measures import Share, median_length, share, win_rate
 from posttrain.models.heads import Policy
+from posttrain.models.load import load_scalar
+from posttrain.models.parity import gate_scalar
 from posttrain.ops.statistics import Interval, bootstrap_mean
 from posttrain.recipes import setup
-from posttrain.recipes.evaluate import load_judge, policy_kl
+from posttrain.recipes.evaluate import policy_kl
+from posttrain.recipes.scoring import RewardCard, RewardScorer, same_words
 from posttrain.text.chat import Codec
-from posttrain.types import Completion, PromptRecord, SamplingSpec
+from posttrain.types import Completion, PromptRecord, SamplingSpec, Scorer
 
 BUDGET = 8192
 """Tokens a forward; memory, not results."""
@@ -95,7 +98,7 @@ def compare(models: Mapping[str, str], start: str, exam: Exam, console: Console)
     for name, path in models.items():
         answers = begun if name == start else _answers(path, exam, where, console)
         against = None if name in (base, start) else _against(answers, begun)
-        reward = load_judge(str(exam.reward), answers.codec, BUDGET, where)(answers.completions)
+        reward = _reward_scorer(str(exam.reward), answers.codec, where)(answers.completions)
         found.append(_of_model(name, answers, float(reward.mean()), against))
         console.say(f"{name}: gold {found[-1].quality.gold:.3f}, ended by itself {found[-1].ended}")
     return found
@@ -112,6 +115,13 @@ def _answers(path: str, exam: Exam, where: setup.Machine, console: Console) -> _
     ended = [done.stopped and done.tokens[-1] == codec.end_of_turn for done in completions]
     golds = [gold_of(done.text, ended=end) for done, end in zip(completions, ended, strict=True)]
     return _Answers(policy=start.policy, codec=codec, completions=completions, ended=ended, golds=golds)
+
+
+def _reward_scorer(path: str, codec: Codec, where: setup.Machine) -> Scorer:
+    scalar, own_attention = load_scalar(path, device=where.device)
+    gate_scalar(scalar, own_attention)
+    own = Codec.load(path)
+    return RewardScorer(scalar, RewardCard.read(path), own, shared=same_words(own, codec), budget=BUDGET)
 
 
 def _against(ours: _Answers, theirs: _Answers) -> Against:
