@@ -293,3 +293,14 @@ def test_lengths_and_intervals_follow_from_the_run() -> None:
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("file", "flag", "found"), [("epochs: 3.0", "steps", (None, 5)), ("steps: 9", "epochs", (5.0, None))]
+)
+def test_a_flag_for_steps_or_epochs_replaces_the_files_other(
+    tmp_path: Path, file: str, flag: str, found: tuple[float | None, int | None]
+) -> None:
+    text = f"model: m\ndata: d.jsonl\nout: o\n{file}\n"
+    config = load_config(SFTConfig, written(tmp_path, text), {flag: "5"})
+    assert (config.epochs, config.steps) == found

@@ -23,6 +23,8 @@ ConfigT = TypeVar("ConfigT", bound=Settings)
 Overrides: TypeAlias = "Mapping[str, str | Sequence[str]]"
 
 _DATA = ("data", "prompts")
+# How long to train is said in one of two ways; a flag for one replaces the file's other.
+_INSTEAD = {"steps": "epochs", "epochs": "steps"}
 _ITEMS = {True: "a path or {path, weight, columns}", False: "text"}
 
 
@@ -64,6 +66,9 @@ def load_config(config: type[ConfigT], path: Path | str | None, overrides: Overr
     document = read(file) if file is not None else Document()
     known = {leaf.name: leaf for leaf in leaves(config)}
     values = document.values
+    for name, other in _INSTEAD.items():
+        if name in overrides and other not in overrides:
+            values.pop(other, None)
     for name, text in sorted(overrides.items()):
         if name in known:
             _place_value(values, name.split("."), _flag_value(known[name], text))

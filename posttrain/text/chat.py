@@ -92,7 +92,7 @@ class Codec:
         options = dict(template_kwargs or {})
         return Codec(
             template=Template(words=words, jinja=freeze_dates(jinja, date), source=source, options=options),
-            stop_ids=stop_ids_of(path) if eos_ids is None else frozenset(eos_ids),
+            stop_ids=stop_ids_of(path) | words.ends if eos_ids is None else frozenset(eos_ids),
         )
 
     @property

@@ -42,6 +42,12 @@ class Tokenizer:
         return eos
 
     @property
+    def ends(self) -> frozenset[int]:
+        """The declared end of text, if any: what running text is trained to end with."""
+        declared = cast("int | None", self.tokenizer.eos_token_id)
+        return frozenset() if declared is None else frozenset([declared])
+
+    @property
     def unknown(self) -> int | None:
         """The id that stands for what the vocabulary cannot spell, or None."""
         unknown = self.tokenizer.unk_token_id

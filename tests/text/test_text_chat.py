@@ -121,7 +121,7 @@ def test_the_models_own_ends_are_read_from_its_generation_settings(tmp_path: Pat
     llama3().save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
     codec = Codec.load(tmp_path)
-    assert codec.stop_ids == {7, 9, codec.end_of_turn}
+    assert codec.stop_ids == {7, 9, codec.eos, codec.end_of_turn}
 
 
 def test_a_trailing_space_of_the_template_is_trained_but_not_part_of_the_answer(tmp_path: Path) -> None:
