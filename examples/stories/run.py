@@ -48,6 +48,8 @@ def stories(
     console = open_console(quiet=quiet)
     stages = Stages(model=model, out=out, plan=plan, fresh=fresh, quiet=quiet)
     timed = Clock(out / "seconds.json", console)
+    if fresh:
+        timed.file.unlink(missing_ok=True)
     held_out = timed("instructions", lambda: write_instructions(stages, data, console))
     timed("SFT", stages.sft)
     pool = timed("sampling", stages.pool)
