@@ -61,6 +61,8 @@ class DataItem(Settings):
     columns: Mapping[str, str] | None = Field(
         default=None, description="our name: the file's name, for columns that are not recognised"
     )
+    subset: Text | None = Field(default=None, description="the subset (configuration) of a hub data set; null: its own")
+    split: Text | None = Field(default=None, description="the split of a hub data set; null: train")
 
 
 Data: TypeAlias = Annotated[tuple[DataItem, ...], Field(strict=False), BeforeValidator(_as_items)]
@@ -109,6 +111,7 @@ class Training(Settings):
     packing: Literal["auto", "off"] = Field(
         default="auto", description="several sequences in one forward; off: one at a time, slower, the same results"
     )
+    max_bad: Percent = Field(default="5%", description="more bad rows than this share stop the run; fewer are left out")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of order, splits, new weights and samples")
 
     @model_validator(mode="after")
