@@ -54,6 +54,7 @@ _RECIPES = {
     "dpo": "posttrain.recipes.dpo:dpo",
     "sample": "posttrain.recipes.sample:sample",
     "eval": "posttrain.recipes.evaluate:evaluate",
+    "check": "posttrain.recipes.check:check",
 }
 
 __all__ = [

@@ -38,6 +38,7 @@ _ABOUT = {
     "ppo": "Train a model against a reward with PPO.",
     "dpo": "Train a model on preferences directly.",
     "eval": "Measure a model, alone or against another.",
+    "check": "Show what a run would make of a data file: format, errors, lengths, and which tokens are trained.",
 }
 _IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out")
 _OPTIONS = {

@@ -7,6 +7,7 @@ from posttrain.config.load import load_config, make_config, unknown_flags
 from posttrain.config.methods import (
     CONFIGS,
     Beta,
+    CheckConfig,
     Critic,
     DPOConfig,
     EvalConfig,
@@ -20,6 +21,7 @@ from posttrain.config.shared import Data, DataItem, Lora, Settings, Training
 __all__ = [
     "CONFIGS",
     "Beta",
+    "CheckConfig",
     "Critic",
     "DPOConfig",
     "Data",

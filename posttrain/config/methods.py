@@ -14,6 +14,7 @@ from posttrain.config.shared import (
     Fraction,
     NotNegative,
     Passes,
+    Percent,
     Positive,
     Settings,
     Text,
@@ -202,6 +203,32 @@ class EvalConfig(Sampling):
     )
 
 
+class CheckConfig(Settings):
+    """What a training run would make of a data file."""
+
+    command: ClassVar[str] = "check"
+    positional: ClassVar[str] = "data"
+
+    data: Data = Field(description="rows of any kind: a path, or a list of {path, columns}")
+    model: Text | None = Field(
+        default=None, description="the model whose tokenizer and template are used; null: only what needs neither"
+    )
+    template: Text | None = Field(
+        default=None, description="chat template: null (the model's own, or plain), plain, notes, or a file"
+    )
+    loss_on: Literal["assistant", "completion", "all"] = Field(
+        default="assistant", description="trained tokens: every assistant turn, only the last one, or every token"
+    )
+    max_length: Count | Literal["auto"] = Field(
+        default="auto", description="longest conversation in tokens; auto: the model's context, at most 2048"
+    )
+    max_bad: Percent = Field(default="5%", description="more bad rows than this share stop a run; fewer are left out")
+    eval_data: Text | None = Field(default=None, description="held-out rows, whose prompts should not be in data")
+    rows: Annotated[int, Field(ge=0)] = Field(default=3, description="how many rows are shown with their mask")
+    out: Text | None = Field(default=None, description="a JSON-lines file for all problems; null: only counted")
+
+
 CONFIGS: dict[str, type[Settings]] = {
-    config.command: config for config in (SFTConfig, SampleConfig, RewardConfig, PPOConfig, DPOConfig, EvalConfig)
+    config.command: config
+    for config in (SFTConfig, SampleConfig, RewardConfig, PPOConfig, DPOConfig, EvalConfig, CheckConfig)
 }
