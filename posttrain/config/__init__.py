@@ -1,22 +1,73 @@
-"""Settings: one frozen class per command, read strictly from YAML, flags or keywords."""
+"""Settings: one frozen class per command, read strictly from YAML, flags or keywords.
 
-from posttrain.config.automatic import auto_learning_rate, auto_max_length, every, held_out_share
-from posttrain.config.document import dump
-from posttrain.config.leaves import Leaf, leaves
-from posttrain.config.load import load_config, make_config, unknown_flags
-from posttrain.config.methods import (
-    CONFIGS,
-    Beta,
-    CheckConfig,
-    Critic,
-    DPOConfig,
-    EvalConfig,
-    PPOConfig,
-    RewardConfig,
-    SampleConfig,
-    SFTConfig,
-)
-from posttrain.config.shared import Data, DataItem, Lora, Settings, Training
+Every name is loaded when it is first used: a command line that is only asked for help reads no YAML library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posttrain.config.automatic import auto_learning_rate as auto_learning_rate
+    from posttrain.config.automatic import auto_max_length as auto_max_length
+    from posttrain.config.automatic import every as every
+    from posttrain.config.automatic import held_out_share as held_out_share
+    from posttrain.config.automatic import share as share
+    from posttrain.config.document import dump as dump
+    from posttrain.config.leaf import Leaf as Leaf
+    from posttrain.config.leaf import leaves as leaves
+    from posttrain.config.load import load_config as load_config
+    from posttrain.config.load import make_config as make_config
+    from posttrain.config.load import unknown_flags as unknown_flags
+    from posttrain.config.methods import CONFIGS as CONFIGS
+    from posttrain.config.methods import Beta as Beta
+    from posttrain.config.methods import CheckConfig as CheckConfig
+    from posttrain.config.methods import Critic as Critic
+    from posttrain.config.methods import DPOConfig as DPOConfig
+    from posttrain.config.methods import EvalConfig as EvalConfig
+    from posttrain.config.methods import PPOConfig as PPOConfig
+    from posttrain.config.methods import RewardConfig as RewardConfig
+    from posttrain.config.methods import SampleConfig as SampleConfig
+    from posttrain.config.methods import SFTConfig as SFTConfig
+    from posttrain.config.schema import json_schema as json_schema
+    from posttrain.config.shared import Data as Data
+    from posttrain.config.shared import DataItem as DataItem
+    from posttrain.config.shared import Lora as Lora
+    from posttrain.config.shared import Settings as Settings
+    from posttrain.config.shared import Training as Training
+    from posttrain.config.starter import starter_yaml as starter_yaml
+
+_HOME = {
+    "Beta": "methods",
+    "CONFIGS": "methods",
+    "CheckConfig": "methods",
+    "Critic": "methods",
+    "DPOConfig": "methods",
+    "Data": "shared",
+    "DataItem": "shared",
+    "EvalConfig": "methods",
+    "Leaf": "leaf",
+    "Lora": "shared",
+    "PPOConfig": "methods",
+    "RewardConfig": "methods",
+    "SFTConfig": "methods",
+    "SampleConfig": "methods",
+    "Settings": "shared",
+    "Training": "shared",
+    "auto_learning_rate": "automatic",
+    "auto_max_length": "automatic",
+    "dump": "document",
+    "every": "automatic",
+    "held_out_share": "automatic",
+    "json_schema": "schema",
+    "leaves": "leaf",
+    "load_config": "load",
+    "make_config": "load",
+    "share": "automatic",
+    "starter_yaml": "starter",
+    "unknown_flags": "load",
+}
 
 __all__ = [
     "CONFIGS",
@@ -40,8 +91,17 @@ __all__ = [
     "dump",
     "every",
     "held_out_share",
+    "json_schema",
     "leaves",
     "load_config",
     "make_config",
+    "share",
+    "starter_yaml",
     "unknown_flags",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'posttrain.config' has no attribute {name!r}")
+    return getattr(import_module(f"posttrain.config.{_HOME[name]}"), name)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import datetime
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from posttrain.config.leaves import ordered
+from posttrain.config.leaf import ordered
 from posttrain.config.shared import DataItem, Settings
 from posttrain.errors import ConfigError, Problem
 
@@ -77,11 +78,16 @@ def scalar(text: str) -> object:
 
 def dump(config: Settings) -> str:
     """YAML of every setting, defaults included, each with its unit or meaning; loading it gives `config` again."""
+    return annotated(config, remark=lambda info: info.description or "")
+
+
+def annotated(config: Settings, *, remark: Callable[[FieldInfo], str]) -> str:
+    """YAML of every setting, with what `remark` says of it beside it."""
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.width = 10_000
     stream = io.StringIO()
-    yaml.dump(_commented(config), stream)
+    yaml.dump(_commented(config, remark), stream)
     return stream.getvalue()
 
 
@@ -113,17 +119,18 @@ def _yaml_problem(path: Path, error: YAMLError) -> Problem:
     return Problem(place=place, what=f"is not YAML: {what.strip()}")
 
 
-def _commented(config: Settings) -> CommentedMap:
-    """The settings as ruamel's mapping, every plain value with its description beside it."""
+def _commented(config: Settings, remark: Callable[[FieldInfo], str]) -> CommentedMap:
+    """The settings as ruamel's mapping, every plain value with its remark beside it."""
     mapping = CommentedMap()
     for name, info in ordered(type(config)).items():
         setting = getattr(config, name)
         if isinstance(setting, Settings):
-            mapping[name] = _commented(setting)
+            mapping[name] = _commented(setting, remark)
             continue
         mapping[name] = _writable(setting)
-        if info.description and not (isinstance(mapping[name], CommentedSeq) and mapping[name]):
-            mapping.yaml_add_eol_comment(info.description, name, column=_COMMENT_COLUMN)
+        said = remark(info)
+        if said and not (isinstance(mapping[name], CommentedSeq) and mapping[name]):
+            mapping.yaml_add_eol_comment(said, name, column=_COMMENT_COLUMN)
     return mapping
 
 

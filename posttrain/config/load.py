@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from posttrain.config.document import Document, Loc, Tree, read, scalar
 from posttrain.config.foreign import FOREIGN
-from posttrain.config.leaves import Leaf, expected, group_of, leaves
+from posttrain.config.leaf import Leaf, expected, group_of, leaves
 from posttrain.config.methods import CONFIGS
 from posttrain.config.shared import Clash, DataItem, Settings
 from posttrain.errors import ConfigError, Problem

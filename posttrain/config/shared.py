@@ -20,8 +20,9 @@ class Clash(ValueError):
 class Settings(BaseModel):
     """Settings that refuse unknown keys, convert nothing but int to float, and cannot be changed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
     command: ClassVar[str] = ""
+    positional: ClassVar[str] = ""  # the setting that may stand without its flag; "": a settings file stands there
 
 
 # --- value types ------------------------------------------------------------------------------------------------
@@ -44,12 +45,15 @@ def _as_items(value: object) -> object:
 
 
 Text: TypeAlias = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
-Texts: TypeAlias = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_as_texts)]
+_OneOrMany: TypeAlias = Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]]
+Texts: TypeAlias = Annotated[
+    tuple[Text, ...], Field(strict=False), BeforeValidator(_as_texts, json_schema_input_type=_OneOrMany)
+]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
-Percent: TypeAlias = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?|\.\d+)\s*%$")]
+Percent: TypeAlias = Annotated[str, Field(pattern=r"^(100(\.0+)?|\d{1,2}(\.\d+)?|\.\d+)\s*%$")]
 Every: TypeAlias = Percent | Count
 
 
@@ -65,7 +69,12 @@ class DataItem(Settings):
     split: Text | None = Field(default=None, description="the split of a hub data set; null: train")
 
 
-Data: TypeAlias = Annotated[tuple[DataItem, ...], Field(strict=False), BeforeValidator(_as_items)]
+_Source: TypeAlias = Annotated[str, Field(min_length=1)] | DataItem
+Data: TypeAlias = Annotated[
+    tuple[DataItem, ...],
+    Field(strict=False),
+    BeforeValidator(_as_items, json_schema_input_type=_Source | Annotated[list[_Source], Field(min_length=1)]),
+]
 
 
 class Lora(Settings):

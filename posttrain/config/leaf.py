@@ -43,7 +43,7 @@ class Leaf:
     @property
     def metavar(self) -> str:
         """What stands for the value in the help: `NUMBER|auto`, `assistant|completion|all`."""
-        words = [word for member in _members(self.field.annotation) for word in _placeholders(member)]
+        words = [word for member in _members(_annotation(self.field)) for word in _placeholders(member)]
         return "|".join(dict.fromkeys(words))
 
     @property
@@ -94,9 +94,14 @@ def expected(field: FieldInfo) -> str:
     if group_of(field) is not None:
         inner = ", ".join(group_of(field).model_fields)  # pyright: ignore[reportOptionalMemberAccess]
         return f"a group {{{inner}}}" + (" or null" if type(None) in get_args(field.annotation) else "")
-    members = list(_members(field.annotation))
+    members = list(_members(_annotation(field)))
     words = [word for member in members for word in _words(member, field.metadata if len(members) == 1 else ())]
     return " or ".join(dict.fromkeys(words))
+
+
+def _annotation(field: FieldInfo) -> Any:
+    """The annotation of a field; a share that is no part of a union is told by its pattern, which pydantic sets apart."""
+    return Percent if any(hasattr(item, "pattern") for item in field.metadata) else field.annotation
 
 
 def _members(annotation: Any) -> Iterator[Any]:
