@@ -8,15 +8,17 @@ token spans the border, the conversation becomes one span for each trained turn.
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import takewhile
+from hashlib import sha256
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
+from posttrain.text.masks import LossOn, all_but_first, joined, shared, trained_turns, trimmed
 from posttrain.text.templates import FROZEN_DATE, Dress, Template, choose_template, dress, freeze_dates
 from posttrain.text.tokenizer import Tokenizer, load_tokenizer, stop_ids_of
 from posttrain.types import (
@@ -31,8 +33,6 @@ from posttrain.types import (
     TextRecord,
 )
 
-LossOn: TypeAlias = Literal["assistant", "completion", "all"]
-
 _CHUNK = 1024
 
 
@@ -40,10 +40,12 @@ _CHUNK = 1024
 class Losses:
     """What the way to tokens and back changed. `breaks`: answers whose tokens decode to another text than was given.
 
-    `expanded`: conversations that became one span for each trained turn.
+    `rewritten`: conversations whose rendering does not begin with what generation would see. `expanded`: those of them
+    that became one span for each of several trained turns.
     """
 
     breaks: int = 0
+    rewritten: int = 0
     expanded: int = 0
 
 
@@ -123,19 +125,27 @@ class Codec:
     @property
     def end_of_turn(self) -> int:
         """The id that ends an assistant turn; it is trained, and the sampler stops on it."""
-        return self._dress.end
+        return self.dress.end
 
     @property
     def vocab_size(self) -> int:
         """The number of ids of the tokenizer; a model's embedding may have more rows."""
         return self.words.size
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hex digits that change with whatever the tokens of a text depend on: vocabulary, rules, template."""
+        special = self.tokenizer.special_tokens_map
+        parts = [self.words.content, self.template.jinja, dict(self.template.options), special]
+        ids = [self.bos, self.end_of_turn, sorted(self.words.ends)]
+        return sha256(json.dumps([*parts, ids], sort_keys=True, default=str).encode()).hexdigest()
+
     def save(self, folder: str | Path, *, pad: int | None = None) -> None:
         """Writes the tokenizer and `chat_template.jinja`; `apply_chat_template` renders the same from there.
 
         The written tokenizer pads with `pad` where it is given, which a sequence classifier needs.
         """
-        before = cast("str | dict[str, str] | None", self.tokenizer.chat_template)
+        before = self.tokenizer.chat_template
         own_pad = cast("str | None", self.tokenizer.pad_token)
         try:
             self.tokenizer.chat_template = self.template.jinja
@@ -173,7 +183,7 @@ class Codec:
     def texts(self, records: Sequence[TextRecord]) -> list[Span]:
         """`text` for many records, encoded together."""
         encoded = self.words.encode_all([record.text for record in records])
-        return [_all_but_first((*self._bos(), *ids, self.eos)) for ids in encoded]
+        return [all_but_first((*self._bos(), *ids, self.eos)) for ids in encoded]
 
     def conversation(self, record: ChatRecord, *, loss_on: LossOn = "assistant") -> tuple[Span, ...]:
         """A conversation as one span, or as one span for each trained turn where its prefix differs from generation's.
@@ -251,7 +261,7 @@ class Codec:
             return text
         text = text.removeprefix(self._decoded_lead)
         ended = bool(tokens) and tokens[-1] in self.stop_ids
-        return text.removesuffix(self._dress.trail) if ended else text
+        return text.removesuffix(self.dress.trail) if ended else text
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -259,7 +269,8 @@ class Codec:
         return () if self.bos is None else (self.bos,)
 
     @cached_property
-    def _dress(self) -> Dress:
+    def dress(self) -> Dress:
+        """What the template puts around an answer."""
         return dress(self.template)
 
     @cached_property
@@ -277,15 +288,12 @@ class Codec:
         if loss_on == "all":
             return []
         messages = record.messages
-        last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
         turns: list[_Turn] = []
-        for index, message in enumerate(messages):
-            chosen = loss_on == "assistant" or index == last
-            if message.role == "assistant" and (chosen if message.train is None else message.train):
-                prompt = self.template.render(messages[:index], place=record.id, generation=True)
-                ends = index + 1 == len(messages)
-                full = whole if ends else self.template.render(messages[: index + 1], place=record.id)
-                turns.append(_Turn(index=index, prompt=prompt, full=full))
+        for index in trained_turns(record, loss_on):
+            prompt = self.template.render(messages[:index], place=record.id, generation=True)
+            ends = index + 1 == len(messages)
+            full = whole if ends else self.template.render(messages[: index + 1], place=record.id)
+            turns.append(_Turn(index=index, prompt=prompt, full=full))
         return turns
 
     def _assemble(
@@ -293,21 +301,22 @@ class Codec:
     ) -> tuple[Span, ...]:
         tokens = ids[whole]
         if loss_on == "all":
-            return (self._overridden(record, _all_but_first(tokens), loss_on),)
+            return (self._overridden(record, all_but_first(tokens), loss_on),)
         spans: list[Span] = []
         trained = [False] * len(tokens)
         for turn in turns:
             prompt = ids[turn.prompt]
             answer = self._answer_ids(turn.prompt, turn.full, record.messages[turn.index].content, ids)
             end = len(prompt) + len(answer)
-            spans.append(_joined(prompt, answer))
+            spans.append(joined(prompt, answer))
             trained[len(prompt) : end] = [True] * len(answer)
         marked = Span(tokens=tuple(tokens), trained=tuple(trained[: len(tokens)]))
         if all(marked.tokens[: len(span.tokens)] == span.tokens for span in spans):
-            return (_trimmed(self._overridden(record, marked, loss_on)),)
+            return (trimmed(self._overridden(record, marked, loss_on)),)
+        self.losses.rewritten += 1
         self.losses.expanded += len(spans) > 1
         users = self._overridden(record, Span.all(tokens, trained=False), loss_on)
-        return (*spans, _trimmed(users)) if any(users.trained) else tuple(spans)
+        return (*spans, trimmed(users)) if any(users.trained) else tuple(spans)
 
     def _overridden(self, record: ChatRecord, span: Span, loss_on: LossOn) -> Span:
         """`span` with what messages say of `train` themselves: any of them under `all`, else those of users."""
@@ -326,7 +335,7 @@ class Codec:
         """
         start = self._start(record, index, tokens)
         prefix = self.words.encode(self.template.render(record.messages[: index + 1], place=record.id))
-        end = _shared(prefix, tokens)
+        end = shared(prefix, tokens)
         # Some templates close every rendering with one more token, which a longer rendering does not have.
         if end >= len(prefix) - 1:
             return start, end
@@ -337,11 +346,11 @@ class Codec:
         message = record.messages[index]
         other = replace(message, content="y" if message.content.strip().startswith("x") else "x")
         changed = self.template.render((*record.messages[:index], other), place=record.id)
-        return _shared(self.words.encode(changed), tokens)
+        return shared(self.words.encode(changed), tokens)
 
     def _answer_ids(self, prompt: str, full: str, content: str, ids: Mapping[str, list[int]]) -> tuple[int, ...]:
         """The ids of an answer with its end of turn; `full` is the rendering that ends with it."""
-        end = self._dress.end
+        end = self.dress.end
         if full.startswith(prompt):
             tail = full[len(prompt) :]
             body = self._body(prompt, full, tail, ids)
@@ -349,9 +358,9 @@ class Codec:
                 body = body[: body.index(end)]
                 # Some tokenizers put a space of their own after a control token, in training and in sampling alike.
                 decoded = self.words.decode_after(body, keep_special=True).lstrip(" ")
-                self._count(decoded, tail.partition(self._dress.ending)[0].lstrip(" "), content)
+                self._count(decoded, tail.partition(self.dress.ending)[0].lstrip(" "), content)
                 return (*body, end)
-        text = self._dress.lead + content
+        text = self.dress.lead + content
         return (*self._continue(prompt, text, self._encode_once([prompt, prompt + text])), end)
 
     def _continue(self, prompt: str, text: str, ids: Mapping[str, list[int]]) -> tuple[int, ...]:
@@ -364,23 +373,4 @@ class Codec:
         return ids[full][len(start) :] if ids[full][: len(start)] == start else self.words.encode_after(tail)
 
     def _count(self, decoded: str, text: str, content: str) -> None:
-        self.losses.breaks += decoded != text or self._dress.ending in content
-
-
-def _shared(ours: Sequence[int], theirs: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
-    return sum(takewhile(bool, (a == b for a, b in zip(ours, theirs, strict=False))))
-
-
-def _all_but_first(tokens: Sequence[int]) -> Span:
-    return Span(tokens=tuple(tokens), trained=tuple(i > 0 for i in range(len(tokens))))
-
-
-def _joined(prompt: Sequence[int], answer: Sequence[int]) -> Span:
-    return Span(tokens=(*prompt, *answer), trained=(False,) * len(prompt) + (True,) * len(answer))
-
-
-def _trimmed(span: Span) -> Span:
-    """`span` up to its last trained token; whole when nothing is trained."""
-    last = max((place for place, trained in enumerate(span.trained) if trained), default=len(span.trained) - 1)
-    return replace(span, tokens=span.tokens[: last + 1], trained=span.trained[: last + 1])
+        self.losses.breaks += decoded != text or self.dress.ending in content

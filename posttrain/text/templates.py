@@ -62,11 +62,13 @@ class Template:
 class Dress:
     """What a template puts around an answer. `lead` and `trail` stand before it and after it, in the text.
 
-    `end` is the id that ends the turn: the first control token after the answer, else the tokenizer's end of text.
+    `end` is the id that ends the turn: the first control token after the answer, else the tokenizer's end of text; then
+    `written` is False, for the template itself ends no turn.
     """
 
     end: int
     ending: str
+    written: bool = True
     lead: str = ""
     trail: str = ""
 
@@ -80,7 +82,7 @@ def dress(template: Template) -> Dress:
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
     end = next((token for token in words.encode(after) if token in words.controls), None)
     if end is None:
-        return Dress(end=words.eos, ending=words.spelling(words.eos), lead=lead)
+        return Dress(end=words.eos, ending=words.spelling(words.eos), written=False, lead=lead)
     return Dress(end=end, ending=words.spelling(end), lead=lead, trail=after.partition(words.spelling(end))[0])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from posttrain.errors import ModelError
@@ -48,6 +50,12 @@ class Tokenizer:
         return frozenset() if declared is None else frozenset([declared])
 
     @property
+    def bounds(self) -> frozenset[int]:
+        """The declared beginning and end of a text, as far as there are any."""
+        beginning = self.tokenizer.bos_token_id
+        return self.ends | (frozenset([beginning]) if isinstance(beginning, int) else frozenset())
+
+    @property
     def unknown(self) -> int | None:
         """The id that stands for what the vocabulary cannot spell, or None."""
         unknown = self.tokenizer.unk_token_id
@@ -59,10 +67,26 @@ class Tokenizer:
         added = self.tokenizer.added_tokens_decoder
         return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.content.strip()}
 
+    @cached_property
+    def specials(self) -> frozenset[int]:
+        """The ids of the control tokens that are special: those that decoding drops."""
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
     @property
     def size(self) -> int:
         """The number of ids, added ones included."""
         return len(self.tokenizer)
+
+    @cached_property
+    def content(self) -> str:
+        """All that the ids of a text depend on, as text: the serialised tokenizer, or the vocabulary of a slow one."""
+        backend = cast("Backend | None", getattr(self.tokenizer, "backend_tokenizer", None))
+        if backend is None:
+            return f"{type(self.tokenizer).__name__} {sorted(self.tokenizer.get_vocab().items())}"
+        facts = cast("dict[str, object]", json.loads(backend.to_str()))
+        # State of the last call, not rules.
+        return json.dumps({**facts, "truncation": None, "padding": None})
 
     def spelling(self, token: int) -> str:
         """The text of one token, a special one included."""
