@@ -30,7 +30,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is: the numbers that both the panel and the plain lines show."""
+    """How far a run is: the numbers that both the panel and the plain lines show. `earlier` steps were done before."""
 
     title: str
     steps: int
@@ -43,6 +43,7 @@ class Progress:
     latest: dict[str, float] = field(default_factory=dict[str, float])
     news: tuple[str, ...] = ()
     again: bool = False
+    earlier: int = 0
     began: float = 0.0
 
     def __post_init__(self) -> None:
@@ -69,9 +70,9 @@ class Progress:
     def pace(self) -> str:
         """`3.4 it/s · 21.7 k tok/s · 4:24 left (done 14:07)`; what is not known yet is left out."""
         seconds = self.clock() - self.began
-        if not self.step or seconds <= 0:
+        if self.step == self.earlier or seconds <= 0:
             return ""
-        rate = self.step / seconds
+        rate = (self.step - self.earlier) / seconds
         parts = [f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"]
         if self.tokens:
             parts.append(f"{_thousands(self.tokens / seconds)} tok/s")

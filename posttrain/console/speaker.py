@@ -9,6 +9,7 @@ from typing import TextIO
 
 from rich.console import Console as Terminal
 
+from posttrain.console.page import Line
 from posttrain.console.progress import Clock, Progress
 from posttrain.console.views import Lines, Panel, Silent, View
 
@@ -35,9 +36,9 @@ class Console:
         self._record(line)
         self._view.say(line)
 
-    def start(self, title: str, steps: int, *, where: str = "") -> None:
-        """Begin to show `steps` steps. `where` is the device and precision: `cpu · fp32`."""
-        self._progress = Progress(title=title, steps=steps, where=where, clock=self._clock)
+    def start(self, title: str, steps: int, *, where: str = "", done: int = 0) -> None:
+        """Begin to show `steps` steps, `done` of them earlier. `where` is the device and precision: `cpu · fp32`."""
+        self._progress = Progress(title=title, steps=steps, where=where, clock=self._clock, step=done, earlier=done)
         self._record(f"{title}: {steps} steps on {where}" if where else f"{title}: {steps} steps")
         self._view.start(self._progress)
 
@@ -55,6 +56,14 @@ class Console:
     def table(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
         """Show rows under their keys; numbers are rounded for reading."""
         self._view.table(rows, title)
+
+    def page(self, lines: Sequence[Line]) -> None:
+        """Show a page of lines whose parts have a tone; the log gets none of it."""
+        self._view.page(lines)
+
+    def working(self, line: str) -> None:
+        """Show that something goes on, until the next page or the end; it is not kept."""
+        self._view.working(line)
 
     def finish(self, summary: str = "") -> None:
         """End the panel and say how it went."""

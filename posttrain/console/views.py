@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from posttrain.console.page import Line, brackets_for, drawn
 from posttrain.console.progress import Progress, number, sparkline
 
 _LINES_A_RUN = 20
@@ -31,6 +32,10 @@ class View(Protocol):
 
     def table(self, rows: Sequence[Mapping[str, object]], title: str) -> None: ...
 
+    def page(self, lines: Sequence[Line]) -> None: ...
+
+    def working(self, line: str) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -46,6 +51,10 @@ class Silent:
     def sample(self, prompt: str, answer: str, *, stopped: bool) -> None: ...
 
     def table(self, rows: Sequence[Mapping[str, object]], title: str) -> None: ...
+
+    def page(self, lines: Sequence[Line]) -> None: ...
+
+    def working(self, line: str) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -78,6 +87,12 @@ class Lines:
     def table(self, rows: Sequence[Mapping[str, object]], title: str) -> None:
         self._terminal.print(_table(rows, title))
 
+    def page(self, lines: Sequence[Line]) -> None:
+        _print_page(self._terminal, lines)
+
+    def working(self, line: str) -> None:
+        """Nothing: a line for every look at the work would be too many."""
+
     def stop(self) -> None: ...
 
 
@@ -107,6 +122,16 @@ class Panel:
     def table(self, rows: Sequence[Mapping[str, object]], title: str) -> None:
         self._terminal.print(_table(rows, title))
 
+    def page(self, lines: Sequence[Line]) -> None:
+        self.stop()
+        _print_page(self._terminal, lines)
+
+    def working(self, line: str) -> None:
+        if self._live is None:
+            self._live = Live(console=self._terminal, refresh_per_second=4, transient=True)
+            self._live.start()
+        self._live.update(Text(line, style="dim"))
+
     def stop(self) -> None:
         if self._live is not None:
             self._live.stop()
@@ -127,6 +152,13 @@ class Panel:
         )
         course = Text(f"{sparkline(progress.course)}   {progress.numbers}")
         return Group(title, bar, course, *([Text(self._sample, style="dim")] if self._sample else []))
+
+
+def _print_page(terminal: Terminal, lines: Sequence[Line]) -> None:
+    colour = terminal.color_system is not None and not terminal.no_color
+    brackets = brackets_for(lines)
+    for given in lines:
+        terminal.print(drawn(given, colour=colour, brackets=brackets))
 
 
 def memory() -> str:
