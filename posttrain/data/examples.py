@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from posttrain.errors import DataError, Problem
 from posttrain.types import PrefixGroup, RankedRecord, Span
 
 Overlong = Literal["drop", "truncate", "error"]
 Item = TypeVar("Item")
+MOST_PROBLEMS = 10_000
+"""Problems of a pass that are kept; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,74 +35,109 @@ class RankedItem:
         return len(self.group)
 
 
+@dataclass(slots=True)
+class Lost:
+    """What a pass over a data set lost, counted. `shortest`: the tokens of the shortest row that was too long.
+
+    `problems`: the first of those that are errors, of `refused` altogether.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter[str])
+    shortest: int | None = None
+    refused: int = 0
+    problems: list[Problem] = field(default_factory=list[Problem])
+
+    def too_long(self, length: int, what: str) -> None:
+        """Counts a row of `length` tokens under `what`."""
+        self.counts[what] += 1
+        self.shortest = length if self.shortest is None else min(length, self.shortest)
+
+    def refuse(self, row: str, length: int, limit: int) -> None:
+        """Notes a row whose length is an error."""
+        self.refused += 1
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(_too_long(row, length, limit))
+
+    def check(self) -> None:
+        """Raises DataError when a length was an error."""
+        if self.problems:
+            raise DataError(self.problems)
+
+
+def fitted(group: PrefixGroup, limit: int, overlong: Overlong, lost: Lost) -> PrefixGroup | None:
+    """The conversation in at most `limit` tokens, or None when it is too long or trains nothing; counted in `lost`."""
+    if len(group) > limit:
+        lost.too_long(len(group), "truncated" if overlong == "truncate" else "overlong")
+        if overlong == "error":
+            lost.refuse(group.id, len(group), limit)
+        if overlong != "truncate":
+            return None
+        group = replace(group, root=_cut(group.root, limit))
+    if not any(group.root.trained):
+        lost.counts["nothing trained"] += 1
+        return None
+    return group
+
+
 def within(groups: Sequence[PrefixGroup], limit: int, overlong: Overlong) -> tuple[list[PrefixGroup], Counter[str]]:
     """The conversations of at most `limit` tokens with something to train, and how many were dropped or cut.
 
     Raises DataError for an overlong one when `overlong` is "error".
     """
-    kept: list[PrefixGroup] = []
-    losses: Counter[str] = Counter()
-    problems: list[Problem] = []
-    for group in groups:
-        if len(group) > limit:
-            losses["truncated" if overlong == "truncate" else "overlong"] += 1
-            if overlong == "error":
-                problems.append(_too_long(group.id, len(group), limit))
-            if overlong != "truncate":
-                continue
-            group = replace(group, root=_cut(group.root, limit))
-        if not any(group.root.trained):
-            losses["nothing trained"] += 1
-            continue
-        kept.append(group)
-    if problems:
-        raise DataError(problems)
-    return kept, losses
+    lost = Lost()
+    kept = [group for given in groups if (group := fitted(given, limit, overlong, lost)) is not None]
+    lost.check()
+    return kept, lost.counts
+
+
+def ranked_fitted(
+    record: RankedRecord, group: PrefixGroup, limit: int, overlong: Overlong, lost: Lost
+) -> RankedItem | None:
+    """The ranking with its answers in at most `limit` tokens with their prompt; None when it can teach nothing.
+
+    `drop` leaves out the answers that are too long, `truncate` cuts them; then answers that became identical to a
+    better-ranked one go too, and rankings without a strict pair or weight. Counted in `lost`.
+    """
+    prompt = len(group.root.tokens)
+    lengths = [prompt + len(branch.tokens) for branch in group.branches]
+    if prompt >= limit:
+        lost.too_long(min(lengths), "prompts too long")
+        return None
+    if max(lengths) > limit and overlong == "error":
+        lost.refuse(group.id, max(lengths), limit)
+        return None
+    branches, ranks = _fitting(group, record.ranks, limit - prompt, overlong, lost)
+    if record.weight == 0:
+        lost.counts["rankings of weight 0"] += 1
+        return None
+    if len({rank for rank in ranks if rank is not None}) < 2:
+        lost.counts["rankings without a strict pair"] += 1
+        return None
+    return RankedItem(
+        group=replace(group, branches=branches),
+        ranks=ranks,
+        weight=record.weight,
+        margin=record.margin or 0.0,
+        annotator=record.annotator,
+    )
 
 
 def ranked_within(
     records: Sequence[RankedRecord], groups: Sequence[PrefixGroup], limit: int, overlong: Overlong
 ) -> tuple[list[RankedItem], Counter[str]]:
-    """The rankings whose answers fit in `limit` tokens with their prompt, and what was lost.
+    """The rankings that `ranked_fitted` keeps, and what was lost.
 
-    `drop` leaves out the answers that are too long, `truncate` cuts them; then answers that became identical to a
-    better-ranked one go too, and rankings without a strict pair or weight. Raises DataError when `overlong` is "error".
+    Raises DataError for an answer that is too long when `overlong` is "error".
     """
-    kept: list[RankedItem] = []
-    losses: Counter[str] = Counter()
-    problems: list[Problem] = []
-    for record, group in zip(records, groups, strict=True):
-        room = limit - len(group.root.tokens)
-        if room < 1:
-            losses["prompts too long"] += 1
-            continue
-        longest = max(len(branch.tokens) for branch in group.branches)
-        if longest > room and overlong == "error":
-            problems.append(_too_long(group.id, len(group.root.tokens) + longest, limit))
-            continue
-        branches, ranks = _fitting(group, record.ranks, room, overlong, losses)
-        if record.weight == 0:
-            losses["rankings of weight 0"] += 1
-            continue
-        if len({rank for rank in ranks if rank is not None}) < 2:
-            losses["rankings without a strict pair"] += 1
-            continue
-        kept.append(
-            RankedItem(
-                group=replace(group, branches=branches),
-                ranks=ranks,
-                weight=record.weight,
-                margin=record.margin or 0.0,
-                annotator=record.annotator,
-            )
-        )
-    if problems:
-        raise DataError(problems)
-    return kept, losses
+    lost = Lost()
+    pairs = zip(records, groups, strict=True)
+    kept = [item for one, group in pairs if (item := ranked_fitted(one, group, limit, overlong, lost)) is not None]
+    lost.check()
+    return kept, lost.counts
 
 
 def _fitting(
-    group: PrefixGroup, ranks: Sequence[int | None], room: int, overlong: Overlong, losses: Counter[str]
+    group: PrefixGroup, ranks: Sequence[int | None], room: int, overlong: Overlong, lost: Lost
 ) -> tuple[tuple[Span, ...], tuple[int | None, ...]]:
     kept: list[tuple[Span, int | None]] = []
     seen: set[tuple[int, ...]] = set()
@@ -106,12 +146,13 @@ def _fitting(
     for place in order:
         span = group.branches[place]
         if len(span.tokens) > room:
-            losses["answers truncated" if overlong == "truncate" else "answers too long"] += 1
+            what = "answers truncated" if overlong == "truncate" else "answers too long"
+            lost.too_long(len(group.root.tokens) + len(span.tokens), what)
             if overlong != "truncate":
                 continue
             span = _cut(span, room)
         if span.tokens in seen:
-            losses["identical answers"] += 1
+            lost.counts["identical answers"] += 1
             continue
         seen.add(span.tokens)
         chosen[place] = span
@@ -131,6 +172,24 @@ def _too_long(row: str, length: int, limit: int) -> Problem:
     )
 
 
+def held_out(prompts: NDArray[np.uint64], share: float, seed: int) -> NDArray[np.bool_]:
+    """True for the rows to hold out, bool [N]: `share` of the distinct prompts, given as hashes.
+
+    Which ones depends on the prompt and the seed alone: all rows of a prompt stand on one side, in every file, and
+    more data leaves the old split as it was. Hashes are mixed with the seed by splitmix64 (Steele et al. 2014).
+    """
+    mixed = prompts + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2**53 < share
+
+
+def hash_of(key: object) -> int:
+    """64 bits that stand for a key, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
 def split(
     items: Sequence[Item], share: float, *, key: Callable[[Item], object], seed: int
 ) -> tuple[list[Item], list[Item]]:
@@ -138,9 +197,6 @@ def split(
 
     Which ones depends on the key and the seed alone, so that more data leaves the old split as it was.
     """
-    train: list[Item] = []
-    held: list[Item] = []
-    for item in items:
-        digest = hashlib.blake2b(f"{seed} {key(item)!r}".encode(), digest_size=8).digest()
-        (held if int.from_bytes(digest) / 2**64 < share else train).append(item)
-    return train, held
+    mask = held_out(np.array([hash_of(key(item)) for item in items], np.uint64), share, seed)
+    train = [item for item, held in zip(items, mask, strict=True) if not held]
+    return train, [item for item, held in zip(items, mask, strict=True) if held]

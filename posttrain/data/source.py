@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from posttrain.data.views import Joined
 from posttrain.errors import DataError
 from posttrain.types import State, Step
 
@@ -40,6 +42,8 @@ class EpochSource(Generic[Item]):
         seed: int,
     ) -> None:
         self._sets = tuple(sets)
+        self._rows = Joined([part.items for part in self._sets])
+        self._cached: tuple[int, NDArray[np.int64]] | None = None
         self._make_step = make_step
         self._batch_size = batch_size
         self._seed = seed
@@ -68,16 +72,13 @@ class EpochSource(Generic[Item]):
 
     def _at(self, place: int) -> Item:
         epoch, within = divmod(place, self.examples_per_epoch)
-        number, row = self._order(epoch)[within]
-        return self._sets[number].items[row]
+        return self._rows[int(self._order(epoch)[within])]
 
-    def _order(self, epoch: int) -> list[tuple[int, int]]:
-        if getattr(self, "_cached_epoch", None) != epoch:
-            self._cached_epoch = epoch
-            self._cached_order = epoch_order(
-                [(len(part.items), part.weight) for part in self._sets], seed=self._seed, epoch=epoch
-            )
-        return self._cached_order
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._cached is None or self._cached[0] != epoch:
+            sizes = [(len(part.items), part.weight) for part in self._sets]
+            self._cached = epoch, epoch_order(sizes, seed=self._seed, epoch=epoch)
+        return self._cached[1]
 
     def state(self) -> State:
         """The number of steps handed out."""
@@ -88,14 +89,20 @@ class EpochSource(Generic[Item]):
         self._done = cast("int", state["done"])
 
 
-def epoch_order(sets: Sequence[tuple[int, float]], *, seed: int, epoch: int) -> list[tuple[int, int]]:
-    """The (set, row) pairs of an epoch over sets of (size, weight), shuffled; whole passes plus a random part."""
+def epoch_order(sets: Sequence[tuple[int, float]], *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The rows of an epoch over sets of (size, weight), shuffled; whole passes plus a random part.
+
+    Int64 [N]: places in the sets laid end to end.
+    """
     rng = np.random.default_rng([seed, epoch])
-    drawn: list[tuple[int, int]] = []
-    for number, (size, weight) in enumerate(sets):
+    drawn: list[NDArray[np.int64]] = []
+    first = 0
+    for size, weight in sets:
         wanted = round(weight * size)
         while wanted > 0:
             rows = rng.permutation(size)[: min(wanted, size)]
-            drawn.extend((number, int(row)) for row in rows)
+            drawn.append(rows + first)
             wanted -= len(rows)
-    return [drawn[place] for place in rng.permutation(len(drawn))]
+        first += size
+    places = np.concatenate(drawn) if drawn else np.zeros(0, np.int64)
+    return places[rng.permutation(len(places))]
