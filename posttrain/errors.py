@@ -26,11 +26,11 @@ class PosttrainError(Exception):
 
 
 class ConfigError(PosttrainError, ValueError):
-    """A setting is wrong. `problems` holds all of them, not only the first."""
+    """A setting is wrong. `problems` holds all of them, not only the first, and the message shows them all."""
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
         self.problems = _as_problems(problems)
-        super().__init__(_listing(self.problems))
+        super().__init__(_listing(self.problems, most=len(self.problems)))
 
 
 class DataError(PosttrainError, ValueError):
@@ -47,6 +47,14 @@ class ModelError(PosttrainError, ValueError):
 
 class RunExists(PosttrainError, FileExistsError):
     """The output path already holds something that this run would write over."""
+
+
+class FolderError(PosttrainError, OSError):
+    """The output path cannot be written to."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to stop, and did so with nothing lost; the message says where it goes on. Exit code 130."""
 
 
 class DoesNotFit(PosttrainError, MemoryError):
@@ -67,9 +75,9 @@ def _as_problems(problems: Sequence[Problem] | str) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-def _listing(problems: Sequence[Problem]) -> str:
+def _listing(problems: Sequence[Problem], *, most: int = 5) -> str:
     if len(problems) == 1:
         return str(problems[0])
-    shown = "\n".join(f"  {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in problems[:5])
-    more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+    shown = "\n".join(f"  {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in problems[:most])
+    more = f"\n  and {len(problems) - most} more" if len(problems) > most else ""
     return f"{len(problems)} problems\n{shown}{more}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -12,18 +13,28 @@ from posttrain.errors import Diverged
 from posttrain.types import Batch, Hook, Mean, Objective, Scored, Source, Step
 
 
-def fit(source: Source, objective: Objective, engine: Engine, *, hooks: Sequence[Hook] = (), start: int = 0) -> int:
+def fit(
+    source: Source,
+    objective: Objective,
+    engine: Engine,
+    *,
+    hooks: Sequence[Hook] = (),
+    start: int = 0,
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> int:
     """Trains to the end of the source; the number of the last step. Hooks see every step, in their order.
 
-    Raises Diverged, before the update, when a loss or gradient is not finite.
+    An update and its hooks happen inside `whole()`: between two of them nothing is half done, and before its update a
+    step has changed no weight. Raises Diverged, before the update, when a loss or gradient is not finite.
     """
     number = start
     for number, step in enumerate(source, start + 1):
         means = accumulate(step, objective, engine)
-        update = engine.step(step.rows)
-        metrics = {**step.metrics, **means, **update}
-        for hook in hooks:
-            hook(number, metrics)
+        with whole():
+            update = engine.step(step.rows)
+            metrics = {**step.metrics, **means, **update}
+            for hook in hooks:
+                hook(number, metrics)
     return number
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ import pytest
 from posttrain.config import DPOConfig, SFTConfig, make_config
 from posttrain.errors import ModelError, Problem, RunExists
 from posttrain.run import Run, RunWriter, check_out, content_hash
+
+NEW_RUN = ["run/config.yaml", "run/lock", "run/run.json"]
 
 
 def settings(out: Path, **more: object) -> SFTConfig:
@@ -150,7 +151,7 @@ def test_fresh_removes_what_the_run_wrote_and_nothing_else(tmp_path: Path) -> No
     (out / "mine").mkdir()
     (out / "mine" / "model.safetensors").write_bytes(b"mine too")
     RunWriter.create(out, settings(out, seed=9), fresh=True)
-    assert sorted(everything(out)) == ["mine/model.safetensors", "notes.txt", "run/config.yaml", "run/run.json"]
+    assert sorted(everything(out)) == ["mine/model.safetensors", "notes.txt", *NEW_RUN]
     assert Run.open(out).metrics == []
 
 
@@ -192,15 +193,33 @@ def test_a_run_that_failed_before_its_first_step_stands_in_nobodys_way(tmp_path:
     assert not RunWriter.create(out, settings(out)).finished
 
 
-def test_a_run_that_another_process_is_writing_is_refused_even_with_fresh(tmp_path: Path) -> None:
+HOLD = """
+import sys
+from pathlib import Path
+from posttrain.run.lock import FolderLock
+lock = FolderLock.take(Path(sys.argv[1]))
+print("held", flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_that_another_process_is_writing_is_refused_until_that_one_is_gone(tmp_path: Path, fresh: bool) -> None:
     out = tmp_path / "sft"
-    writer = RunWriter.create(out, settings(out))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        writer.note(process=other.pid, host=socket.gethostname())
-        with pytest.raises(RunExists, match=f"is being written by process {other.pid}"):
-            RunWriter.create(out, settings(out), fresh=True)
-        other.communicate(b"\n")
-    assert not RunWriter.create(out, settings(out)).finished
+    with RunWriter.create(out, settings(out)):
+        pass
+    command = [sys.executable, "-c", HOLD, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        before = everything(out)
+        with pytest.raises(RunExists, match="is being written by"):
+            RunWriter.create(out, settings(out), fresh=fresh)
+        with pytest.raises(RunExists, match="is being written by"):
+            check_out(settings(out), str(out), fresh=fresh)
+        assert everything(out) == before
+        other.kill()
+    assert not RunWriter.create(out, settings(out), fresh=fresh).finished
 
 
 def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:

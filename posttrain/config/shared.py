@@ -123,6 +123,14 @@ class Training(Settings):
     max_bad: Percent = Field(default="5%", description="more bad rows than this share stop the run; fewer are left out")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of order, splits, new weights and samples")
 
+    save_every: Every | None = Field(
+        default="25%", description="a checkpoint every so many steps, or share of the run; null: only when interrupted"
+    )
+    keep: Count = Field(default=2, description="checkpoints kept while the run goes on; none is left when it is done")
+    track: Literal["tensorboard", "wandb", "trackio", "mlflow"] | None = Field(
+        default=None, description="where metrics also go (wandb offline unless WANDB_MODE is set); null: nowhere"
+    )
+
     @model_validator(mode="after")
     def _dropout_only_where_it_does_no_harm(self) -> Training:
         if self.command != "sft" and self.lora is not None and self.lora.dropout > 0:

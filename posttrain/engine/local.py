@@ -77,6 +77,11 @@ class LocalEngine:
             fused=True,
         )
 
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters of all groups, in order."""
+        return [parameter for group in self._groups for parameter in group.parameters]
+
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of `loss` to what the next step applies."""
         loss.backward()  # pyright: ignore[reportUnknownMemberType]

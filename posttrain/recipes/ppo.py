@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from posttrain import objectives
 from posttrain.config import PPOConfig
 from posttrain.config.automatic import every
 from posttrain.console import Console
 from posttrain.engine.local import LocalEngine
-from posttrain.loop import fit
 from posttrain.objectives import PPOLoss
-from posttrain.recipes import setup
+from posttrain.recipes import fitting, setup
 from posttrain.recipes.opening import Opened, training
 from posttrain.recipes.roles import Roles, cast_roles
 from posttrain.recipes.rows import Rows
 from posttrain.recipes.scoring import check_reward
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
 from posttrain.rollout.buffer import Rollouts
-from posttrain.rollout.source import Annotate, RolloutSource, RoundPlan
+from posttrain.rollout.source import RolloutSource, RoundPlan
 from posttrain.run import Run
 from posttrain.run.inspect import write_rollouts
 from posttrain.text.chat import Codec
-from posttrain.types import Completion, Hook, Prompt, PromptRecord, SamplingSpec
+from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec, State
 
 # Captured and teacher-forced log-probs differ by float rounding; a larger gap means that the sampler's are not usable.
 LARGEST_GAP = 1e-3
@@ -56,20 +56,26 @@ def _train(config: PPOConfig, opened: Opened) -> Run:
     if plan.critic_warmup >= steps:
         console.say(f"critic.warmup {plan.critic_warmup}: all {steps} updates train the critic alone; the policy stays")
     engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
+    annotated = Annotator(config, roles, engine, console)
     source = RolloutSource(
         read_prompts(opened.rows, codec),
         setup.sampler(roles.actor, codec, opened.limit, where),
-        annotator(config, roles, engine, console),
+        annotated,
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         plan,
         watch=_watching(config, run),
     )
-    objective = objectives.ppo(roles.actor, roles.critic, ppo_loss(config))
-    console.start(f"ppo  {config.model} → {config.out}", steps, where=where.where)
-    last: dict[str, float] = {}
-    fit(source, objective, engine, hooks=[setup.reporting(run), _keeping(last)])
+    parts = fitting.Parts(
+        source=source,
+        objective=objectives.ppo(roles.actor, roles.critic, ppo_loss(config)),
+        engine=engine,
+        models={"actor": roles.actor} | ({} if roles.critic is None else {"critic": roles.critic}),
+        also={"annotator": annotated},
+    )
+    fitting.train(config, run, parts, where)
     roles.save(Path(config.out), codec)
     console.finish(f"saved {config.out}")
+    last = run.writer.run.metrics[-1]
     return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
 
 
@@ -119,29 +125,47 @@ def credit_rules(config: PPOConfig) -> CreditRules:
     )
 
 
-def annotator(config: PPOConfig, roles: Roles, engine: LocalEngine, console: Console) -> Annotate:
+class Annotator:
     """Annotates each round; in the first one the sampler's log-probs are compared with teacher forcing."""
-    rules = credit_rules(config)
-    trusted: list[bool] = []
 
-    def run(completions: Sequence[Completion], prompts: Sequence[int], beta: float) -> Rollouts:
-        with engine.precision():
-            if not trusted:
-                gap = _gap(roles, completions, prompts, config.micro_batch_tokens)
-                trusted.append(gap <= LARGEST_GAP)
-                kept = "kept" if trusted[0] else "computed again by teacher forcing"
-                console.say(f"old log-probs: the sampler's, {gap:.0e} from teacher forcing: {kept}")
+    def __init__(self, config: PPOConfig, roles: Roles, engine: LocalEngine, console: Console) -> None:
+        self._roles = roles
+        self._engine = engine
+        self._console = console
+        self._rules = credit_rules(config)
+        self._budget = config.micro_batch_tokens
+        self._trusted: bool | None = None
+
+    def __call__(self, completions: Sequence[Completion], prompts: Sequence[int], beta: float) -> Rollouts:
+        """The rollouts with every quantity of their tokens."""
+        roles = self._roles
+        with self._engine.precision():
+            if self._trusted is None:
+                self._trusted = self._compared(completions, prompts)
             models = Annotators(
                 reference=roles.reference_logprobs(),
                 scorer=roles.scorer,
                 value=roles.values(),
-                actor=None if trusted[0] else roles.actor_logprobs(),
-                budget=config.micro_batch_tokens,
-                total=engine.total,
+                actor=None if self._trusted else roles.actor_logprobs(),
+                budget=self._budget,
+                total=self._engine.total,
             )
-            return annotate(completions, prompts, models, rules, beta)
+            return annotate(completions, prompts, models, self._rules, beta)
 
-    return run
+    def _compared(self, completions: Sequence[Completion], prompts: Sequence[int]) -> bool:
+        """True when the sampler's log-probs are good enough to keep; said."""
+        gap = _gap(self._roles, completions, prompts, self._budget)
+        kept = "kept" if gap <= LARGEST_GAP else "computed again by teacher forcing"
+        self._console.say(f"old log-probs: the sampler's, {gap:.0e} from teacher forcing: {kept}")
+        return gap <= LARGEST_GAP
+
+    def state(self) -> State:
+        """What was decided in the first round."""
+        return {"trusted": self._trusted}
+
+    def load_state(self, state: State) -> None:
+        """The same decision, which is not made again."""
+        self._trusted = cast("bool | None", state["trusted"])
 
 
 def _gap(roles: Roles, completions: Sequence[Completion], prompts: Sequence[int], budget: int) -> float:
@@ -165,10 +189,3 @@ def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts]
         run.console.sample(asked, shown.text, stopped=shown.stopped)
 
     return watch
-
-
-def _keeping(last: dict[str, float]) -> Hook:
-    def hook(number: int, metrics: Mapping[str, float]) -> None:
-        last.update(metrics)
-
-    return hook

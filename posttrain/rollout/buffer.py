@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from posttrain.data.pack import pack, split_by_tokens
-from posttrain.types import Completion, PrefixGroup, RolloutBatch, Span, TokenBatch
+from posttrain.types import Completion, PrefixGroup, Prompt, RolloutBatch, Span, State, TokenBatch
+
+_TENSORS = (
+    "response", "scores", "settled", "old", "reference", "kl", "values", "rewards", "advantages", "returns"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,46 @@ class Rollouts:
     def tokens_in(self, rows: Sequence[int]) -> int:
         """The number of answer tokens in `rows`."""
         return sum(len(self.completions[row].tokens) for row in rows)
+
+    def state(self) -> State:
+        """Everything but the prompts."""
+        done = self.completions
+        state: State = {name: cast("Tensor", getattr(self, name)) for name in _TENSORS}
+        state["prompts"] = list(self.prompts)
+        state["tokens"] = torch.tensor([token for answer in done for token in answer.tokens])
+        state["logprobs"] = torch.tensor([value for answer in done for value in answer.logprobs], dtype=torch.float64)
+        state["samples"] = [answer.sample for answer in done]
+        state["texts"] = [answer.text for answer in done]
+        state["stopped"] = [answer.stopped for answer in done]
+        return state
+
+    @staticmethod
+    def from_state(state: State, asked: Sequence[Prompt]) -> Rollouts:
+        """The rollouts whose state was taken; `asked` are the prompts that `prompts` numbers."""
+        tensors = {name: cast("Tensor", state[name]) for name in _TENSORS}
+        numbers = tuple(cast("list[int]", state["prompts"]))
+        lengths: list[int] = torch.bincount(tensors["response"], minlength=len(numbers)).tolist()
+        parts = zip(
+            numbers,
+            cast("Tensor", state["tokens"]).split(lengths),
+            cast("Tensor", state["logprobs"]).split(lengths),
+            cast("list[int]", state["samples"]),
+            cast("list[str]", state["texts"]),
+            cast("list[bool]", state["stopped"]),
+            strict=True,
+        )
+        completions = tuple(
+            Completion(
+                prompt=asked[number],
+                sample=sample,
+                tokens=tuple(tokens.tolist()),
+                text=text,
+                logprobs=tuple(logprobs.tolist()),
+                stopped=stopped,
+            )
+            for number, tokens, logprobs, sample, text, stopped in parts
+        )
+        return Rollouts(completions=completions, prompts=numbers, **tensors)
 
 
 def pack_answers(completions: Sequence[Completion], prompts: Sequence[int]) -> TokenBatch:

@@ -16,6 +16,7 @@ from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, State, St
 
 Annotate = Callable[[Sequence[Completion], Sequence[int], float], Rollouts]
 """(answers, their prompts' numbers, beta) to annotated rollouts."""
+_ROLLOUTS = "rollouts."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,9 @@ class RolloutSource:
         self._watch = watch
         self._round = 0
         self._beta = plan.beta
+        self._held: Rollouts | None = None
+        self._metrics: dict[str, float] = {}
+        self._handed = 0
 
     @property
     def steps(self) -> int:
@@ -71,18 +75,28 @@ class RolloutSource:
         return self._plan.epochs * self._plan.minibatches
 
     def __iter__(self) -> Iterator[Step]:
-        while self._round < self._plan.rounds:
-            rollouts = self.collect(self._round)
-            metrics = {**health(rollouts), "beta": self._beta, "round": float(self._round + 1)}
-            self._watch(self._round + 1, rollouts)
-            self._adapt(metrics["kl"], len(rollouts.completions))
-            # Counted before the last update is handed out: a state taken after it must point at the next round.
-            self._round += 1
-            yield from self.updates(self._round - 1, rollouts, metrics)
+        while self._held is not None or self._round < self._plan.rounds:
+            if self._held is None:
+                self._begin()
+            rollouts = cast("Rollouts", self._held)
+            for step in self.updates(self._round - 1, rollouts, self._metrics, first=self._handed):
+                # Counted before it is handed out: a state taken after the update must point behind it.
+                self._handed += 1
+                yield step
+            self._held = None
+
+    def _begin(self) -> None:
+        """The next round's answers are there, and none of its updates is handed out."""
+        rollouts = self.collect(self._round)
+        self._metrics = {**health(rollouts), "beta": self._beta, "round": float(self._round + 1)}
+        self._watch(self._round + 1, rollouts)
+        self._adapt(self._metrics["kl"], len(rollouts.completions))
+        self._held, self._handed = rollouts, 0
+        self._round += 1
 
     def collect(self, number: int) -> Rollouts:
         """Samples and annotates the answers of a round."""
-        chosen = self._chosen(number)
+        asked = self._asked(number)
         spec = SamplingSpec(
             max_new_tokens=self._spec.max_new_tokens,
             samples=self._plan.group,
@@ -91,18 +105,19 @@ class RolloutSource:
             seed=self._plan.seed,
             round=number,
         )
-        completions = self._sampler(self._told_apart([self._prompts[place] for place in chosen]), spec)
-        numbers = [place for place in range(len(chosen)) for _ in range(self._plan.group)]
+        completions = self._sampler(asked, spec)
+        numbers = [place for place in range(len(asked)) for _ in range(self._plan.group)]
         return self._annotate(completions, numbers, self._beta)
 
-    def updates(self, number: int, rollouts: Rollouts, metrics: dict[str, float]) -> Iterator[Step]:
-        """The optimizer steps over one round's answers, reshuffled in every epoch."""
+    def updates(self, number: int, rollouts: Rollouts, metrics: dict[str, float], *, first: int = 0) -> Iterator[Step]:
+        """The optimizer steps over one round's answers from step `first` on, reshuffled in every epoch."""
         plan = self._plan
-        for epoch in range(plan.epochs):
+        for place in range(first, self.steps_per_round):
+            epoch, part = divmod(place, plan.minibatches)
             order = np.random.default_rng([plan.seed, number, epoch]).permutation(len(rollouts.completions))
-            for part, rows in enumerate(np.array_split(order, plan.minibatches)):
-                done = (number * plan.epochs + epoch) * plan.minibatches + part
-                yield self._step(rollouts, rows.tolist(), metrics, train_actor=done >= plan.critic_warmup)
+            rows = np.array_split(order, plan.minibatches)[part]
+            done = number * self.steps_per_round + place
+            yield self._step(rollouts, rows.tolist(), metrics, train_actor=done >= plan.critic_warmup)
 
     def _step(self, rollouts: Rollouts, rows: list[int], metrics: dict[str, float], *, train_actor: bool) -> Step:
         tokens = float(rollouts.tokens_in(rows))
@@ -112,6 +127,10 @@ class RolloutSource:
             rows=[rollouts.completions[row].prompt.id for row in rows],
             metrics=metrics,
         )
+
+    def _asked(self, number: int) -> list[Prompt]:
+        """The prompts of a round; one that comes twice has another id the second time."""
+        return self._told_apart([self._prompts[place] for place in self._chosen(number)])
 
     def _chosen(self, number: int) -> list[int]:
         """The places of a round's prompts in a stream of reshuffled passes over all of them."""
@@ -138,10 +157,20 @@ class RolloutSource:
             self._beta = adapted(self._beta, nats, target=target, responses=responses, horizon=self._plan.horizon)
 
     def state(self) -> State:
-        """The round to sample next, and the adaptive beta."""
-        return {"round": self._round, "beta": self._beta}
+        """The rounds begun, the adaptive beta and, while a round has updates left, its answers and its place."""
+        state: State = {"round": self._round, "beta": self._beta}
+        if self._held is None or self._handed == self.steps_per_round:
+            return state
+        state |= {"handed": self._handed, "metrics": dict(self._metrics)}
+        return state | {f"{_ROLLOUTS}{name}": value for name, value in self._held.state().items()}
 
     def load_state(self, state: State) -> None:
-        """Goes on with the round of `state`."""
+        """Goes on in the round of `state`, or with the next one."""
         self._round = cast("int", state["round"])
         self._beta = cast("float", state["beta"])
+        self._held, self._handed = None, 0
+        if "handed" in state:
+            self._handed = cast("int", state["handed"])
+            self._metrics = cast("dict[str, float]", state["metrics"])
+            held = {name.removeprefix(_ROLLOUTS): value for name, value in state.items() if name.startswith(_ROLLOUTS)}
+            self._held = Rollouts.from_state(held, self._asked(self._round - 1))

@@ -1,19 +1,22 @@
-"""Whether a run may write into a folder, and what of an earlier run it removes."""
+"""Whether a run may write into a folder, whether it goes on there, and what of an earlier run it removes."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any, cast
 
 from posttrain.config import Settings
+from posttrain.engine.sealed import steps_in
 from posttrain.errors import RunExists
 from posttrain.run.folder import Facts, Run
+from posttrain.run.lock import FolderLock, not_writable
 from posttrain.run.record import new_record
+from posttrain.run.same import differences, remarks
+from posttrain.run.trackers import check_tracker
 
 # What a run may write into its folder, besides everything under run/. Only these are ever removed.
 _OURS = (
@@ -36,17 +39,70 @@ _OURS = (
 )
 
 
+class Way(Enum):
+    """What a command does with its folder."""
+
+    START = auto()
+    RESUME = auto()
+    DONE = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a command does with its folder, and the lines to say of it."""
+
+    way: Way
+    remarks: list[str] = field(default_factory=list[str])
+
+
 def check_out(
     config: Settings, out: str, *, fresh: bool, lineage: Mapping[str, str] | None = None, data: Sequence[str] = ()
 ) -> None:
-    """Raises RunExists when `RunWriter.create` would; touches nothing. For before a model is loaded."""
-    check_free(Path(out), [*(lineage or {}).values(), *data])
-    if Run(Path(out)).exists() and not fresh:
-        check_same(Run(Path(out)), new_record(config, lineage or {}, data), config)
+    """Raises what `RunWriter.create` would raise; changes nothing. For before a model is loaded.
+
+    Also raises ModelError for a model of `lineage` that is a run which did not finish.
+    """
+    check_tracker(getattr(config, "track", None))
+    path = Path(out)
+    check_free(path, [*(lineage or {}).values(), *data])
+    for name in (lineage or {}).values():
+        Run(Path(name)).require_done()
+    check_writable(path)
+    verdict = judge(path, new_record(config, lineage or {}, data), config, fresh=fresh)
+    if (path / "run" / "lock").exists() and verdict.way is not Way.DONE:
+        FolderLock.take(path).release()
+
+
+def judge(path: Path, record: Facts, config: Settings, *, fresh: bool) -> Verdict:
+    """What to do with `path`, which no other process writes. Raises RunExists when it holds another run.
+
+    An earlier run that left neither a checkpoint nor weights has nothing to lose: whatever the settings, it is started
+    over.
+    """
+    earlier = Run(path)
+    if fresh or not earlier.exists():
+        return Verdict(way=Way.START)
+    differing = differences(earlier, record, config)
+    done = earlier.status == "done"
+    resumable = bool(steps_in(path / "run" / "checkpoints"))
+    if differing and (done or resumable or _has_weights(path)):
+        shown = "\n".join(f"    {line}" for line in differing)
+        fix = "fix: give another --out, or --fresh to remove that run"
+        raise RunExists(f"{path} holds another run; what differs (there -> here):\n{shown}\n  {fix}")
+    if done:
+        return Verdict(way=Way.DONE)
+    if resumable:
+        return Verdict(way=Way.RESUME, remarks=remarks(earlier, config))
+    lines = [f"{path} held a run that saved nothing: started over"] if earlier.metrics or differing else []
+    return Verdict(way=Way.START, remarks=[*lines, *differing])
+
+
+def _has_weights(path: Path) -> bool:
+    return next(path.glob("*.safetensors"), None) is not None
 
 
 def check_free(path: Path, needed: Sequence[str] = ()) -> None:
-    """Raises RunExists for a file, for a folder that no run wrote, and for a run that is being written now.
+    """Raises RunExists for a file, and for a folder that no run wrote.
 
     And for a folder that holds what the new run `needed`: its model or data would be lost.
     """
@@ -55,76 +111,38 @@ def check_free(path: Path, needed: Sequence[str] = ()) -> None:
             raise RunExists(f"{path} holds {name}, which this run reads\n  fix: give another --out")
     if path.exists() and not path.is_dir():
         raise RunExists(f"{path} is a file\n  fix: give another --out")
-    run = Run(path)
     names = sorted(item.name for item in path.iterdir()) if path.is_dir() else []
-    if names and not run.exists():
+    if names and not Run(path).exists() and not (path / "run" / "lock").exists():
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise RunExists(f"{path} holds files that no run wrote: {shown}\n  fix: give another --out, or an empty folder")
-    if names and _alive(run.record):
-        raise RunExists(f"{path} is being written by process {run.record['process']}\n  fix: give another --out")
 
 
-def _alive(record: Facts) -> bool:
-    """True while another process of this machine writes the run."""
-    process = record.get("process")
-    if record["status"] != "running" or record.get("host") != socket.gethostname() or process == os.getpid():
-        return False
+def check_writable(path: Path) -> None:
+    """Raises FolderError when neither the folder nor, where there is none yet, the one to make it in can be written."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
     try:
-        os.kill(cast("int", process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def check_same(earlier: Run, record: Facts, config: Settings) -> None:
-    """Raises RunExists when a run that made at least one step differs from the one about to start."""
-    if earlier.status != "done" and not earlier.metrics:
-        return
-    differences = list(_differences(earlier, record, config))
-    if differences:
-        shown = "\n".join(f"    {line}" for line in differences)
-        fix = "fix: give another --out, or --fresh to remove that run"
-        raise RunExists(f"{earlier.path} holds another run; what differs (there -> here):\n{shown}\n  {fix}")
-
-
-def _differences(earlier: Run, record: Facts, config: Settings) -> Iterator[str]:
-    """One line for each setting, data file or parent that differs."""
-    there = earlier.record
-    if there["command"] != record["command"]:
-        yield f"command: {there['command']} -> {record['command']}"
-        return
-    old, new = _flat(earlier.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
-    for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name) and name != "out":
-            yield f"{name}: {_said(old.get(name))} -> {_said(new.get(name))}"
-    for name in there["data"].keys() & record["data"].keys():
-        if there["data"][name] != record["data"][name]:
-            yield f"{name}: its content changed"
-    for name in there["parents"].keys() & record["parents"].keys():
-        if there["parents"][name] != record["parents"][name] and old.get(name) == new.get(name):
-            yield f"{name}: {record['parents'][name]['name']} was trained again"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Facts:
-    flat: Facts = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _said(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+        if not place.is_dir():
+            raise NotADirectoryError(0, f"{place} is a file")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(0, f"no permission to write in {place}")
+    except OSError as error:
+        raise not_writable(path, error) from error
 
 
 def clear(path: Path) -> None:
-    """Remove what runs write into their folder, and nothing else."""
+    """Remove what runs write into their folder, and nothing else; the lock stays, since it is held."""
+    clear_model(path)
+    for item in (path / "run").iterdir() if (path / "run").is_dir() else ():
+        if item.is_dir():
+            shutil.rmtree(item)
+        elif item.name != "lock":
+            item.unlink()
+
+
+def clear_model(path: Path) -> None:
+    """Remove the model that a run wrote: one that was not finished may be torn."""
     for pattern in _OURS:
         for item in path.glob(pattern):
             item.unlink()
-    if (path / "run").is_dir():
-        shutil.rmtree(path / "run")

@@ -34,6 +34,18 @@ class Run:
         """True when a run wrote this folder."""
         return (self.path / "run" / "run.json").is_file()
 
+    def require_done(self) -> None:
+        """Raises ModelError when a run wrote this folder and did not finish: its model may be missing or torn."""
+        if not self.exists() or self.status == "done":
+            return
+        step = max((row["step"] for row in self.metrics), default=0)
+        ended = {"failed": "failed", "interrupted": "was interrupted"}.get(self.status, "has not finished")
+        raise ModelError(
+            f"{self.path} is a run that {ended}, at step {step}: it holds no model yet"
+            "\n  fix: run its command again, it goes on: "
+            f"posttrain {self.command} {self.path}/run/config.yaml --out {self.path}"
+        )
+
     @property
     def record(self) -> Facts:
         """The content of run.json: command, status, versions, hardware, seeds, data hashes, parents, results."""

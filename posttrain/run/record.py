@@ -8,11 +8,12 @@ import platform
 import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import file_digest, sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from uuid import uuid4
 
 from posttrain.config import Settings
+from posttrain.run.content import content_hash, model_hash
 from posttrain.run.folder import Facts, Run
 
 _PACKAGES = ("posttrain", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
@@ -21,6 +22,7 @@ _PACKAGES = ("posttrain", "torch", "transformers", "peft", "tokenizers", "safete
 def new_record(config: Settings, lineage: Mapping[str, str], data: Sequence[str]) -> Facts:
     """The first content of run.json; `lineage` names the models a run starts from, `data` its files."""
     return {
+        "id": uuid4().hex[:12],
         "command": config.command,
         "status": "running",
         "started": now(),
@@ -29,21 +31,33 @@ def new_record(config: Settings, lineage: Mapping[str, str], data: Sequence[str]
         "seeds": {"seed": getattr(config, "seed", 0)},
         "parents": {name: _parent(model) for name, model in lineage.items()},
         "data": {name: content_hash(Path(name)) for name in data if Path(name).exists()},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "files": {name: content_hash(Path(name)) for name in _beside(config, lineage)},
+        "versions": {"python": platform.python_version(), **versions()},
         "hardware": {"platform": platform.platform(), "cores": os.cpu_count()},
     }
 
 
+def _beside(config: Settings, lineage: Mapping[str, str]) -> list[str]:
+    """The files that decide what is learnt and are neither data nor models: a template, the code of a reward."""
+    template = getattr(config, "template", None)
+    found = [template] if isinstance(template, str) and Path(template).is_file() else []
+    return found + [file for name in lineage.values() if Path(file := name.rpartition(":")[0]).is_file()]
+
+
 def _parent(model: str) -> Facts:
-    """Where a model comes from: its name and, when it is a run, that run's command, start and own parents."""
+    """Where a model comes from: its name and, when it is a run, that run's command, start and own parents.
+
+    The content of a plain folder goes by `model_hash`; what a hub id stands for is not looked up.
+    """
     run = Run(Path(model))
     if not run.exists():
-        return {"name": model}
+        return {"name": model, "content": model_hash(Path(model))} if Path(model).is_dir() else {"name": model}
     record = run.record
     return {"name": model, "command": record["command"], "started": record["started"], "parents": record["parents"]}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of the packages that a run's numbers come from."""
     found: dict[str, str] = {}
     for package in _PACKAGES:
         try:
@@ -67,12 +81,3 @@ def write_json(path: Path, value: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def content_hash(path: Path) -> str:
-    """The sha256 of a file, or of all files of a folder with their names."""
-    if path.is_dir():
-        parts = [f"{item.relative_to(path)} {content_hash(item)}" for item in sorted(path.rglob("*")) if item.is_file()]
-        return sha256("\n".join(parts).encode()).hexdigest()
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -5,32 +5,45 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from posttrain.config import Settings, Training, dump
-from posttrain.errors import Problem
+from posttrain.engine.sealed import flush
+from posttrain.errors import ModelError, Problem
 from posttrain.run.card import model_card
-from posttrain.run.claim import check_free, check_same, clear
+from posttrain.run.claim import Way, check_free, check_writable, clear, clear_model, judge
 from posttrain.run.folder import Facts, Run
+from posttrain.run.lock import FolderLock
 from posttrain.run.record import new_record, now, write_json
+
+if TYPE_CHECKING:  # these types need torch, which a reader of run folders does not
+    from posttrain.types import State
+
+_GROWING = ("metrics.jsonl", "samples.jsonl")
 
 
 @dataclass(slots=True)
 class RunWriter:
-    """Writes one run folder. As a context manager it records how the run ended.
+    """Writes one run folder, which no other process can while this writer lives.
 
-    `finished` is True when the same run is already done: nothing was touched, and the recipe returns `writer.run`.
+    As a context manager it records how the run ended. `finished` is True when the same run is already done: nothing was
+    touched, and the recipe returns `writer.run`. `resuming` is True when the run has a checkpoint to go on from.
+    `remarks` are lines to say.
     """
 
     path: Path
     finished: bool = False
+    resuming: bool = False
+    remarks: list[str] = field(default_factory=list[str])
     _record: Facts = field(default_factory=dict[str, Any])
+    _lock: FolderLock | None = None
     _started: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -45,23 +58,34 @@ class RunWriter:
         """A writer for `out`, with config.yaml and run.json written.
 
         `lineage` names the models this run starts from (`{"model": "runs/base"}`), `data` the files whose content is
-        part of it. An unfinished run with the same settings is started again; `fresh` removes what an earlier run
-        wrote.
+        part of it. An unfinished run with the same settings goes on from its checkpoints, and is started again where
+        it has none; `fresh` removes what an earlier run wrote.
 
         Raises RunExists, with nothing written or removed, when the folder holds anything else: files that no run wrote,
-        a run that is still being written, or a run with other settings.
+        a run that is still being written, or a run with other settings. Raises FolderError when it cannot be written.
         """
         path = Path(out)
         record = new_record(config, lineage or {}, data)
         check_free(path, [*(lineage or {}).values(), *data])
-        earlier = Run(path)
-        if earlier.exists() and not fresh:
-            check_same(earlier, record, config)
-            if earlier.status == "done":
-                return RunWriter(path, finished=True, _record=earlier.record)
-        clear(path)
-        (path / "run").mkdir(parents=True, exist_ok=True)
-        writer = RunWriter(path, _record=record)
+        if not fresh and judge(path, record, config, fresh=fresh).way is Way.DONE:
+            return RunWriter(path, finished=True, _record=Run(path).record)
+        check_writable(path)
+        lock = FolderLock.take(path)
+        # Judged again: another process may have trained, or finished, between the two lines above.
+        verdict = judge(path, record, config, fresh=fresh)
+        if verdict.way is Way.DONE:
+            lock.release()
+            return RunWriter(path, finished=True, _record=Run(path).record)
+        resuming = verdict.way is Way.RESUME
+        if resuming:
+            clear_model(path)
+            (path / "run" / "problems.jsonl").unlink(missing_ok=True)
+            here = {name: record[name] for name in ("process", "host", "status")}
+            record = {"id": record["id"], **Run(path).record, **here}
+            record = {name: value for name, value in record.items() if name not in ("ended", "error")}
+        else:
+            clear(path)
+        writer = RunWriter(path, resuming=resuming, remarks=verdict.remarks, _record=record, _lock=lock)
         writer.note()
         (path / "run" / "config.yaml").write_text(dump(config), encoding="utf-8")
         return writer
@@ -70,6 +94,16 @@ class RunWriter:
     def run(self) -> Run:
         """The folder as it is read."""
         return Run(self.path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints stand."""
+        return self.path / "run" / "checkpoints"
+
+    @property
+    def id(self) -> str:
+        """What names this run to trackers, however often it goes on."""
+        return self._record["id"]
 
     def note(self, **facts: object) -> None:
         """Add facts to run.json: the device, automatic choices, counts of rows. Replaces the file atomically."""
@@ -96,14 +130,57 @@ class RunWriter:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {line}\n")
 
     def finish(self, **results: object) -> Run:
-        """The finished run: status done, its results in run.json, and the model card beside the model."""
-        self.note(status="done", ended=now(), results=results)
+        """The finished run: status done, its results in run.json, and the model card beside the model.
+
+        The checkpoints go: a run that is done never goes on, and its model is written.
+        """
         config = self.run.config
         base = config.model if isinstance(config, Training) else ""
-        card = model_card(self.path, self._record, base=base, settings=dump(config))
+        facts = {"status": "done", "ended": now(), "results": results}
+        card = model_card(self.path, {**self._record, **facts}, base=base, settings=dump(config))
         (self.path / "README.md").write_text(card, encoding="utf-8")
+        self.note(**facts)
         self.finished = True
+        if self.checkpoints.is_dir():
+            shutil.rmtree(self.checkpoints)
         return self.run
+
+    # --- going on -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """How far the files of the run have grown, and the seconds of training."""
+        folder = self.path / "run"
+        sizes = {name: (folder / name).stat().st_size for name in _GROWING if (folder / name).is_file()}
+        kept = sorted(item.name for item in folder.glob("inspect/*"))
+        return {"seconds": time.monotonic() - self._started, "sizes": {**sizes}, "inspect": [*kept]}
+
+    def load_state(self, state: State) -> None:
+        """Takes back what was written after `state` was taken. Raises ModelError when files are shorter than then."""
+        self._started = time.monotonic() - cast("float", state["seconds"])
+        sizes, kept = cast("dict[str, int]", state["sizes"]), cast("list[str]", state["inspect"])
+        for name in _GROWING:
+            file, size = self.path / "run" / name, sizes.get(name, 0)
+            found = file.stat().st_size if file.is_file() else 0
+            if found < size:
+                raise ModelError(f"{file} has {found:,} bytes, the checkpoint counts on {size:,}\n  fix: --fresh")
+            if found > size:
+                os.truncate(file, size)
+        for item in (self.path / "run").glob("inspect/*"):
+            if item.name not in kept:
+                item.unlink()
+
+    def rewind(self) -> None:
+        """Takes back everything: the run starts over."""
+        self.load_state({"seconds": 0.0, "sizes": {}, "inspect": []})
+
+    def resumed(self, step: int) -> None:
+        """Records in run.json that the run went on from `step`."""
+        self.note(resumes=[*self._record.get("resumes", []), {"step": step, "time": now()}])
+
+    def flush(self) -> None:
+        """What was written so far survives a loss of power."""
+        for name in (*_GROWING, *(f"inspect/{item.name}" for item in (self.path / "run").glob("inspect/*"))):
+            flush(self.path / "run" / name)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -114,6 +191,8 @@ class RunWriter:
         if error is not None and not self.finished:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             self.note(status=status, ended=now(), error=str(error) or type(error).__name__)
+        if self._lock is not None:
+            self._lock.release()
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
         with (self.path / "run" / name).open("a", encoding="utf-8") as file:

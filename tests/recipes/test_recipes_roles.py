@@ -24,7 +24,7 @@ from posttrain.models.heads import ScalarModel
 from posttrain.models.load import load_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
-from posttrain.recipes.ppo import annotator, ppo_loss
+from posttrain.recipes.ppo import Annotator, ppo_loss
 from posttrain.recipes.roles import Roles, cast_roles, choose_layout
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
 from posttrain.rollout.annotate import over_answers
@@ -52,7 +52,7 @@ class Case:
         return LocalEngine(self.roles.groups(rate, rate), schedule=lambda done: 1.0, grad_clip=1.0, weight_decay=0.1)
 
     def annotated(self) -> Rollouts:
-        return annotator(self.config, self.roles, self.engine(), console())(self.answers, self.numbers, 0.05)
+        return Annotator(self.config, self.roles, self.engine(), console())(self.answers, self.numbers, 0.05)
 
     def reference(self) -> Tensor:
         return over_answers(self.roles.reference_logprobs(), self.answers, self.numbers, BUDGET)

@@ -1,0 +1,186 @@
+"""Training that goes on where it stopped: the newest whole checkpoint first, then the loop, saved along the way."""
+
+from __future__ import annotations
+
+import platform
+import random
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from posttrain.config import Training
+from posttrain.config.automatic import every
+from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
+from posttrain.engine.local import LocalEngine
+from posttrain.errors import Interrupted
+from posttrain.loop import fit
+from posttrain.recipes.interruption import Interruption
+from posttrain.recipes.setup import Machine, Telling, reporting
+from posttrain.run.record import versions
+from posttrain.run.trackers import Tracked, tracking
+from posttrain.types import Hook, Objective, Source, State, Stateful
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What trains. `models` give the trained parameters their names; `also` is what else has a state, by name."""
+
+    source: Source
+    objective: Objective
+    engine: LocalEngine
+    models: Mapping[str, nn.Module]
+    also: Mapping[str, Stateful] = field(default_factory=dict[str, Stateful])
+
+
+def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: Sequence[Hook] = ()) -> None:
+    """Trains to the end of the source, from the run's newest whole checkpoint where it has one.
+
+    Every step is written and shown after `hooks`. Raises Interrupted when a signal asks to stop, with a checkpoint of
+    the last whole step saved, and Diverged when a loss or gradient is not finite.
+    """
+    interruption = Interruption()
+    keeper = _Keeper(config, run, parts, where)
+    with _own_random_numbers(config.seed), interruption.watching():
+        start = keeper.restore()
+        title = f"{config.command}  {config.model} → {config.out}"
+        run.console.start(title, parts.source.steps, where=where.where, done=start)
+        with tracking(config.track, _tracked(config, run, start)) as tracked:
+            along = [*hooks, reporting(run), *tracked, keeper.after]
+            try:
+                fit(
+                    parts.source, parts.objective, parts.engine,
+                    hooks=along, start=start, whole=interruption.held_off,
+                )  # fmt: skip
+            except Interrupted:
+                raise Interrupted(keeper.stop()) from None
+
+
+def _tracked(config: Training, run: Telling, start: int) -> Tracked:
+    folder, name = run.writer.path / "run", run.writer.path.name
+    return Tracked(folder=folder, name=name, id=run.writer.id, settings=config.model_dump(mode="json"), start=start)
+
+
+class _Keeper:
+    """Saves a run's checkpoints and goes on from them.
+
+    Weights and optimizer change in an update alone; everything else is noted after each step. So the last whole step
+    can be saved at any instant before the next update, however far its sampling and gradients have come.
+    """
+
+    def __init__(self, config: Training, run: Telling, parts: Parts, where: Machine) -> None:
+        self._run = run
+        self._steps = parts.source.steps
+        self._interval = every(config.save_every, self._steps)
+        self._checkpoints = Checkpoints(run.writer.checkpoints, keep=config.keep)
+        self._made = _Circumstances(where)
+        self._heavy: dict[str, Stateful] = {
+            "weights": Weights(parts.models, parts.engine.trained),
+            "engine": parts.engine,
+        }
+        self._light: dict[str, Stateful] = {
+            "source": parts.source,
+            "random": RandomNumbers(),
+            "run": run.writer,
+            "made": self._made,
+            **parts.also,
+        }
+        self._step = self._saved = 0
+        self._noted: dict[str, State] = {}
+
+    def restore(self) -> int:
+        """The step that the run goes on from, 0 for a new one; says what it found."""
+        writer, say = self._run.writer, self._run.console.say
+        if not writer.resuming:
+            return 0
+        saved, passed = self._checkpoints.newest()
+        for line in passed:
+            say(line)
+        if saved is None:
+            say("no checkpoint is whole: the run starts over")
+            writer.rewind()
+            return 0
+        saved.restore({**self._heavy, **self._light})
+        writer.resumed(saved.step)
+        say(f"going on from the checkpoint of step {saved.step} of {self._steps}")
+        for line in self._made.differences:
+            say(f"{line}: the same method, but not bit for bit as without the interruption")
+        self._step = self._saved = saved.step
+        return saved.step
+
+    def after(self, number: int, metrics: dict[str, float]) -> None:
+        """The last hook of a step: notes where it stands, and saves when it is time."""
+        self._step = number
+        self._noted = {name: part.state() for name, part in self._light.items()}
+        if self._interval is not None and (number % self._interval == 0 or number == self._steps):
+            self._save()
+
+    def stop(self) -> str:
+        """Saves the last whole step; the words of what was kept."""
+        if self._step > self._saved:
+            self._save()
+        if self._saved == 0:
+            return "nothing was saved; the same command begins again"
+        return f"checkpoint at step {self._saved} of {self._steps}; the same command goes on"
+
+    def _save(self) -> None:
+        """A full disk or a folder that cannot be written is said, and does not end the run."""
+        began = time.monotonic()
+        self._run.writer.flush()
+        noted: dict[str, Stateful] = {name: _Noted(state) for name, state in self._noted.items()}
+        try:
+            self._checkpoints.save(self._step, {**self._heavy, **noted})
+        except OSError as error:
+            self._run.console.say(f"step {self._step} is not saved: {error}")
+            return
+        self._saved = self._step
+        self._run.writer.log(f"checkpoint of step {self._step} in {time.monotonic() - began:.2f} s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A state that was taken before."""
+
+    noted: State
+
+    def state(self) -> State:
+        return self.noted
+
+    def load_state(self, state: State) -> None:
+        raise RuntimeError("a noted state is only written")
+
+
+class _Circumstances:
+    """What the bits of a run depend on besides its settings: versions, processor, threads."""
+
+    def __init__(self, where: Machine) -> None:
+        device = torch.cuda.get_device_name(where.device) if where.device.type == "cuda" else platform.machine()
+        self._facts = {**versions(), "device": device, "threads": str(torch.get_num_threads()), "where": where.where}
+        self.differences: list[str] = []
+
+    def state(self) -> State:
+        return {**self._facts}
+
+    def load_state(self, state: State) -> None:
+        """Notes the differences; nothing of them stands in the way."""
+        names = dict.fromkeys([*state, *self._facts])
+        changed = [name for name in names if state.get(name) != self._facts.get(name)]
+        self.differences = [f"{name} was {state.get(name)}, is {self._facts.get(name)}" for name in changed]
+
+
+@contextmanager
+def _own_random_numbers(seed: int) -> Generator[None]:
+    """Inside, the process-wide generators start from the run's seed; outside they are as they were."""
+    generators = RandomNumbers()
+    before = generators.state()
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        generators.load_state(before)

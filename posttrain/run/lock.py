@@ -1,0 +1,61 @@
+"""One process for each run folder: a lock that the system frees when its holder ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from posttrain.errors import FolderError, RunExists
+from posttrain.run.folder import Run
+
+_NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+class FolderLock:
+    """The right to write one run folder, held until it is released or the process ends."""
+
+    def __init__(self, number: int) -> None:
+        self._number: int | None = number
+
+    @staticmethod
+    def take(folder: Path) -> FolderLock:
+        """The lock on `folder`, which is made where there is none.
+
+        Raises RunExists while another process, or another run of this one, holds it; FolderError for a folder that
+        cannot be written to. A file system without locks gives a lock that keeps nobody out.
+        """
+        try:
+            (folder / "run").mkdir(parents=True, exist_ok=True)
+            number = os.open(folder / "run" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise not_writable(folder, error) from error
+        lock = FolderLock(number)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                lock.release()
+                raise RunExists(f"{folder} is being written by {_holder(folder)}\n  fix: give another --out") from error
+        return lock
+
+    def release(self) -> None:
+        """Frees the folder; a second call does nothing."""
+        if self._number is not None:
+            os.close(self._number)
+            self._number = None
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _holder(folder: Path) -> str:
+    run = Run(folder)
+    return f"process {run.record['process']} on {run.record['host']}" if run.exists() else "another process"
+
+
+def not_writable(folder: Path, error: OSError) -> FolderError:
+    """The error for an output path that cannot be written to, with the system's reason."""
+    reason = (error.strerror or str(error)).lower()
+    return FolderError(f"{folder} cannot be written to: {reason}\n  fix: give an --out where you may write")

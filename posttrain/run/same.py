@@ -1,0 +1,73 @@
+"""Whether a command is the one that an earlier run in the folder was started with, and what differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from posttrain.config import Settings
+from posttrain.errors import ConfigError
+from posttrain.run.folder import Facts, Run
+
+# These say what is written down and when, not what is learnt: a run may go on with others.
+_BESIDE_RESULTS = frozenset({"samples", "eval_every", "save_every", "keep", "track", "rollouts_every"})
+# These change rounding alone.
+_ROUNDING = frozenset({"micro_batch_tokens", "packing"})
+
+
+def differences(earlier: Run, record: Facts, config: Settings) -> list[str]:
+    """One line for each setting, file or parent that would make it another run; none when it is the same."""
+    there = earlier.record
+    if there["command"] != record["command"]:
+        return [f"command: {there['command']} -> {record['command']}"]
+    try:
+        changed = _changed(earlier, config)
+    except ConfigError as error:
+        return [f"{earlier.path / 'run' / 'config.yaml'}: {problem.what}" for problem in error.problems]
+    lines = [_line(name, *values) for name, values in changed.items() if name not in _BESIDE_RESULTS | _ROUNDING]
+    return lines + list(_other_content(there, record, changed))
+
+
+def remarks(earlier: Run, config: Settings) -> list[str]:
+    """One line for each changed setting with which the run may go on all the same."""
+    changed = _changed(earlier, config)
+    found = [f"{_line(name, *values)}, from here on" for name, values in changed.items() if name in _BESIDE_RESULTS]
+    rounding = [_line(name, *values) for name, values in changed.items() if name in _ROUNDING]
+    return found + [f"{line}, from here on: the same method, but not bit for bit" for line in rounding]
+
+
+def _changed(earlier: Run, config: Settings) -> dict[str, tuple[object, object]]:
+    """The settings that differ, by name: (there, here). Where a run is written makes it no other run."""
+    old, new = _flat(earlier.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    names = [name for name in dict.fromkeys([*old, *new]) if name != "out"]
+    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+
+
+def _other_content(there: Facts, here: Facts, changed: Mapping[str, object]) -> Iterator[str]:
+    """What changed beneath settings that are the same: data, code, models."""
+    for kind in ("data", "files"):
+        old, new = there.get(kind, {}), here.get(kind, {})
+        yield from (f"{name}: its content changed" for name in old if name in new and old[name] != new[name])
+    for name, parent in here["parents"].items():
+        old = there["parents"].get(name)
+        if old is None or name in changed:
+            continue
+        if any(old.get(fact) != parent.get(fact) for fact in ("command", "started", "parents")):
+            yield f"{name}: {parent['name']} was trained again"
+        elif "content" in old and old["content"] != parent.get("content"):
+            yield f"{name}: the files of {parent['name']} changed"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Facts:
+    flat: Facts = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _line(name: str, old: object, new: object) -> str:
+    return f"{name}: {json.dumps(old, ensure_ascii=False)} -> {json.dumps(new, ensure_ascii=False)}"
