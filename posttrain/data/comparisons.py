@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
+from posttrain.data.json_rows import Row
 from posttrain.data.messages import (
     PROMPT_KEYS,
     BadRow,
@@ -14,26 +14,30 @@ from posttrain.data.messages import (
     answer_of,
     asked_by_user,
     by_assistant,
+    dialogue,
     kind_of,
     messages_of,
     prompt_of,
     text_of,
 )
-from posttrain.data.rows import Row
-from posttrain.types import JSON, Message, PromptRecord, RankedRecord
+from posttrain.types import JSON, PromptRecord, RankedRecord
 
-_HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+# A question this long, word for word at the start of both answers, was put there by a script.
+_REPEATED = 20
 
 
 def pair(row: Row, id: str) -> list[RankedRecord]:
     """`chosen` and `rejected`: text or messages, with a prompt or sharing their beginning."""
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str) and all(row.get(key) is None for key in PROMPT_KEYS):
-        return [_shared_prefix(row, id, _dialogue(chosen, "chosen"), _dialogue(rejected, "rejected"))]
+        return [_shared_prefix(row, id, dialogue(chosen, "chosen"), dialogue(rejected, "rejected"))]
     if isinstance(chosen, list) and isinstance(rejected, list):
         return [_shared_prefix(row, id, messages_of(chosen, "chosen"), messages_of(rejected, "rejected"))]
     asked, keys = prompt_of(row)
     answers = (answer_of(chosen, "chosen"), answer_of(rejected, "rejected"))
+    question = asked[-1].content
+    if len(question) >= _REPEATED and all(answer.startswith(question) for answer in answers):
+        raise BadRow(f"chosen and rejected both begin with {keys[0]}", f"take the text of {keys[0]} out of them")
     return [_ranking(row, id, asked_by_user(asked, keys[0]), answers, (1, 2))]
 
 
@@ -52,19 +56,6 @@ def _shared_prefix(row: Row, id: str, chosen: Messages, rejected: Messages) -> R
     return _ranking(row, id, asked_by_user(before), answers, (1, 2))
 
 
-def _dialogue(value: str, where: str) -> Messages:
-    """A transcript of `Human:` and `Assistant:` turns (Bai 2022, HH)."""
-    pieces = _HH_TURN.split(value)
-    if len(pieces) < 3 or pieces[0].strip():
-        raise BadRow(f"{where} stands without a prompt", 'add a "prompt" column, or write it as a list of messages')
-    turns = zip(pieces[1::2], pieces[2::2], strict=True)
-    spoken = [Message(role="user" if who == "Human" else "assistant", content=said.strip()) for who, said in turns]
-    empty = next((place for place, message in enumerate(spoken) if not message.content), None)
-    if empty is not None:
-        raise BadRow(f"{where}: turn {empty + 1} of the dialogue is empty", "fill it, or delete the row")
-    return tuple(spoken)
-
-
 def with_ranks(row: Row, id: str) -> list[RankedRecord]:
     """`responses` and `ranks`: 1 (or 0) is best, equal is a tie, null is not ranked."""
     answers = _responses(row)
@@ -77,6 +68,17 @@ def with_scores(row: Row, id: str) -> list[RankedRecord]:
     """`responses` and `scores`: higher is better, null is not ranked."""
     answers = _responses(row)
     scores = [_number(score, f"scores[{i}]") for i, score in enumerate(_one_each(row.get("scores"), "scores", answers))]
+    return [_list_ranking(row, id, answers, [None if score is None else -score for score in scores])]
+
+
+def rated(row: Row, id: str) -> list[RankedRecord]:
+    """UltraFeedback as it was collected: `completions`, each with its `response` and `overall_score`."""
+    items = row.get("completions")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise BadRow("completions is no list of objects", 'write [{"response": …, "overall_score": …}, …]')
+    rated = cast("list[Row]", items)
+    answers = _responses({**row, "responses": [item.get("response") for item in rated]})
+    scores = [_number(item.get("overall_score"), f"completions[{i}].overall_score") for i, item in enumerate(rated)]
     return [_list_ranking(row, id, answers, [None if score is None else -score for score in scores])]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from posttrain.data.json_rows import Row
 from posttrain.data.messages import (
     PROMPT_KEYS,
     BadRow,
     Messages,
     asked_by_user,
+    instructed,
     instruction_of,
     kind_of,
     messages_of,
@@ -16,33 +19,52 @@ from posttrain.data.messages import (
     text_of,
     with_system,
 )
-from posttrain.data.rows import Row
 from posttrain.types import JSON, ChatRecord, Message, PromptRecord, TextRecord
 
 
 def chat(id: str, messages: Messages, where: str) -> ChatRecord:
-    """A conversation, once it is seen to end with an answer to something and to train some of it."""
+    """A conversation, once it is seen to end with an answer, to train some of it, and that every answer has a question.
+
+    An answer that is trained stands after a message by the user or a tool, because it is there that a model is asked.
+    One after another answer, or before any question, can be kept as context by `"train": false`.
+    """
     if messages[-1].role != "assistant":
         what = f"{where}[-1].role is {messages[-1].role!r}, expected 'assistant'"
         raise BadRow(what, "let the conversation end with an answer, or delete its last message")
     if len(messages) == 1:
         raise BadRow(f"{where} has an answer but no question", "put the user's message before it")
-    if all(message.train is False for message in messages if message.role == "assistant"):
+    before, trained = "", False
+    for place, message in enumerate(messages):
+        role = message.role
+        if role == "assistant" and message.train is not False:
+            if before not in ("user", "tool"):
+                raise _unasked(where, place, before)
+            trained = True
+        before = role
+    if not trained:
         raise BadRow(f"{where} has no message that is trained", 'take "train": false from one of the answers')
     return ChatRecord(id=id, messages=messages)
 
 
-def conversation(row: Row, id: str) -> list[ChatRecord]:
+def _unasked(where: str, place: int, before: str) -> BadRow:
+    if before == "assistant":
+        what = f"{where}[{place - 1}] and {where}[{place}] are both by the assistant"
+        return BadRow(what, "join them into one, or put the user's message between them")
+    what = f"{where}[{place}] is by the assistant, and nothing is asked before it"
+    return BadRow(what, 'put the user\'s message before it, or set "train": false in it')
+
+
+def conversation(row: Row, id: str, *, key: str) -> list[ChatRecord]:
     """`messages` or sharegpt's `conversations`."""
-    key = "messages" if "messages" in row else "conversations"
-    return [chat(id, with_system(row, messages_of(row.get(key), key)), key)]
+    record = chat(id, messages_of(row.get(key), key), key)
+    system = row.get("system")
+    return [record if system is None else replace(record, messages=with_system(row, record.messages))]
 
 
-def alpaca(row: Row, id: str) -> list[ChatRecord]:
-    """`instruction`, an optional `input`, and `output` or `response`."""
-    key = "output" if "output" in row else "response"
-    asked, _ = prompt_of({name: row.get(name) for name in ("instruction", "input", "system")})
-    return [ChatRecord(id=id, messages=(*asked, Message(role="assistant", content=text_of(row.get(key), key))))]
+def alpaca(row: Row, id: str, *, answer: str) -> list[ChatRecord]:
+    """`instruction`, an optional `input` and `history`, and an answer."""
+    reply = Message(role="assistant", content=text_of(row.get(answer), answer))
+    return [ChatRecord(id=id, messages=(*instructed(row), reply))]
 
 
 def instances(row: Row, id: str) -> list[ChatRecord]:
@@ -70,11 +92,8 @@ def answered(row: Row, id: str, *, answer: str) -> list[ChatRecord]:
     reply = row.get(answer)
     if isinstance(reply, list):
         return [chat(id, (*asked, *messages_of(reply, answer)), answer)]
-    return [
-        ChatRecord(
-            id=id, messages=(*asked_by_user(asked, keys[0]), Message(role="assistant", content=text_of(reply, answer)))
-        )
-    ]
+    said = Message(role="assistant", content=text_of(reply, answer))
+    return [ChatRecord(id=id, messages=(*asked_by_user(asked, keys[0]), said))]
 
 
 def running_text(row: Row, id: str) -> list[TextRecord]:

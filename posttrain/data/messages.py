@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
-from posttrain.data.rows import Row
+from posttrain.data.json_rows import Row
 from posttrain.types import JSON, Message, Role
 
 Messages: TypeAlias = tuple[Message, ...]
@@ -24,6 +25,9 @@ SHAREGPT_ROLES: Mapping[str, Role] = {
 PROMPT_KEYS = ("prompt", "messages", "conversations", "question", "instruction")
 
 _OTHER_NAMES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
+_NOT_CONTENT = ("tool_calls", "function_call", "reasoning_content")
+_SPEAKERS: tuple[Role, Role] = ("user", "assistant")
+_HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
 
 class BadRow(ValueError):
@@ -35,52 +39,109 @@ class BadRow(ValueError):
         self.fix = fix
 
 
+# --- text and messages ------------------------------------------------------------------------------------------
+
+
 def text_of(value: JSON, where: str) -> str:
     """`value` as text that is not empty; a list of text parts, as multimodal chats have it, is joined."""
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(part, dict) and part.get("type") == "text" for part in value)
-    ):
-        value = "".join(str(cast(Row, part).get("text", "")) for part in value)
-    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+    if type(value) is str and value and not value.isspace():
+        return value
+    if isinstance(value, list) and value and all(isinstance(part, dict) and "type" in part for part in value):
+        return text_of(_joined(cast("list[Row]", value), where), where)
+    if value is None:
+        raise BadRow(f"{where} is null", "fill it, or delete the row")
+    if value == "" or isinstance(value, str):
         raise BadRow(f"{where} is empty", "fill it, or delete the row")
-    if not isinstance(value, str):
-        raise BadRow(f"{where} is {kind_of(value)}, expected text", "write it as a string")
-    return value
+    raise BadRow(f"{where} is {kind_of(value)}{_shown(value)}, expected text", "write it as a string, in quotes")
+
+
+def _joined(parts: list[Row], where: str) -> str:
+    other = next((part.get("type") for part in parts if part.get("type") != "text"), None)
+    if other is not None:
+        raise BadRow(f"{where} has a part of type {other!r}, and only text is read", "delete the row")
+    return "".join(str(part.get("text", "")) for part in parts)
 
 
 def messages_of(value: JSON, where: str) -> Messages:
-    """`value` as messages: objects with role and content, or with from and value."""
+    """`value` as messages: objects with role and content, or with from and value.
+
+    An empty system message is no message: many data sets write one in every conversation that has none.
+    """
     if not isinstance(value, list) or not value:
-        raise BadRow(
-            f"{where} is {kind_of(value)}, expected a list of messages", 'write [{"role": "user", "content": …}, …]'
-        )
-    return tuple(_message(item, f"{where}[{place}]") for place, item in enumerate(value))
+        empty = isinstance(value, list)
+        what = f"{where} is empty" if empty else f"{where} is {kind_of(value)}, expected a list of messages"
+        raise BadRow(what, 'write [{"role": "user", "content": …}, …]')
+    found = [_plain_message(item) or _message(item, f"{where}[{place}]") for place, item in enumerate(value)]
+    kept = tuple(message for message in found if message is not None)
+    if not kept:
+        raise BadRow(f"{where} holds nothing but an empty system message", "fill it, or delete the row")
+    return kept
 
 
-def _message(value: JSON, where: str) -> Message:
+def _plain_message(value: JSON) -> Message | None:
+    """The common case of a message in one step: a known role and text, and nothing else."""
+    if type(value) is not dict or len(value) != 2:
+        return None
+    role, content = value.get("role"), value.get("content")
+    if type(content) is not str or not content or content.isspace() or type(role) is not str or role not in ROLES:
+        return None
+    return Message(role=ROLES[role], content=content)
+
+
+def _message(value: JSON, where: str) -> Message | None:
+    """A message, None for an empty one by the system."""
     if not isinstance(value, dict):
         raise BadRow(f"{where} is {kind_of(value)}, expected a message", 'write {"role": "user", "content": …}')
     sharegpt = "from" in value and "role" not in value
     role_key, content_key, roles = ("from", "value", SHAREGPT_ROLES) if sharegpt else ("role", "content", ROLES)
     name = value.get(role_key)
     if not isinstance(name, str) or name not in roles:
-        raise _unknown_role(name, f"{where}.{role_key}", roles)
-    train = value.get("train")
+        raise _unknown_role(value, f"{where}.{role_key}", roles)
+    beside = next((key for key in _NOT_CONTENT if value.get(key)), None)
+    if beside is not None:
+        what = f"{where}.{beside} would be left out: only the text in {content_key} is trained"
+        raise BadRow(what, f"write it into {content_key} as the model should spell it, or delete the row")
+    if content_key not in value:
+        raise BadRow(f"{where}.{content_key} is missing (keys: {with_typos(value, (content_key,))})", "add it")
+    content = value[content_key]
+    if roles[name] == "system" and (content is None or (isinstance(content, str) and not content.strip())):
+        return None
+    return Message(role=roles[name], content=text_of(content, f"{where}.{content_key}"), train=_train(value, where))
+
+
+def _train(message: Row, where: str) -> bool | None:
+    """The message's own `train`, or what OpenAI's `weight` of 0 says."""
+    train = message.get("train")
     if train is not None and not isinstance(train, bool):
         raise BadRow(f"{where}.train is {kind_of(train)}, expected true or false", "write it without quotes")
-    return Message(role=roles[name], content=text_of(value.get(content_key), f"{where}.{content_key}"), train=train)
+    return False if train is None and message.get("weight") == 0 else train
 
 
-def _unknown_role(name: JSON, where: str, roles: Mapping[str, Role]) -> BadRow:
+def _unknown_role(message: Row, where: str, roles: Mapping[str, Role]) -> BadRow:
+    name = message.get(where.rsplit(".", 1)[1])
     if name is None:
-        return BadRow(f"{where} is missing", f"give one of {', '.join(roles)}")
-    shown = repr(name)
-    near = difflib.get_close_matches(str(name), roles, n=1, cutoff=0.5)
-    meant = _OTHER_NAMES.get(str(name), near[0] if near else None)
+        keys = with_typos(message, ("role", "content", "from", "value"))
+        return BadRow(f"{where} is missing (keys: {keys})", f"give one of {', '.join(roles)}")
+    near = difflib.get_close_matches(str(name).lower(), roles, n=1, cutoff=0.5)
+    meant = _OTHER_NAMES.get(str(name).lower(), near[0] if near else None)
     fix = f"did you mean {meant!r}?" if meant else f"give one of {', '.join(roles)}"
-    return BadRow(f"{where} is {shown}, which is no role", fix)
+    return BadRow(f"{where} is {name!r}, which is no role", fix)
+
+
+def dialogue(value: str, where: str) -> Messages:
+    """A transcript of `Human:` and `Assistant:` turns (Bai 2022, HH); an empty last turn waits for its answer."""
+    pieces = _HH_TURN.split(value)
+    if len(pieces) < 3 or pieces[0].strip():
+        raise BadRow(f"{where} stands without a prompt", 'add a "prompt" column, or write it as a list of messages')
+    turns = list(zip(pieces[1::2], pieces[2::2], strict=True))
+    spoken = [Message(role="user" if who == "Human" else "assistant", content=said.strip()) for who, said in turns]
+    empty = next((place for place, message in enumerate(spoken) if not message.content), None)
+    if empty is not None:
+        raise BadRow(f"{where}: turn {empty + 1} of the dialogue is empty", "fill it, or delete the row")
+    return tuple(spoken)
+
+
+# --- questions and answers --------------------------------------------------------------------------------------
 
 
 def answer_of(value: JSON, where: str) -> str:
@@ -98,21 +159,35 @@ def answer_of(value: JSON, where: str) -> str:
 def prompt_of(row: Row) -> tuple[Messages, tuple[str, ...]]:
     """The question of a row as messages, and the keys that made it. An answer at the end of `messages` stays there."""
     for key in ("prompt", "messages", "conversations", "question"):
-        if row.get(key) is not None:
-            value = row[key]
-            asked = (
-                (Message(role="user", content=text_of(value, key)),)
-                if isinstance(value, str)
-                else messages_of(value, key)
-            )
-            return with_system(row, asked), (key, "system")
+        value = row.get(key)
+        if value is not None:
+            return with_system(row, _asked(value, key)), (key, "system")
     if row.get("instruction") is not None:
-        return with_system(row, (instruction_of(row["instruction"], row.get("input")),)), (
-            "instruction",
-            "input",
-            "system",
-        )
+        return instructed(row), ("instruction", "input", "system", "history")
     raise BadRow("the row has no prompt", f"add one of {', '.join(PROMPT_KEYS)}")
+
+
+def _asked(value: JSON, key: str) -> Messages:
+    if type(value) is str:
+        if value.startswith("\n\nHuman:") and value.rstrip().endswith("\n\nAssistant:"):
+            return dialogue(value.rstrip().removesuffix("\n\nAssistant:"), key)
+        return (Message(role="user", content=text_of(value, key)),)
+    if isinstance(value, list):
+        return messages_of(value, key)
+    raise BadRow(f"{key} is {kind_of(value)}{_shown(value)}, expected text or messages", "write it as a string")
+
+
+def instructed(row: Row) -> Messages:
+    """alpaca's question: the instruction with its input, after the turns of LLaMA-Factory's `history`."""
+    turns = row.get("history") or []
+    if not isinstance(turns, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
+        raise BadRow("history is no list of question and answer", 'write [["…", "…"], …]')
+    before = [
+        Message(role=role, content=text_of(said, f"history[{place}]"))
+        for place, turn in enumerate(cast("list[list[JSON]]", turns))
+        for role, said in zip(_SPEAKERS, turn, strict=True)
+    ]
+    return with_system(row, (*before, instruction_of(row.get("instruction"), row.get("input"))))
 
 
 def with_system(row: Row, messages: Messages) -> Messages:
@@ -132,19 +207,23 @@ def instruction_of(instruction: JSON, extra: JSON) -> Message:
 
 def asked_by_user(messages: Messages, where: str = "prompt") -> Messages:
     """`messages`, which wait for an answer."""
-    if messages[-1].role == "assistant":
+    last = messages[-1].role
+    if last == "assistant":
         raise BadRow(f"{where} ends with the assistant, expected the user", "move the answer out of the prompt")
+    if last == "system":
+        raise BadRow(f"{where} ends with the system, expected the user", "add the user's message")
     return messages
 
 
 def by_assistant(messages: Messages, where: str) -> str:
     """The answer that `messages` end with."""
     if messages[-1].role != "assistant":
-        raise BadRow(
-            f"{where}[-1].role is {messages[-1].role!r}, expected 'assistant'",
-            f'change the role, or give plain text: "{where}": "No."',
-        )
+        what = f"{where}[-1].role is {messages[-1].role!r}, expected 'assistant'"
+        raise BadRow(what, f'change the role, or give plain text: "{where}": "No."')
     return messages[-1].content
+
+
+# --- words for messages -----------------------------------------------------------------------------------------
 
 
 def kind_of(value: JSON) -> str:
@@ -156,3 +235,16 @@ def kind_of(value: JSON) -> str:
     if isinstance(value, int | float):
         return "a number"
     return {str: "text", list: "a list", dict: "an object"}[type(value)]
+
+
+def _shown(value: JSON) -> str:
+    """A number beside its name; other values are left to the file."""
+    return f" ({value})" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def with_typos(keys: Iterable[str], wanted: Iterable[str], limit: int = 12) -> str:
+    """`keys` in a line, with a mark at those that look like a slip of one of `wanted`."""
+    names = list(keys)
+    absent = [name for name in wanted if name not in names]
+    marked = [f"{name} ← typo?" if difflib.get_close_matches(name, absent, n=1, cutoff=0.7) else name for name in names]
+    return ", ".join(marked[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,100 @@
+"""Where rows come from: files and folders, rankings in a database, data sets of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from posttrain.data import feedback_db
+from posttrain.data.hub import HubRows, is_hub_id
+from posttrain.data.json_rows import Found, Placed
+from posttrain.data.rows import files_of, fingerprint, rows_of, size_of
+from posttrain.errors import DataError, Problem
+
+
+class Origin(Protocol):
+    """A source of rows that can be read again and again."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def identity(self) -> str:
+        """What changes when the content does."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk; None for the hub."""
+        ...
+
+    def rows(self) -> Iterator[Found]: ...
+
+
+class FileRows:
+    """The rows of a file, or of the data files in a folder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._path = Path(path)
+        files_of(self._path)
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the content, read when it is first asked for."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        return fingerprint(self._path)
+
+    @property
+    def size(self) -> int | None:
+        return size_of(self._path)
+
+    def rows(self) -> Iterator[Found]:
+        return rows_of(self._path)
+
+
+class RankingRows:
+    """The rankings that people gave in a ranking store, as rows of prompt, responses and ranks."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._path = Path(path)
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of all items and events."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        return feedback_db.fingerprint(self._path)
+
+    @property
+    def size(self) -> int | None:
+        return self._path.stat().st_size
+
+    def rows(self) -> Iterator[Found]:
+        for number, ranking in feedback_db.rankings(self._path):
+            yield Placed(self.path, number, ranking)
+
+
+def origin_of(path: str, *, subset: str | None = None, split: str | None = None) -> Origin:
+    """The rows of a path, of a ranking store, or of `owner/name` on the hub.
+
+    Raises DataError for a path that does not exist and is no name of a data set, and for a subset of a file.
+    """
+    if is_hub_id(path):
+        return HubRows(path, subset=subset, split=split)
+    if subset is not None or split is not None:
+        name = "subset" if subset is not None else "split"
+        what = f"a file has no {name}; only data sets of the hub, named owner/name, have one"
+        raise DataError([Problem(place=path, what=what, fix=f"take {name} out, or check the name")])
+    file = Path(path)
+    if file.is_file() and feedback_db.is_database(file):
+        return RankingRows(path)
+    return FileRows(path)

@@ -1,0 +1,223 @@
+"""CSV, TSV and Parquet to rows."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import gzip
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeGuard, cast
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from posttrain.data.encoding import not_utf8
+from posttrain.data.json_rows import Found, Placed, Row
+from posttrain.data.opening import ROW_LIMIT, beginning, too_long
+from posttrain.errors import DataError, Problem
+from posttrain.types import JSON
+
+if TYPE_CHECKING:
+    from _csv import Reader as CSVReader
+
+_BATCH = 512
+
+
+# --- CSV and TSV ------------------------------------------------------------------------------------------------
+
+
+def csv_rows(file: Path, handle: IO[bytes], *, delimiter: str = ",") -> Iterator[Found]:
+    """A row for each record of a table whose first line names the columns; a cell that spells a list or object is one.
+
+    Raises DataError when the first line cannot be the names.
+    """
+    csv.field_size_limit(ROW_LIMIT)
+    # Bytes that are not UTF-8 pass as lone surrogates, so that only their row is bad.
+    text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    quoting = csv.QUOTE_NONE if delimiter == "\t" and _bare_quotes(file) else csv.QUOTE_MINIMAL
+    try:
+        yield from _records(file, csv.reader(text, delimiter=delimiter, strict=True, quoting=quoting), delimiter)
+    finally:
+        text.detach()
+
+
+def tsv_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
+    """As `csv_rows`, with tabs between the cells; quotes are text where they do not enclose whole cells."""
+    return csv_rows(file, handle, delimiter="\t")
+
+
+def _bare_quotes(file: Path) -> bool:
+    """Whether the quotes of a TSV are its text: all lines have as many cells, and one opens a quote it does not close.
+
+    Read as enclosing, a quote at the start of a cell would swallow the rows up to the next one.
+    """
+    rows = [line.split(b"\t") for line in beginning(file, ROW_LIMIT).splitlines() if line]
+    opened = [cell for row in rows for cell in row if cell.startswith(b'"')]
+    closed = all(len(cell) > 1 and cell.endswith(b'"') and cell[1:-1].count(b'"') % 2 == 0 for cell in opened)
+    return not closed and len({len(row) for row in rows[:-1]}) == 1
+
+
+def _records(file: Path, reader: CSVReader, delimiter: str) -> Iterator[Found]:
+    names = _names(file, reader, delimiter)
+    name, width = str(file), len(names)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as reason:
+            yield _broken_csv(f"{name}:{line}", reason)
+            continue
+        if cells is None:
+            return
+        if len(cells) == width:
+            problem = None if all(map(str.isascii, cells)) else _undecoded(file, line, cells)
+            yield problem or Placed(name, line, dict(zip(names, map(_cell, cells), strict=True)))
+        elif cells:
+            yield _uneven(f"{name}:{line}", len(cells), width)
+
+
+def _names(file: Path, reader: CSVReader, delimiter: str) -> list[str]:
+    try:
+        names = [name.strip() for name in next(reader, [])]
+    except csv.Error as reason:
+        raise DataError([_broken_csv(f"{file}:1", reason)]) from reason
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        what = f"the column {twice!r} stands twice in the first line" if twice else "two columns have no name"
+        raise DataError([Problem(place=f"{file}:1", what=what, fix="give each column its own name")])
+    other = next((mark for mark in ";\t|," if mark in names[0]), None) if len(names) == 1 else None
+    if other is not None and other != delimiter:
+        what = f"cells are separated by {_mark(other)}, expected {_mark(delimiter)}"
+        fix = (
+            "name the file .tsv"
+            if other == "\t"
+            else "save it with commas"
+            if delimiter == ","
+            else "save it with tabs"
+        )
+        raise DataError([Problem(place=f"{file}:1", what=what, fix=fix)])
+    return names
+
+
+def _mark(character: str) -> str:
+    return "tabs" if character == "\t" else f"{character!r}"
+
+
+def _broken_csv(place: str, reason: csv.Error) -> Problem:
+    if "field limit" in str(reason):
+        return too_long(place, "a cell")
+    return Problem(
+        place=place, what=f"broken CSV: {reason}", fix="close every quote, and double the quotes inside a cell"
+    )
+
+
+def _uneven(place: str, cells: int, width: int) -> Problem:
+    what = f"the row has {'more' if cells > width else 'fewer'} cells than the {width} columns"
+    return Problem(place=place, what=what, fix="quote cells that hold separators or line breaks")
+
+
+def _undecoded(file: Path, line: int, cells: Sequence[str]) -> Problem | None:
+    raw = ",".join(cells).encode("utf-8", "surrogateescape")
+    try:
+        raw.decode()
+    except UnicodeDecodeError as reason:
+        return not_utf8(file, line, raw, reason)
+    return None
+
+
+def _cell(cell: str) -> JSON:
+    if cell[:1] in ("[", "{"):
+        try:
+            return cast(JSON, orjson.loads(cell))
+        except orjson.JSONDecodeError:
+            return _as_json(cell)
+    return cell
+
+
+def _as_json(cell: str) -> JSON:
+    """What a cell with NaN or great numbers spells; a cell that only begins like a list is text."""
+    try:
+        return cast(JSON, json.loads(cell))
+    except ValueError:
+        return cell
+
+
+# --- Parquet ----------------------------------------------------------------------------------------------------
+
+
+def parquet_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
+    """The rows, some hundred at a time. Dates become ISO text, bytes base64. Raises DataError for a broken file."""
+    number = 0
+    with _unpacked(handle) if isinstance(handle, gzip.GzipFile) else nullcontext(handle) as source:
+        try:
+            table = pq.ParquetFile(source)
+            for batch in table.iter_batches(batch_size=_BATCH):
+                for row in plain_rows(batch):
+                    number += 1
+                    yield Placed(str(file), number, row)
+        except (pa.ArrowException, OSError) as reason:
+            said = str(reason).split("\n")[0]
+            what = (
+                f"not a Parquet file that can be read: {said}" if not number else f"broken after row {number}: {said}"
+            )
+            raise DataError([Problem(place=str(file), what=what, fix="write it again")]) from reason
+
+
+def plain_rows(batch: Any) -> list[Row]:  # pyarrow ships no complete types
+    """The rows of a batch in JSON's own types: dates become ISO text, bytes base64."""
+    rows = cast("list[Row]", batch.to_pylist())
+    if all(_is_plain(field.type) for field in batch.schema):
+        return rows
+    return [cast(Row, _plain(row)) for row in rows]
+
+
+@contextmanager
+def _unpacked(handle: gzip.GzipFile) -> Generator[IO[bytes]]:
+    """Parquet is read from its end, so a gzipped one is unpacked onto the disk first."""
+    with tempfile.TemporaryFile() as unpacked:
+        shutil.copyfileobj(handle, unpacked)
+        unpacked.seek(0)
+        yield unpacked
+
+
+def _is_plain(kind: Any) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_integer,
+            pa.types.is_floating,
+            pa.types.is_boolean,
+            pa.types.is_null,
+        )
+    )
+
+
+def _plain(value: object) -> JSON:
+    """`value` in JSON's own types."""
+    if _is_mapping(value):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in cast("Sequence[object]", value)]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if isinstance(value, str | bool | int | float | None) else str(value)
+
+
+def _is_mapping(value: object) -> TypeGuard[dict[object, object]]:
+    return isinstance(value, dict)
