@@ -127,13 +127,12 @@ def evaluate(model: str | os.PathLike[str], *, quiet: bool = False, **settings: 
     return cast("Mapping[str, Any]", _call("eval", {"model": model, **settings}, fresh=False, quiet=quiet))
 
 
-def start(config: Settings, *, console: Console, fresh: bool = False) -> object:
+def start(config: Settings, *, console: Console, **options: bool) -> object:
     """What the recipe of the settings' command returns: a Run, a file of samples, or measures.
 
-    The console's panel is closed whichever way the recipe ends.
+    Options (`fresh`) are those that the recipe has; the console's panel is closed whichever way it ends.
     """
     module, name = _RECIPES[config.command].split(":")
-    options = {"fresh": True} if fresh else {}  # an evaluation writes no run, so its recipe has no such option
     try:
         return getattr(import_module(module), name)(config, console=console, **options)
     finally:
@@ -144,4 +143,5 @@ def _call(command: str, settings: Mapping[str, object], *, fresh: bool, quiet: b
     from posttrain.config import CONFIGS, make_config
     from posttrain.console import open_console
 
-    return start(make_config(CONFIGS[command], settings), console=open_console(quiet=quiet), fresh=fresh)
+    options = {"fresh": True} if fresh else {}  # an evaluation writes no run, so its recipe has no such option
+    return start(make_config(CONFIGS[command], settings), console=open_console(quiet=quiet), **options)

@@ -2,61 +2,96 @@
 
 from __future__ import annotations
 
-import difflib
+import errno
 import json
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import (
-    App,
-    CycloptsError,
-    Group,
-    MissingArgumentError,
-    Parameter,
-    RepeatArgumentError,
-    UnusedCliTokensError,
-)
-
-from posttrain.config import CONFIGS, Leaf, Settings, leaves, load_config, unknown_flags
-from posttrain.console import Console, open_console
 from posttrain.errors import ConfigError, DoesNotFit, PosttrainError, Problem
+
+if TYPE_CHECKING:
+    from cyclopts import App, CycloptsError
+
+    from posttrain.config import Leaf, Settings
+    from posttrain.console import Console
 
 _EPILOGUE = "Settings are named alike as flags, in YAML and as Python keywords; [brackets] hold the defaults."
 _TRAINING = ("sft", "reward", "ppo", "dpo")
+# In the order in which they are used; what has settings of its own stands in posttrain.config.CONFIGS too.
 _ABOUT = {
+    "demo": "Run the whole pipeline on a small world that is written on the spot; nothing is downloaded.",
+    "init": "Print a settings file to begin with, or its JSON schema.",
+    "check": "Show what a run would make of a data file: format, errors, lengths, and which tokens are trained.",
     "sft": "Finetune a model on conversations, instructions or text.",
     "sample": "Answer prompts, several times each.",
     "reward": "Train a reward model from ranked answers.",
     "ppo": "Train a model against a reward with PPO.",
     "dpo": "Train a model on preferences directly.",
     "eval": "Measure a model, alone or against another.",
-    "check": "Show what a run would make of a data file: format, errors, lengths, and which tokens are trained.",
+}
+# What people type for a command that has another name here.
+_ALSO = {
+    "train": "sft",
+    "finetune": "sft",
+    "rm": "reward",
+    "rlhf": "ppo",
+    "grpo": "ppo",
+    "rloo": "ppo",
+    "generate": "sample",
+    "evaluate": "eval",
+    "template": "init",
 }
 _IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out")
-_OPTIONS = {
-    "fresh": "remove an earlier run from out, and only that",
-    "quiet": "show nothing but errors and the result",
-    "json": "print the result as JSON; progress goes to standard error",
-    "debug": "show tracebacks and the warnings of other libraries",
-}
+# Packages that are installed only when asked for, and the extra that brings each.
+_EXTRAS = {"datasets": "hub", "vaderSentiment": "stories"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What every command understands besides its settings."""
+class Switch:
+    """An option that commands understand besides their settings."""
 
-    fresh: bool = False
-    quiet: bool = False
-    json: bool = False
-    debug: bool = False
+    about: str
+    commands: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A flag of a command that has no settings; without a default it stands without its name."""
+
+    name: str
+    kind: type
+    about: str
+    default: object = None
+
+
+_WITHOUT_SETTINGS = {
+    "demo": (
+        Option(name="out", kind=str, default="runs/demo", about="the folder for all runs of the demo [runs/demo]"),
+        Option(name="seed", kind=int, default=0, about="of the world, the annotator and every run [0]"),
+    ),
+    "init": (
+        Option(name="command", kind=str, about="whose settings: sft, reward, ppo, dpo, sample, eval or check"),
+        Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),
+    ),
+}
+_RUNS = frozenset({*_TRAINING, "sample", "demo"})
+_ALL = frozenset(_ABOUT) - {"init"}
+_SWITCHES = {
+    "fresh": Switch(about="remove an earlier run from out, and only that", commands=_RUNS),
+    "quiet": Switch(about="show nothing but errors and the result", commands=_ALL),
+    "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL),
+    "debug": Switch(about="show tracebacks and the warnings of other libraries", commands=_ALL),
+}
+# Those that change what the recipe does; the others change what is shown.
+_FOR_RECIPES = ("fresh", "dry_run")
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
@@ -65,18 +100,38 @@ def main(tokens: Sequence[str] | None = None) -> int:
     0 done, 1 unforeseen, 2 your settings or data, 3 does not fit, 4 diverged or a trip wire, 130 interrupted.
     """
     words = list(sys.argv[1:] if tokens is None else tokens)
+    debug = "--debug" in words
     try:
         _dispatch(words)
     except PosttrainError as error:
-        return _fail(str(error), error.exit_code, debug="--debug" in words)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail(str(error), error.exit_code, debug=debug)
+    except KeyboardInterrupt as stop:  # one of ours says where the run goes on
+        return _fail(str(stop) or "interrupted", 130)
+    except BrokenPipeError:  # `posttrain init sft | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:  # the last line of defence: whatever no part of the package foresaw
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            return _fail(f"out of memory: {error}", DoesNotFit.exit_code, debug="--debug" in words)
-        hint = "" if "--debug" in words else "\n  rerun with --debug for the traceback"
-        return _fail(f"{type(error).__name__}: {error}{hint}", 1, debug="--debug" in words)
+        message, code = _unforeseen(error)
+        hint = "" if debug or code != 1 else "\n  rerun with --debug for the traceback"
+        return _fail(message + hint, code, debug=debug)
     return 0
+
+
+def _unforeseen(error: Exception) -> tuple[str, int]:
+    """The message and exit code of an error that is none of the package's own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {error}", DoesNotFit.exit_code
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        fix = f"pip install 'posttrain[{_EXTRAS[error.name]}]'"
+        return f"the package {error.name} is not installed\n  fix: {fix}", PosttrainError.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        why = (error.strerror or str(error)).lower()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{error.filename}  cannot be written: {why}\n  fix: free some space", DoesNotFit.exit_code
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            fix = "give another --out, or change the rights of the folder"
+            return f"{error.filename}  cannot be opened: {why}\n  fix: {fix}", PosttrainError.exit_code
+    return f"{type(error).__name__}: {error}", 1
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:
@@ -88,18 +143,38 @@ def _fail(message: str, code: int, *, debug: bool = False) -> int:
 
 def _dispatch(words: Sequence[str]) -> None:
     """Parse and run one command. Raises ConfigError for commands, flags and arguments that there are not."""
-    problems = list(_unknown(words))
-    if problems:
-        raise ConfigError(problems)
+    name = words[0] if words else "--help"
+    if not name.startswith("-") and name not in _ABOUT:
+        raise ConfigError([_unknown_command(name)])
+    if any(word.startswith("--") and word != "--help" for word in words[1:]):
+        words = [name, *_known(name, words[1:])]
+
+    from cyclopts import CycloptsError
+
     try:
-        command, bound, _ = build().parse_args(words)
+        command, bound, _ = build(name).parse_args(words)
     except CycloptsError as error:
         raise ConfigError(_in_our_words(error)) from error
     command(*bound.args, **bound.kwargs)
 
 
-def build() -> App:
-    """The application with one command for each class of settings, and the demo."""
+def _known(name: str, words: Sequence[str]) -> list[str]:
+    """The words with flags as we write them. Raises ConfigError for all unknown ones; the parser would tell one."""
+    from posttrain.config.flags import flags_of, spelled, unknown
+
+    own = (f"--{option.name}" for option in _WITHOUT_SETTINGS.get(name, ()))
+    flags = [*flags_of(name), *own, *(f"--{switch}" for switch in _switches(name))]
+    words = spelled(words, flags)
+    problems = list(unknown(name, words, flags))
+    if problems:
+        raise ConfigError(problems)
+    return words
+
+
+def build(chosen: str = "") -> App:
+    """The application: the chosen command with all of its flags, the others with a line each."""
+    from cyclopts import App, Parameter
+
     app = App(
         name="posttrain",
         help="Post-training for language models: finetuning, RLHF from rankings, and DPO.",
@@ -109,91 +184,126 @@ def build() -> App:
         exit_on_error=False,
         default_parameter=Parameter(negative=(), show_default=False, show_env_var=False),
     )
-    for name, config in CONFIGS.items():
-        app.command(_command(name, config), name=name)
-    app.command(demo, name="demo")
+    for place, name in enumerate(_ABOUT):
+        function = _command(name) if name == chosen else _line(name)
+        app.command(function, name=name, sort_key=place, help=_ABOUT[name])
     return app
+
+
+def _line(name: str) -> Callable[..., None]:
+    """A command that is only listed: its settings are read when it is the one that was typed."""
+
+    def listed() -> None: ...
+
+    listed.__doc__ = _ABOUT[name]
+    return listed
 
 
 # --- one command from one class of settings -----------------------------------------------------------------------
 
 
-def _command(name: str, config: type[Settings]) -> Callable[..., None]:
-    """A function whose signature has one parameter for each setting, so that cyclopts parses and documents them."""
+def _command(name: str) -> Callable[..., None]:
+    """The function behind a command, with one parameter for each flag, so that cyclopts parses and documents them."""
+    if name in _WITHOUT_SETTINGS:
+        return _signed(
+            {"demo": demo, "init": init}[name], [*map(_option, _WITHOUT_SETTINGS[name]), *_switch_flags(name)]
+        )
+
+    from posttrain.config import CONFIGS, leaves
+
+    config = CONFIGS[name]
     known = {leaf.name.replace(".", "__"): leaf for leaf in leaves(config) if leaf.name != "version"}
 
     # `source` has no name here: cyclopts would take its annotation from this line instead of the signature below
     def command(*positional: str | None, **given: Any) -> None:
-        options = Options(**{option: given.pop(option, False) for option in _OPTIONS})
+        options = {switch: bool(given.pop(switch, False)) for switch in _switches(name)}
         flags = {known[key].name: value for key, value in given.items() if value is not None}
         _run(config, positional[0] if positional else None, flags, options)
 
+    return _signed(command, [*_setting_flags(config, known), *_switch_flags(name)])
+
+
+def _signed(function: Callable[..., None], parameters: Sequence[Argument]) -> Callable[..., None]:
+    """The function under a signature, from which cyclopts makes parser and help."""
+    function.__signature__ = Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    return function
+
+
+def _switches(name: str) -> list[str]:
+    return [option for option, switch in _SWITCHES.items() if name in switch.commands]
+
+
+def _setting_flags(config: type[Settings], known: Mapping[str, Leaf]) -> list[Argument]:
+    """What stands without a flag, then the settings."""
+    from cyclopts import Parameter
+
     own = set(config.__annotations__)
-    what = "settings in YAML, which flags override"
-    about = what if name in _TRAINING else f"the model, or {what}"
-    parameters = [_positional("settings" if name in _TRAINING else "model_or_settings", about)]
-    parameters += [_flag(key, leaf, _group(leaf, own, name)) for key, leaf in known.items()]
-    parameters += [_switch(option, _OPTIONS[option]) for option in _options(name)]
-    command.__signature__ = Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-    command.__doc__ = _ABOUT[name]
-    return command
+    file = "settings in YAML, which flags override"
+    about = f"the {config.positional}, or {file}" if config.positional else file
+    name = f"{config.positional}_or_settings" if config.positional else "settings"
+    first = Annotated[str | None, Parameter(help=about)]
+    return [
+        Argument(name, Argument.POSITIONAL_ONLY, default=None, annotation=first),
+        *(_flag(key, leaf, own, config.command) for key, leaf in known.items()),
+    ]
 
 
-def _options(command: str) -> list[str]:
-    """The switches of a command: an evaluation writes no run that `--fresh` could remove."""
-    return [option for option in _OPTIONS if option != "fresh" or command != "eval"]
+def _flag(key: str, leaf: Leaf, own: set[str], command: str) -> Argument:
+    """The parameter of one setting, under the heading that it stands under in the help."""
+    from cyclopts import Group, Parameter
 
-
-def _positional(name: str, about: str) -> Argument:
-    kind = Annotated[str | None, Parameter(help=about)]
-    return Argument(name, Argument.POSITIONAL_ONLY, default=None, annotation=kind)
-
-
-def _flag(key: str, leaf: Leaf, group: Group) -> Argument:
+    root = leaf.name.split(".")[0]
+    if root in _IN_OUT:
+        group = Group("In and out", sort_key=1)
+    else:
+        group = Group(f"Settings of {command}", sort_key=2) if root in own else Group("Shared settings", sort_key=3)
     names = (f"--{leaf.name}", f"-{leaf.name}") if len(leaf.name) == 1 else (f"--{leaf.name}",)
     about = Parameter(name=names, help=leaf.help, group=group, metavar=leaf.metavar)
     kind = Annotated[list[str] | None, about] if leaf.takes_many else Annotated[str | None, about]
     return Argument(key, Argument.KEYWORD_ONLY, default=None, annotation=kind)
 
 
-def _switch(option: str, about: str) -> Argument:
-    kind = Annotated[bool, Parameter(name=f"--{option}", help=about, group=Group("Options", sort_key=4))]
-    return Argument(option, Argument.KEYWORD_ONLY, default=False, annotation=kind)
+def _switch_flags(name: str) -> list[Argument]:
+    """The switches of a command."""
+    return [
+        _option(Option(name=switch, kind=bool, default=False, about=_SWITCHES[switch].about))
+        for switch in _switches(name)
+    ]
 
 
-def _group(leaf: Leaf, own: set[str], command: str) -> Group:
-    """The heading that a setting stands under in the help."""
-    root = leaf.name.split(".")[0]
-    if root in _IN_OUT:
-        return Group("In and out", sort_key=1)
-    return Group(f"Settings of {command}", sort_key=2) if root in own else Group("Shared settings", sort_key=3)
+def _option(option: Option) -> Argument:
+    from cyclopts import Group, Parameter
+
+    if option.default is None:
+        kind = Annotated[option.kind, Parameter(help=option.about)]
+        return Argument(option.name, Argument.POSITIONAL_ONLY, annotation=kind)
+    about = Parameter(name=f"--{option.name}", help=option.about, group=Group("Options", sort_key=4))
+    return Argument(
+        option.name, Argument.KEYWORD_ONLY, default=option.default, annotation=Annotated[option.kind, about]
+    )
 
 
-def _run(config: type[Settings], source: str | None, flags: dict[str, Any], options: Options) -> None:
+def _run(config: type[Settings], source: str | None, flags: dict[str, Any], options: Mapping[str, bool]) -> None:
     """Settings first, in seconds; the recipe with its heavy imports only when they are right."""
-    is_file = source is not None and (config.command in _TRAINING or source.endswith((".yaml", ".yml")))
+    from posttrain.config import load_config
+
+    is_file = source is not None and (not config.positional or source.endswith((".yaml", ".yml")))
     if source is not None and not is_file:
-        flags = {"model": source, **flags}
+        if config.positional in flags:
+            raise ConfigError(f"the {config.positional} is given twice: {source!r} and --{config.positional}")
+        flags = {config.positional: source, **flags}
     settings = load_config(config, source if is_file else None, flags)
-    _hush(debug=options.debug)
+    _hush(debug=options["debug"])
 
     from posttrain import start
 
-    _print_result(start(settings, console=_console(options), fresh=options.fresh), options)
+    asked = {option: True for option in _FOR_RECIPES if options.get(option)}
+    _print_result(start(settings, console=_console(options), **asked), options)
 
 
-def demo(
-    *,
-    out: Annotated[str, Parameter(name="--out", help="the folder for all runs of the demo")] = "runs/demo",
-    seed: Annotated[int, Parameter(name="--seed", help="of the world, the annotator and every run")] = 0,
-    fresh: Annotated[bool, Parameter(name="--fresh", help=_OPTIONS["fresh"])] = False,
-    quiet: Annotated[bool, Parameter(name="--quiet", help=_OPTIONS["quiet"])] = False,
-    json: Annotated[bool, Parameter(name="--json", help=_OPTIONS["json"])] = False,
-    debug: Annotated[bool, Parameter(name="--debug", help=_OPTIONS["debug"])] = False,
-) -> None:
-    """Run the whole pipeline on a small world that is written on the spot; nothing is downloaded."""
-    options = Options(fresh=fresh, quiet=quiet, json=json, debug=debug)
-    _hush(debug=debug)
+def demo(*, out: str, seed: int, fresh: bool, **options: bool) -> None:
+    """Run the whole pipeline on a small world."""
+    _hush(debug=options["debug"])
 
     workflow = import_module("posttrain.workflows.demo").demo
     console = _console(options)
@@ -203,23 +313,37 @@ def demo(
         console.finish()
 
 
+def init(command: str, /, *, schema: bool) -> None:
+    """Print a settings file to begin with, or its JSON schema."""
+    from posttrain.config import CONFIGS, json_schema, starter_yaml
+    from posttrain.config.flags import did_you_mean
+
+    if command not in CONFIGS:
+        hint = did_you_mean(command, list(CONFIGS)) or f"; there are {', '.join(CONFIGS)}"
+        raise ConfigError(f"no settings are named '{command}'{hint}")
+    config = CONFIGS[command]
+    print(json.dumps(json_schema(config), indent=2) if schema else starter_yaml(config), end="\n" if schema else "")
+
+
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def _console(options: Options) -> Console:
-    return open_console(quiet=options.quiet, stream=sys.stderr if options.json else sys.stdout)
+def _console(options: Mapping[str, bool]) -> Console:
+    from posttrain.console import open_console
+
+    return open_console(quiet=options["quiet"], stream=sys.stderr if options["json"] else sys.stdout)
 
 
-def _print_result(result: object, options: Options) -> None:
+def _print_result(result: object, options: Mapping[str, bool]) -> None:
     from posttrain.run import Run
 
     if isinstance(result, Run):
         shown: object = {"out": str(result), "status": result.status, "results": result.results}
     else:
         shown = {"out": os.fspath(result)} if isinstance(result, os.PathLike) else _plain(result)
-    if options.json:
+    if options["json"]:
         print(json.dumps(shown, ensure_ascii=False, default=str))
-    elif options.quiet and isinstance(result, os.PathLike):
+    elif options["quiet"] and isinstance(result, os.PathLike):
         print(os.fspath(result))
 
 
@@ -238,30 +362,17 @@ def _hush(*, debug: bool) -> None:
 # --- words for what was typed wrong ---------------------------------------------------------------------------------
 
 
-def _unknown(words: Sequence[str]) -> Iterator[Problem]:
-    """One problem for an unknown command, or for each unknown flag. The parser would tell only the first."""
-    name = words[0] if words else "--help"
-    if name.startswith("-"):
-        return
-    if name not in (*CONFIGS, "demo"):
-        hint = _did_you_mean(name, [*CONFIGS, "demo"]) or f"; there are {', '.join([*CONFIGS, 'demo'])}"
-        yield Problem(place="", what=f"unknown command '{name}'{hint}")
-        return
-    config = CONFIGS.get(name)
-    flags = [f"--{leaf.name}" for leaf in leaves(config) if leaf.name != "version"] if config else ["--out", "--seed"]
-    flags += [f"--{option}" for option in _options(name)]
-    for word in words[1:]:
-        flag = word.split("=")[0]
-        if not flag.startswith("--") or flag in (*flags, "--help", "--version"):
-            continue
-        option = _did_you_mean(flag, flags)
-        problems = unknown_flags(config, [flag[2:]]) if config else []
-        told = [problem for problem in problems if problem.what != "unknown flag"]
-        yield from told or [Problem(place=flag, what=f"unknown flag{option}")]
+def _unknown_command(name: str) -> Problem:
+    from posttrain.config.flags import did_you_mean
+
+    hint = f"; did you mean {_ALSO[name]}?" if name in _ALSO else did_you_mean(name, list(_ABOUT))
+    return Problem(place="", what=f"unknown command '{name}'{hint or '; there are ' + ', '.join(_ABOUT)}")
 
 
 def _in_our_words(error: CycloptsError) -> str:
     """The parser's complaint in the words of the rest."""
+    from cyclopts import MissingArgumentError, RepeatArgumentError, UnusedCliTokensError
+
     flag = error.argument.name if error.argument is not None else ""
     if isinstance(error, MissingArgumentError):
         return f"{flag}  needs a value"
@@ -271,8 +382,3 @@ def _in_our_words(error: CycloptsError) -> str:
         return f"unexpected argument '{(error.unused_tokens or ['?'])[0]}'"
     error.verbose = False
     return " ".join(str(error).split())
-
-
-def _did_you_mean(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""

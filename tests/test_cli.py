@@ -31,10 +31,10 @@ def posttrain_command(*words: str, folder: Path | None = None) -> tuple[int, str
     [
         (("stf",), "error: unknown command 'stf'; did you mean sft?\n"),
         (("sft", "--lorarank", "32"), "error: --lorarank  unknown flag; did you mean --lora.rank?\n"),
-        (("sft", "--learning-rate", "1"), "error: --learning-rate  unknown flag; did you mean --learning_rate?\n"),
+        (("sft", "--learningrate", "1"), "error: --learningrate  unknown flag; did you mean --learning_rate?\n"),
         (
             ("sft", "--max_seq_length=512"),
-            "error: --max_seq_length  unknown flag; that is TRL's name, here: max_length\n",
+            "error: --max_seq_length  unknown flag; that is TRL's name, here: --max_length 512\n",
         ),
         (("sft", "--fersh"), "error: --fersh  unknown flag; did you mean --fresh?\n"),
         (("eval", "--fresh"), "error: --fresh  unknown flag\n"),
@@ -109,8 +109,8 @@ class Recipe:
         self.config: object = None
         self.fresh = False
 
-    def __call__(self, config: object, *, console: object, fresh: bool) -> object:
-        self.config, self.fresh = config, fresh
+    def __call__(self, config: object, *, console: object, **options: bool) -> object:
+        self.config, self.fresh = config, options.get("fresh", False)
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome

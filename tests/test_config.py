@@ -25,7 +25,7 @@ from posttrain.config import (
     load_config,
     make_config,
 )
-from posttrain.config.foreign import FOREIGN
+from posttrain.config.foreign_names import FAMILIES, LATER, MISSING, RENAMED, UNNEEDED
 from posttrain.errors import ConfigError
 
 SFT = {"model": "runs/base", "data": "train.jsonl", "out": "runs/sft"}
@@ -92,12 +92,12 @@ samples: [1]
     assert [line.removeprefix(str(file)) for line in found] == [
         ":3  unknown key 'data.max_lenght'; did you mean 'max_length'?",
         ":4  unknown key 'max_lenght'; did you mean 'max_length'?",
-        ":6  unknown key 'per_device_train_batch_size'; that is TRL's name, here: micro_batch_tokens "
-        "(batch_size counts rows over all devices)",
+        ":6  unknown key 'per_device_train_batch_size'; that is TRL's name, here: micro_batch_tokens for memory, and "
+        "batch_size: 4 for rows per optimizer step, over all devices together",
         ":7  learning_rate: expected a number above 0 or auto, got 'fast'",
         ":8  lora.rank: expected a whole number of at least 1, got 'many'",
         ":9  epochs: expected a number above 0 or null, got -1",
-        ":10  samples: expected text, got 1",
+        ":10  samples: expected text, got 1; write it in quotes: '1'",
     ]
 
 
@@ -110,7 +110,7 @@ def test_a_flag_wins_over_the_file_and_its_mistakes_name_the_flag(tmp_path: Path
     found = problems(lambda: load_config(SFTConfig, file, {"learning_rate": "fast", "lora_r": "4", "epoch": "3"}))
     assert found == [
         "--learning_rate  expected a number above 0 or auto, got 'fast'",
-        "--lora_r  unknown flag; that is TRL's name, here: lora.rank",
+        "--lora_r  unknown flag; that is TRL's name, here: --lora.rank 4",
         "--epoch  unknown flag; did you mean --epochs?",
     ]
 
@@ -256,13 +256,23 @@ def test_settings_cannot_be_changed() -> None:
         config.seed = 1
 
 
+def every_name() -> set[str]:
+    """Every setting of every command, groups and their parts."""
+    parts = {leaf.name for config in CONFIGS.values() for leaf in leaves(config)}
+    return parts | {name for config in CONFIGS.values() for name in config.model_fields}
+
+
 def test_names_of_other_libraries_lead_to_settings_that_exist() -> None:
-    names = {
-        name for config in CONFIGS.values() for leaf in leaves(config) for name in (leaf.name, leaf.name.split(".")[0])
-    }
-    assert len(FOREIGN) >= 40
-    assert not {foreign.here for foreign in FOREIGN.values()} - names
-    assert not set(FOREIGN) & names
+    # save_every, keep and track belong to every training method
+    assert not {entry.here for entry in RENAMED.values()} - every_name()
+    assert len(RENAMED) + len(UNNEEDED) + len(MISSING) >= 400
+
+
+def test_no_name_of_ours_is_told_as_anothers() -> None:
+    theirs = {*RENAMED, *UNNEEDED, *MISSING, *LATER}
+    assert not theirs & every_name()
+    assert not [name for name in every_name() if name.startswith(tuple(FAMILIES))]
+    assert len(theirs) == len(RENAMED) + len(UNNEEDED) + len(MISSING) + len(LATER)
 
 
 @pytest.mark.parametrize(

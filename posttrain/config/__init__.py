@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from posttrain.config.leaf import leaves as leaves
     from posttrain.config.load import load_config as load_config
     from posttrain.config.load import make_config as make_config
-    from posttrain.config.load import unknown_flags as unknown_flags
     from posttrain.config.methods import CONFIGS as CONFIGS
     from posttrain.config.methods import Beta as Beta
     from posttrain.config.methods import CheckConfig as CheckConfig
@@ -66,7 +65,6 @@ _HOME = {
     "make_config": "load",
     "share": "automatic",
     "starter_yaml": "starter",
-    "unknown_flags": "load",
 }
 
 __all__ = [
@@ -97,7 +95,6 @@ __all__ = [
     "make_config",
     "share",
     "starter_yaml",
-    "unknown_flags",
 ]
 
 

@@ -100,7 +100,7 @@ def expected(field: FieldInfo) -> str:
 
 
 def _annotation(field: FieldInfo) -> Any:
-    """The annotation of a field; a share that is no part of a union is told by its pattern, which pydantic sets apart."""
+    """The annotation of a field; a share alone is told by its pattern, which pydantic sets apart."""
     return Percent if any(hasattr(item, "pattern") for item in field.metadata) else field.annotation
 
 

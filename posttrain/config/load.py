@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from posttrain.config.document import Document, Loc, Tree, read, scalar
-from posttrain.config.foreign import FOREIGN
+from posttrain.config.hints import hint, value_hint
 from posttrain.config.leaf import Leaf, expected, group_of, leaves
-from posttrain.config.methods import CONFIGS
 from posttrain.config.shared import Clash, DataItem, Settings
 from posttrain.errors import ConfigError, Problem
 
@@ -73,7 +71,9 @@ def load_config(config: type[ConfigT], path: Path | str | None, overrides: Overr
         if name in known:
             _place_value(values, name.split("."), _flag_value(known[name], text))
     given = _Given(values=values, file=file, lines=document.lines, flags=frozenset(overrides))
-    return _checked(config, given, unknown_flags(config, [name for name in overrides if name not in known]))
+    return _checked(
+        config, given, [_unknown_flag(config, name, overrides[name]) for name in overrides if name not in known]
+    )
 
 
 def make_config(config: type[ConfigT], keywords: Mapping[str, object]) -> ConfigT:
@@ -81,9 +81,9 @@ def make_config(config: type[ConfigT], keywords: Mapping[str, object]) -> Config
     return _checked(config, _Given(values=dict(keywords), keywords=True), [])
 
 
-def unknown_flags(config: type[Settings], names: Sequence[str]) -> list[Problem]:
-    """One problem for each flag that `config` does not have, with the name that was probably meant."""
-    return [Problem(place=f"--{name}", what=f"unknown flag{_hint(config, name, '--{}')}") for name in names]
+def _unknown_flag(config: type[Settings], name: str, text: str | Sequence[str]) -> Problem:
+    told = hint(config, name, form="--{}", text=text if isinstance(text, str) else "")
+    return Problem(place=f"--{name}", what=f"unknown flag{told}")
 
 
 # --- putting flags into the tree ----------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, 
     name = _dotted(loc)
     if error["type"] == "extra_forbidden":
         word, form = ("keyword", "{}") if given.keywords else ("key", "'{}'")
-        return f"unknown {word} '{name}'{_hint(config, name, form)}"
+        return f"unknown {word} '{name}'{hint(config, name, form=form, given=given.values)}"
     if error["type"] == "missing":
         subject = "is" if given.place(loc).startswith("--") else f"{name} is"
         return f"{subject} missing: {info.description if info else ''}"
@@ -143,7 +143,8 @@ def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, 
     if error["type"] == "value_error":
         return shown + str(error.get("ctx", {}).get("error"))
     says = expected(info) if info and not isinstance(loc[-1], int) else _ITEMS[name in _DATA]
-    return f"{shown}expected {says}, got {_got(_value_at(given.values, loc))}"
+    value = _value_at(given.values, loc)
+    return f"{shown}expected {says}, got {_got(value)}{value_hint(name, says, value)}"
 
 
 def _written(config: type[Settings], loc: Loc) -> tuple[Loc, FieldInfo | None]:
@@ -189,32 +190,3 @@ def _got(value: object) -> str:
 
 def _dotted(loc: Loc) -> str:
     return ".".join(part for part in loc if isinstance(part, str))
-
-
-# --- what was probably meant --------------------------------------------------------------------------------------
-
-
-def _hint(config: type[Settings], name: str, form: str) -> str:
-    """`; did you mean 'max_length'?`, or whose name it is, or which command has it, or nothing."""
-    names = [leaf.name for leaf in leaves(config)] + ["data.path", "data.weight", "data.columns"]
-    last = name.rsplit(".", 1)[-1]
-    foreign = FOREIGN.get(last)
-    if foreign is not None and any(foreign.here in (known, known.split(".")[0]) for known in names):
-        return f"; that is {foreign.owner}'s name, here: {foreign.here}" + (
-            f" ({foreign.note})" if foreign.note else ""
-        )
-    near = _nearest(name.replace("-", "_"), names)
-    if near:
-        return f"; did you mean {form.format(near)}?"
-    owners = [command for command, other in CONFIGS.items() if name in {leaf.name for leaf in leaves(other)}]
-    return f"; that is a setting of {', '.join(owners)}" if owners else ""
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    """The known name most like `name`: by the whole dotted name, then by its last part."""
-    whole = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
-    if whole:
-        return whole[0]
-    by_last = {known.rsplit(".", 1)[-1]: known for known in reversed(names)}
-    close = difflib.get_close_matches(name.rsplit(".", 1)[-1], list(by_last), n=1, cutoff=0.75)
-    return by_last[close[0]] if close else ""

@@ -15,9 +15,9 @@ from posttrain.config.shared import (
     NotNegative,
     Passes,
     Percent,
+    Place,
     Positive,
     Settings,
-    Text,
     Texts,
     Training,
 )
@@ -45,7 +45,7 @@ class RewardConfig(Training, Passes):
     score_at: Literal["last", "mean"] = Field(
         default="last", description="the score: at the last token of the answer, or its mean over the answer"
     )
-    center: Text | None = Field(
+    center: Place | None = Field(
         default=None, description="demonstrations whose mean score becomes 0; null: the training answers"
     )
 
@@ -66,7 +66,7 @@ class DPOConfig(Training, Passes):
     pair_weight: Literal["pair", "prompt"] = Field(
         default="pair", description="every pair counts the same, or every prompt does"
     )
-    reference: Text = Field(default="start", description="what the policy is held to: start (the model), or a model")
+    reference: Place = Field(default="start", description="what the policy is held to: start (the model), or a model")
 
     @model_validator(mode="after")
     def _smoothing_has_a_meaning(self) -> DPOConfig:
@@ -104,7 +104,7 @@ class PPOConfig(Training):
 
     command: ClassVar[str] = "ppo"
 
-    reward: Text = Field(description="the reward: a run of `reward`, a model, or rewards.py:function")
+    reward: Place = Field(description="the reward: a run of `reward`, a model, or rewards.py:function")
     prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
     layout: Literal["auto", "separate", "adapters", "trunk"] = Field(
         default="auto",
@@ -157,8 +157,10 @@ class PPOConfig(Training):
 class Sampling(Settings):
     """What `sample` and `eval` share."""
 
-    model: Text = Field(description="the model: a run, a Hugging Face folder or a hub id")
-    template: Text | None = Field(
+    positional: ClassVar[str] = "model"
+
+    model: Place = Field(description="the model: a run, a Hugging Face folder or a hub id")
+    template: Place | None = Field(
         default=None, description="chat template: null (the model's own, or plain), plain, notes, or a file"
     )
     max_new_tokens: Count = Field(default=256, description="longest answer in tokens")
@@ -176,7 +178,7 @@ class SampleConfig(Sampling):
     command: ClassVar[str] = "sample"
 
     prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
-    out: Text = Field(default="pool.jsonl", description="the file to write")
+    out: Place = Field(default="pool.jsonl", description="the file to write")
     k: Count = Field(default=1, description="answers per prompt")
     top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="keep only the likeliest tokens; 0: all")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="keep this share of probability")
@@ -189,11 +191,11 @@ class EvalConfig(Sampling):
     command: ClassVar[str] = "eval"
 
     data: Data = Field(description="held-out rows: conversations, text, rankings or prompts")
-    against: Text | None = Field(default=None, description="another model: answers are compared, with an interval")
-    judge: Text | None = Field(
+    against: Place | None = Field(default=None, description="another model: answers are compared, with an interval")
+    judge: Place | None = Field(
         default=None, description="what compares answers: a run of `reward`, a model, or rewards.py:function"
     )
-    out: Text | None = Field(default=None, description="a JSON file for the result; null: only printed")
+    out: Place | None = Field(default=None, description="a JSON file for the result; null: only printed")
     max_length: Count | Literal["auto"] = Field(
         default="auto", description="longest conversation in tokens; auto: the model's context, at most 2048"
     )
@@ -210,10 +212,10 @@ class CheckConfig(Settings):
     positional: ClassVar[str] = "data"
 
     data: Data = Field(description="rows of any kind: a path, or a list of {path, columns}")
-    model: Text | None = Field(
+    model: Place | None = Field(
         default=None, description="the model whose tokenizer and template are used; null: only what needs neither"
     )
-    template: Text | None = Field(
+    template: Place | None = Field(
         default=None, description="chat template: null (the model's own, or plain), plain, notes, or a file"
     )
     loss_on: Literal["assistant", "completion", "all"] = Field(
@@ -223,9 +225,9 @@ class CheckConfig(Settings):
         default="auto", description="longest conversation in tokens; auto: the model's context, at most 2048"
     )
     max_bad: Percent = Field(default="5%", description="more bad rows than this share stop a run; fewer are left out")
-    eval_data: Text | None = Field(default=None, description="held-out rows, whose prompts should not be in data")
+    eval_data: Place | None = Field(default=None, description="held-out rows, whose prompts should not be in data")
     rows: Annotated[int, Field(ge=0)] = Field(default=3, description="how many rows are shown with their mask")
-    out: Text | None = Field(default=None, description="a JSON-lines file for all problems; null: only counted")
+    out: Place | None = Field(default=None, description="a JSON-lines file for all problems; null: only counted")
 
 
 CONFIGS: dict[str, type[Settings]] = {

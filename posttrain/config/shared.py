@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -32,6 +33,18 @@ def _as_text(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+def _as_place(value: object) -> object:
+    """A path as it is meant: `~` is the home folder; a variable is an error, since only a shell would fill it in."""
+    value = _as_text(value)
+    if not isinstance(value, str):
+        return value
+    if re.search(r"\$\{?[A-Za-z_]", value):
+        raise ValueError(
+            f"{value!r} holds a variable, which only a shell fills in; write the path, or give it as a flag"
+        )
+    return os.path.expanduser(value)
+
+
 def _as_texts(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -45,6 +58,7 @@ def _as_items(value: object) -> object:
 
 
 Text: TypeAlias = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
+Place: TypeAlias = Annotated[str, BeforeValidator(_as_place), Field(min_length=1)]
 _OneOrMany: TypeAlias = Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]]
 Texts: TypeAlias = Annotated[
     tuple[Text, ...], Field(strict=False), BeforeValidator(_as_texts, json_schema_input_type=_OneOrMany)
@@ -53,14 +67,15 @@ Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
-Percent: TypeAlias = Annotated[str, Field(pattern=r"^(100(\.0+)?|\d{1,2}(\.\d+)?|\.\d+)\s*%$")]
+SHARE = r"^(100(\.0+)?|\d{1,2}(\.\d+)?|\.\d+)\s*%$"
+Percent: TypeAlias = Annotated[str, Field(pattern=SHARE)]
 Every: TypeAlias = Percent | Count
 
 
 class DataItem(Settings):
     """One source of rows."""
 
-    path: Text = Field(description="a file, a folder, or a run's own output")
+    path: Place = Field(description="a file, a folder, or a run's own output")
     weight: Positive = Field(default=1.0, description="how often its rows are drawn, relative to the other sources")
     columns: Mapping[str, str] | None = Field(
         default=None, description="our name: the file's name, for columns that are not recognised"
@@ -95,9 +110,9 @@ class Training(Settings):
     """What SFT, reward, PPO and DPO share."""
 
     version: Literal[1] = Field(default=1, description="version of this layout of settings")
-    model: Text = Field(description="the model to start from: a run, a Hugging Face folder or a hub id")
-    out: Text = Field(description="the run folder to write; it becomes a model folder")
-    template: Text | None = Field(
+    model: Place = Field(description="the model to start from: a run, a Hugging Face folder or a hub id")
+    out: Place = Field(description="the run folder to write; it becomes a model folder")
+    template: Place | None = Field(
         default=None, description="chat template: null (the model's own, or plain), plain, notes, or a file"
     )
     max_length: Count | Literal["auto"] = Field(
@@ -148,7 +163,7 @@ class Passes(Settings):
     epochs: Positive | None = Field(default=1.0, description="passes over the data; set this or steps")
     steps: Count | None = Field(default=None, description="optimizer steps; set this or epochs")
     batch_size: Count = Field(default=32, description="rows per optimizer step, over all devices together")
-    eval_data: Percent | Text | None = Field(
+    eval_data: Percent | Place | None = Field(
         default="2%", description="held-out rows: a share of the data, split by prompt, or a file; null: none"
     )
     eval_every: Every | None = Field(default="10%", description="evaluate every so many steps, or share of the run")
@@ -161,6 +176,12 @@ class Passes(Settings):
         if isinstance(values, Mapping) and values.get("steps") is not None and "epochs" not in values:  # pyright: ignore[reportUnknownMemberType]
             return {**values, "epochs": None}
         return values
+
+    @model_validator(mode="after")
+    def _a_share_is_no_file(self) -> Passes:
+        if self.eval_data is not None and self.eval_data.endswith("%") and not re.match(SHARE, self.eval_data):
+            raise Clash("eval_data", f"expected a share up to 100%, got {self.eval_data!r}")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Passes:

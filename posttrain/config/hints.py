@@ -1,0 +1,91 @@
+"""What was probably meant: the nearest name, another library's name, or the value in its right form."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from posttrain.config.document import scalar
+from posttrain.config.foreign import foreign, foreign_value
+from posttrain.config.leaf import leaves
+from posttrain.config.methods import CONFIGS
+from posttrain.config.shared import DataItem, Settings
+
+
+def hint(
+    config: type[Settings], name: str, *, form: str, given: Mapping[str, object] | None = None, text: str = ""
+) -> str:
+    """`; did you mean 'max_length'?`, or whose name it is, or which command has it, or nothing.
+
+    `given` is all that was given beside it; for a flag, `text` is the value as typed.
+    """
+    told = foreign(config, name, {name: scalar(text)} if given is None else given, form=form)
+    if told:
+        return told
+    names = _names(config)
+    near = nearest(name.replace("-", "_"), names)
+    if near:
+        return f"; did you mean {form.format(near)}?"
+    owners = [command for command, other in CONFIGS.items() if name in {leaf.name for leaf in leaves(other)}]
+    return f"; that is a setting of {', '.join(owners)}" if owners else ""
+
+
+def _names(config: type[Settings]) -> list[str]:
+    """Every setting, groups and their parts, and the parts of a source of rows."""
+    sources = [name for name in ("data", "prompts") if name in config.model_fields]
+    items = [f"{source}.{part}" for source in sources for part in DataItem.model_fields]
+    return list(dict.fromkeys([*(leaf.name for leaf in leaves(config)), *config.model_fields, *items]))
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The known name most like `name`: by the whole dotted name, then by its last part."""
+    whole = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    if whole:
+        return whole[0]
+    by_last = {known.rsplit(".", 1)[-1]: known for known in reversed(names)}
+    close = difflib.get_close_matches(name.rsplit(".", 1)[-1], list(by_last), n=1, cutoff=0.75)
+    return by_last[close[0]] if close else ""
+
+
+def value_hint(name: str, expects: str, value: object) -> str:
+    """`; write 10%`: the value as it was meant, where its form tells; otherwise nothing."""
+    told = foreign_value(name, value)
+    if told:
+        return f"; {told}"
+    if isinstance(value, str):
+        return _text_hint(expects, value.strip())
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, float) and "a share" in expects and 0 < value < 1:
+        return f"; write {value * 100:g}%"
+    if isinstance(value, float) and "whole number" in expects and value.is_integer():
+        return f"; write {value:.0f}"
+    if isinstance(value, int | float) and expects in ("text", "text or null"):
+        return f"; write it in quotes: '{value}'"
+    if value is None and expects.endswith(" or auto"):
+        return "; write auto, or leave it out"
+    return ""
+
+
+def _text_hint(expects: str, value: str) -> str:
+    """What a text was meant to be where something else is expected."""
+    words = {"yes": "true", "on": "true", "no": "false", "off": "false", "true": "true", "false": "false"}
+    if "true or false" in expects and value.lower() in words:
+        return f"; write {words[value.lower()]}"
+    if value.lower() in ("none", "nil", "~") and "null" in expects:
+        return "; write null"
+    choices = [word for word in expects.replace(" or ", "|").split("|") if " " not in word]
+    if value.lower() in choices:
+        return f"; write {value.lower()}"
+    if "number" in expects:
+        plain = scalar(value.rstrip("% "))
+        if isinstance(plain, int | float) and not isinstance(plain, bool):
+            return _number_hint(expects, value, plain)
+    near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _number_hint(expects: str, value: str, plain: float) -> str:
+    if value.endswith("%"):
+        return f"; write {plain / 100:g}" if "at most 1" in expects and plain <= 100 else ""
+    return f"; write it without quotes: {value}"
