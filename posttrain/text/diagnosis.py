@@ -39,6 +39,11 @@ class Diagnosis:
         return tuple(fact for fact in self.facts if fact.verdict == "refuse")
 
     @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The refusals, each with its place and fix."""
+        return tuple(Problem(place=fact.place, what=fact.what, fix=fact.fix) for fact in self.refusals)
+
+    @property
     def notes(self) -> tuple[Fact, ...]:
         """The facts that should be known before a run starts."""
         return tuple(fact for fact in self.facts if fact.verdict == "note")
@@ -46,8 +51,7 @@ class Diagnosis:
 
 def refuse(diagnosis: Diagnosis) -> None:
     """Raises DataError or ModelError with all refusals at once; ModelError where none is a matter of rows."""
-    problems = [Problem(place=fact.place, what=fact.what, fix=fact.fix) for fact in diagnosis.refusals]
     if any(fact.rows for fact in diagnosis.refusals):
-        raise DataError(problems)
-    if problems:
-        raise ModelError("\n".join(map(str, problems)))
+        raise DataError(diagnosis.problems)
+    if diagnosis.problems:
+        raise ModelError("\n".join(map(str, diagnosis.problems)))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from posttrain.text.tokenizer import Tokenizer
 from posttrain.types import Span
+
+if TYPE_CHECKING:
+    from posttrain.text.tokenizer import Tokenizer
 
 _LONGEST = 8
 """Tokens that are tried together before bytes are taken for no character at all."""

@@ -17,8 +17,8 @@ _QUESTION, _ANSWER = "question", "probe"
 def template_facts(codec: Codec, *, embedding: int | None) -> Iterator[Fact]:
     """Whether conversations end, stop and begin as they should."""
     words, dress = codec.words, codec.dress
-    if codec.template_source != "tokenizer":
-        yield Fact(name="template", verdict="ok", what=f"{codec.template_source}, because {_because(codec)}")
+    if not words.tokenizer.chat_template:
+        yield Fact(name="template", verdict="ok", what="the tokenizer has no template of its own")
     yield from _learnable(words, codec.end_of_turn, "end-of-turn", embedding)
     if not dress.written:
         what = f"the template ends no turn: {dress.ending} is put after answers, and generation stops on it"
@@ -40,10 +40,6 @@ def text_facts(codec: Codec, *, embedding: int | None) -> Iterator[Fact]:
     begin = "nothing" if codec.bos is None else words.spelling(codec.bos)
     what = f"texts begin with {begin} · end-of-text {words.spelling(codec.eos)} is trained"
     yield Fact(name="text ends", verdict="ok", what=what)
-
-
-def _because(codec: Codec) -> str:
-    return "the settings say so" if codec.words.tokenizer.chat_template else "the tokenizer has none"
 
 
 def _learnable(words: Tokenizer, end: int, name: str, embedding: int | None) -> Iterator[Fact]:
