@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -47,7 +47,7 @@ def pack(groups: Sequence[PrefixGroup]) -> TokenBatch:
     )
 
 
-def split_by_tokens(items: Sequence[Item], budget: int, *, size: Callable[[Item], int]) -> Iterator[list[Item]]:
+def split_by_tokens(items: Iterable[Item], budget: int, *, size: Callable[[Item], int]) -> Iterator[list[Item]]:
     """Runs of items whose sizes sum to at most `budget` tokens; an item larger than the budget stands alone."""
     run: list[Item] = []
     total = 0

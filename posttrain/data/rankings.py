@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -56,15 +56,15 @@ def ranked_batch(items: Sequence[RankedItem], *, ties: Ties, pair_weight: PairWe
 
 def ranked_batches(
     items: Sequence[RankedItem], budget: int, *, ties: Ties, pair_weight: PairWeight
-) -> list[RankedBatch]:
+) -> Iterator[RankedBatch]:
     """Micro-batches of at most `budget` tokens; a prompt with its answers is never split."""
-    return [ranked_batch(run, ties=ties, pair_weight=pair_weight) for run in split_by_tokens(items, budget, size=len)]
+    return (ranked_batch(run, ties=ties, pair_weight=pair_weight) for run in split_by_tokens(items, budget, size=len))
 
 
 def reward_step(items: Sequence[RankedItem], budget: int, *, ties: Ties) -> Step:
     """A step of the reward model: each prompt's loss is the mean over its pairs; the count is the prompts' weight."""
     return Step(
-        micro_batches=ranked_batches(items, budget, ties=ties, pair_weight="prompt"),
+        micro_batches=list(ranked_batches(items, budget, ties=ties, pair_weight="prompt")),
         counts={"prompts": sum(item.weight for item in items)},
         rows=[item.group.id for item in items],
     )
@@ -72,7 +72,7 @@ def reward_step(items: Sequence[RankedItem], budget: int, *, ties: Ties) -> Step
 
 def dpo_step(items: Sequence[RankedItem], budget: int, *, ties: Ties, pair_weight: PairWeight) -> Step:
     """A step of DPO: the count is the summed weight of its pairs."""
-    batches = ranked_batches(items, budget, ties=ties, pair_weight=pair_weight)
+    batches = list(ranked_batches(items, budget, ties=ties, pair_weight=pair_weight))
     return Step(
         micro_batches=batches,
         counts={"pairs": float(sum(batch.weights.sum() for batch in batches))},

@@ -25,6 +25,11 @@ class Weighted(Generic[Item]):
     weight: float = 1.0
 
 
+def examples_per_epoch(sets: Sequence[Weighted[Item]]) -> int:
+    """How many examples one epoch over the sets has."""
+    return sum(round(part.weight * len(part.items)) for part in sets)
+
+
 class EpochSource(Generic[Item]):
     """Steps of `batch_size` examples, for so many `epochs` or `steps`; epochs follow one another without a short batch.
 
@@ -48,7 +53,7 @@ class EpochSource(Generic[Item]):
         self._batch_size = batch_size
         self._seed = seed
         self._done = 0
-        self.examples_per_epoch = sum(round(part.weight * len(part.items)) for part in self._sets)
+        self.examples_per_epoch = examples_per_epoch(self._sets)
         if self.examples_per_epoch == 0:
             raise DataError(
                 "no row is left to train on\n  fix: see the counts above; max_length or weight may be too small"

@@ -118,12 +118,16 @@ class Store(View[ItemT], Generic[ItemT]):
     @cached_property
     def prompts(self) -> NDArray[np.uint64]:
         """Uint64 [N]: the hash of what each row asks."""
-        return _joined([batch.column("prompt").to_numpy() for batch in self._batches()], np.uint64)
+        return self.column("prompt", np.uint64)
 
     @cached_property
     def contents(self) -> NDArray[np.uint64]:
         """Uint64 [N]: the hash of all that was read for each row."""
-        return _joined([batch.column("content").to_numpy() for batch in self._batches()], np.uint64)
+        return self.column("content", np.uint64)
+
+    def column(self, name: str, kind: type[Number]) -> NDArray[Number]:
+        """[N]: a column of numbers, one a row."""
+        return _joined([batch.column(name).to_numpy() for batch in self._batches()], kind)
 
     def id_of(self, place: int) -> str:
         """The id of a row, without its tokens."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from posttrain import objectives
 from posttrain.config import DPOConfig
@@ -17,6 +20,7 @@ from posttrain.data.examples import RankedItem
 from posttrain.data.pack import split_by_tokens
 from posttrain.data.rankings import dpo_step, ranked_batch, ranked_batches
 from posttrain.data.source import EpochSource
+from posttrain.data.views import Changed
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
 from posttrain.loop import fit, measure
@@ -25,8 +29,9 @@ from posttrain.models.load import save_causal
 from posttrain.objectives import PreferenceLoss, response_logprobs
 from posttrain.ops import losses
 from posttrain.recipes import setup
-from posttrain.recipes.opening import Opened, training
-from posttrain.recipes.reward import ranked_sets
+from posttrain.recipes.mixture import Mixture
+from posttrain.recipes.opening import Opened, Reads, training
+from posttrain.recipes.reward import read_rankings
 from posttrain.recipes.scoring import same_words
 from posttrain.run import Run
 from posttrain.text.chat import Codec
@@ -37,21 +42,18 @@ def dpo(config: DPOConfig, *, console: Console, fresh: bool = False) -> Run:
     """Trains a policy on preferences and writes its run folder."""
     return training(
         config,
-        config.data,
-        ("ranked",),
+        Reads(data=config.data, kinds=("ranked",), held_out=config.eval_data),
+        lambda door: read_rankings(config, door),
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
         lineage={} if config.reference == "start" else {"reference": config.reference},
-        reads=[config.eval_data],
-        held_out=config.eval_data,
     )
 
 
-def _train(config: DPOConfig, opened: Opened) -> Run:
+def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
-    sets, held = ranked_sets(config, opened, run)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     reference = start.policy
@@ -60,8 +62,8 @@ def _train(config: DPOConfig, opened: Opened) -> Run:
     budget = config.micro_batch_tokens
     # In the precision of training: else the policy would differ from its reference at step 0.
     with where.autocast():
-        sets = [replace(part, items=with_reference(part.items, reference, budget)) for part in sets]
-        held = with_reference(held, reference, budget)
+        sets = [replace(part, items=with_reference(part.items, reference, budget)) for part in opened.data.sets]
+        held = with_reference(opened.data.held, reference, budget)
     console.say(
         f"reference: {config.reference}, log-probs of {sum(len(part.items) for part in sets):,} rows computed once"
     )
@@ -79,11 +81,15 @@ def _train(config: DPOConfig, opened: Opened) -> Run:
         config, [ParameterGroup(name="policy", parameters=parameters, learning_rate=rate)], source.steps, where
     )
     objective = objectives.dpo(policy, preference_loss(config))
-    batches = ranked_batches(held, budget, ties=config.ties, pair_weight=config.pair_weight)
     interval = every(config.eval_every, source.steps)
+
+    def evaluate() -> dict[str, float]:
+        batches = ranked_batches(held, budget, ties=config.ties, pair_weight=config.pair_weight)
+        return measure(batches, objective, engine)
+
     answer = setup.sampler(policy, codec, start.context, where)
     hooks = [
-        *setup.evaluating(interval if held else None, source.steps, lambda: measure(batches, objective, engine)),
+        *setup.evaluating(interval if held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
         setup.reporting(run),
     ]
@@ -91,12 +97,12 @@ def _train(config: DPOConfig, opened: Opened) -> Run:
     fit(source, objective, engine, hooks=hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
-    results = measure(batches, objective, engine) if held else {}
+    results = evaluate() if held else {}
     console.finish(f"saved {config.out}")
     return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
 
 
-def _other_reference(config: DPOConfig, opened: Opened, where: setup.Machine) -> Policy:
+def _other_reference(config: DPOConfig, opened: Opened[Mixture[RankedItem]], where: setup.Machine) -> Policy:
     """A reference that is not the start model. Raises ModelError when it would read other tokens, or too few."""
     other = Codec.load(config.reference, template=config.template)
     if not same_words(other, opened.codec):
@@ -106,18 +112,21 @@ def _other_reference(config: DPOConfig, opened: Opened, where: setup.Machine) ->
     return setup.load_start(config.reference, opened.codec, where, opened.run.console, packing=config.packing).policy
 
 
-def with_reference(items: Sequence[RankedItem], reference: Policy, budget: int) -> list[RankedItem]:
-    """The rankings with the reference's summed log-probs of their answers."""
-    found: list[RankedItem] = []
+def with_reference(items: Sequence[RankedItem], reference: Policy, budget: int) -> Sequence[RankedItem]:
+    """The rankings with the reference's summed log-probs of their answers, which are kept as plain numbers."""
+    parts: list[NDArray[np.float32]] = []
+    ends = [0]
     with torch.inference_mode():
         for run in split_by_tokens(items, budget, size=len):
             batch = moved(ranked_batch(run, ties="drop", pair_weight="pair"), reference.device)
-            values: list[float] = response_logprobs(reference, batch).tolist()
-            for item in run:
-                count = len(item.ranks)
-                found.append(replace(item, reference=tuple(values[:count])))
-                del values[:count]
-    return found
+            parts.append(response_logprobs(reference, batch).float().cpu().numpy())
+            ends.extend(accumulate((len(item.ranks) for item in run), initial=ends.pop()))
+    values, places = np.concatenate([np.zeros(0, np.float32), *parts]), np.array(ends)
+
+    def joined(place: int, item: RankedItem) -> RankedItem:
+        return replace(item, reference=tuple(values[places[place] : places[place + 1]].tolist()))
+
+    return Changed(items, joined)
 
 
 def preference_loss(config: DPOConfig) -> PreferenceLoss:

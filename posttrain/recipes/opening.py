@@ -1,32 +1,80 @@
-"""How every training command begins: claim the folder, read what is cheap, fail early, then train inside the run."""
+"""How every training command begins: what can fail fails in seconds, cheapest first, before anything is written.
+
+The order: settings and folder, then model and files all at once, template and mask, disk, and last all rows. Only then
+is an earlier run cleared away, and a model loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Generic, TypeVar
 
-from posttrain.config import DataItem, Training
-from posttrain.config.automatic import held_out_share
+from posttrain.config import DataItem, SFTConfig, Training
+from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
-from posttrain.errors import ModelError
+from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
 from posttrain.models.load import is_adapter
 from posttrain.recipes import setup
-from posttrain.recipes.rows import Rows, problems_of, read_rows
+from posttrain.recipes.rows import Source, open_sources
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
+from posttrain.text.diagnosis import refuse
+from posttrain.text.doctor import diagnose
 from posttrain.types import Kind
+
+DataT = TypeVar("DataT")
+Found = TypeVar("Found")
+EXAMINED = 200
+"""Rows of each source that the doctor looks at before all of them are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """What a run has before its model is loaded. `limit` is the longest sequence in tokens.
+class Reads:
+    """The files of a run. `held_out` is a share of the data or a file; `aside` one more file, of conversations."""
 
-    `held_out`: the rows of an `eval_data` file, none where it is a share. `aside`: the rows of one more file.
+    data: Sequence[DataItem]
+    kinds: tuple[Kind, ...]
+    held_out: str | None = None
+    aside: str | None = None
+
+    @property
+    def eval_file(self) -> str | None:
+        """The file of `held_out`; None where it is a share."""
+        return self.held_out if held_out_share(self.held_out) is None else None
+
+    @property
+    def paths(self) -> list[str]:
+        """Every path, whether it exists or not."""
+        return [*(item.path for item in self.data), *(path for path in (self.eval_file, self.aside) if path)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What a run knows before it reads all rows. `limit`: the longest sequence in tokens, at most the `context`.
+
+    `held`: the rows of an `eval_data` file, none where it is a share. `aside`: those of one more file. What the
+    run folder shall say of the rows is put into `problems` and `counts` as they are read.
     """
 
-    rows: list[Rows]
-    held_out: list[Rows]
-    aside: list[Rows]
+    data: list[Source]
+    held: list[Source]
+    aside: list[Source]
+    codec: Codec
+    context: int
+    limit: int
+    console: Console
+    problems: list[Problem] = field(default_factory=list[Problem])
+    counts: dict[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(Generic[DataT]):
+    """What a run has before its model is loaded: its data as `read` gave them."""
+
+    data: DataT
     codec: Codec
     limit: int
     run: setup.Telling
@@ -34,44 +82,94 @@ class Opened:
 
 def training(
     config: Training,
-    data: Sequence[DataItem],
-    kinds: tuple[Kind, ...],
-    train: Callable[[Opened], Run],
+    reads: Reads,
+    read: Callable[[Door], DataT],
+    train: Callable[[Opened[DataT]], Run],
     *,
     console: Console,
     fresh: bool,
     lineage: Mapping[str, str] | None = None,
-    reads: Sequence[str | None] = (),
-    held_out: str | None = None,
-    aside: str | None = None,
-    check: Callable[[list[Rows], Codec, int], None] | None = None,
 ) -> Run:
     """Runs `train` inside the run folder of `config`, or returns the run that is done already.
 
-    `lineage` names the models besides `model`, `reads` the files besides `data`, of which `held_out` (unless it is a
-    share) and `aside` (conversations) are read here, before an earlier run is cleared away; `check` may refuse rows.
-    Raises RunExists, ModelError or DataError with nothing written.
+    `read` reads every row, and may refuse them. `lineage` names the models besides `model`. Raises RunExists, or what
+    is wrong with models and files, with nothing written and an earlier run as it was.
     """
     setup.quiet_libraries()
     parents = {"model": config.model, **(lineage or {})}
-    files = setup.data_paths([item.path for item in data], *reads)
+    files = setup.data_paths(reads.paths)
     check_out(config, config.out, fresh=fresh, lineage=parents, data=files)
-    context = setup.context_of(config.model)
-    codec = setup.load_codec(config.model, config.template, console)
-    rows = read_rows(data, kinds, console)
-    limit = setup.max_length(config.max_length, context, console)
-    is_file = held_out is not None and held_out_share(held_out) is None
-    held = read_rows(held_out, kinds, console) if held_out is not None and is_file else []
-    other = read_rows(aside, ("chat",), console) if aside is not None else []
-    if config.lora is None and is_adapter(config.model):
-        raise ModelError(f"{config.model} is an adapter, and lora is null\n  fix: set lora, for example --lora.rank 32")
-    if check is not None:
-        check(rows, codec, limit)
+    earlier = Run(Path(config.out))
+    if earlier.exists() and earlier.status == "done" and not fresh:
+        return _done(config, console, earlier)
+    door = _open(config, reads, console)
+    _examine(config, door)
+    data = read(door)
     with RunWriter.create(config.out, config, fresh=fresh, lineage=parents, data=files) as writer:
         if writer.finished:
-            console.say(f"{config.out} is done already; --fresh trains it again")
-            return writer.run
+            return _done(config, console, writer.run)
         console.attach(writer.log)
-        writer.problems(problems_of(rows))
+        writer.problems(door.problems)
+        writer.note(**{f"{name}_rows": counts for name, counts in door.counts.items()})
         run = setup.Telling(writer=writer, console=console)
-        return train(Opened(rows=rows, held_out=held, aside=other, codec=codec, limit=limit, run=run))
+        return train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
+
+
+def _done(config: Training, console: Console, run: Run) -> Run:
+    console.say(f"{config.out} is done already; --fresh trains it again")
+    return run
+
+
+def _open(config: Training, reads: Reads, console: Console) -> Door:
+    """The model's tokenizer and the sources, opened; what is wrong with any of them is raised together."""
+    problems: list[PosttrainError] = []
+
+    def tried(check: Callable[[], Found]) -> Found | None:
+        try:
+            return check()
+        except (ModelError, DataError) as error:
+            problems.append(error)
+            return None
+
+    max_bad = share(config.max_bad)
+    context = tried(lambda: _context(config))
+    data = tried(lambda: open_sources(reads.data, reads.kinds, max_bad=max_bad))
+    held = tried(lambda: open_sources(reads.eval_file, reads.kinds, max_bad=max_bad))
+    aside = tried(lambda: open_sources(reads.aside, ("chat",), max_bad=max_bad))
+    if context is None or data is None or held is None or aside is None:
+        raise _together(problems)
+    codec = setup.load_codec(config.model, config.template, console)
+    limit = setup.max_length(config.max_length, context, console)
+    return Door(data=data, held=held, aside=aside, codec=codec, context=context, limit=limit, console=console)
+
+
+def _context(config: Training) -> int:
+    context = setup.context_of(config.model)
+    if config.lora is None and is_adapter(config.model):
+        raise ModelError(f"{config.model} is an adapter, and lora is null\n  fix: set lora, for example --lora.rank 32")
+    return context
+
+
+def _together(errors: Sequence[PosttrainError]) -> PosttrainError:
+    """The one error, or all of them as one."""
+    if len(errors) == 1:
+        return errors[0]
+    problems: list[Problem] = []
+    for error in errors:
+        if isinstance(error, DataError):
+            problems += error.problems
+        else:
+            what, _, fix = str(error).partition("\n  fix: ")
+            problems.append(Problem(place="", what=what, fix=fix))
+    return ConfigError(problems)
+
+
+def _examine(config: Training, door: Door) -> None:
+    """Has the doctor look at the first rows of every source; says what should be known, refuses what must not be."""
+    sources = [*door.data, *door.held, *door.aside]
+    records = [record for source in sources for record in islice(source.reading, EXAMINED)]
+    loss_on = config.loss_on if isinstance(config, SFTConfig) else "assistant"
+    diagnosis = diagnose(door.codec, records, loss_on=loss_on)
+    for fact in diagnosis.notes:
+        door.console.say(f"first {diagnosis.rows:,} rows: {fact.what}" if fact.rows else f"template: {fact.what}")
+    refuse(diagnosis)

@@ -13,16 +13,15 @@ from posttrain.console import Console
 from posttrain.engine.local import LocalEngine
 from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
-from posttrain.recipes.opening import Opened, training
+from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.roles import Roles, cast_roles
-from posttrain.recipes.rows import Rows
+from posttrain.recipes.rows import in_memory
 from posttrain.recipes.scoring import check_reward
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
 from posttrain.run import Run
 from posttrain.run.inspect import write_rollouts
-from posttrain.text.chat import Codec
 from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec, State
 
 # Captured and teacher-forced log-probs differ by float rounding; a larger gap means that the sampler's are not usable.
@@ -34,17 +33,25 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
     check_reward(config.reward)
     return training(
         config,
-        config.prompts,
-        ("prompt",),
+        Reads(data=config.prompts, kinds=("prompt",)),
+        _read,
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
         lineage={"reward": config.reward},
-        check=lambda rows, codec, limit: setup.check_room(read_prompts(rows, codec), limit),
     )
 
 
-def _train(config: PPOConfig, opened: Opened) -> Run:
+def _read(door: Door) -> list[Prompt]:
+    """The prompts as tokens. Raises DataError for those that leave no room for an answer."""
+    rows = in_memory(door.data, door.console)
+    door.problems.extend(problem for part in rows for problem in part.problems)
+    prompts = door.codec.prompts([record for part in rows for record in part.of(PromptRecord)])
+    setup.check_room(prompts, door.limit)
+    return prompts
+
+
+def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
     where = setup.machine(config.precision)
@@ -58,7 +65,7 @@ def _train(config: PPOConfig, opened: Opened) -> Run:
     engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
     annotated = Annotator(config, roles, engine, console)
     source = RolloutSource(
-        read_prompts(opened.rows, codec),
+        opened.data,
         setup.sampler(roles.actor, codec, opened.limit, where),
         annotated,
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
@@ -77,11 +84,6 @@ def _train(config: PPOConfig, opened: Opened) -> Run:
     console.finish(f"saved {config.out}")
     last = run.writer.run.metrics[-1]
     return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
-
-
-def read_prompts(rows: Sequence[Rows], codec: Codec) -> list[Prompt]:
-    """The prompts of the run as tokens."""
-    return codec.prompts([record for part in rows for record in part.of(PromptRecord)])
 
 
 def _plan(config: PPOConfig) -> RoundPlan:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from posttrain import objectives
 from posttrain.config import DPOConfig, RewardConfig
-from posttrain.config.automatic import every, held_out_share
+from posttrain.config.automatic import every
 from posttrain.console import Console
-from posttrain.data.examples import Overlong, RankedItem, ranked_within, split
+from posttrain.data.examples import RankedItem
 from posttrain.data.rankings import ranked_batches, reward_step
 from posttrain.data.source import EpochSource, Weighted
+from posttrain.data.tokenise import rankings
+from posttrain.data.views import Changed, Joined
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import DataError
 from posttrain.loop import fit, measure
@@ -23,35 +27,53 @@ from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
-from posttrain.recipes.opening import Opened, training
-from posttrain.recipes.rows import Rows
+from posttrain.recipes.mixture import Mixture, mixture
+from posttrain.recipes.opening import Door, Opened, Reads, training
+from posttrain.recipes.rows import in_memory
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
 from posttrain.run import Run
 from posttrain.text.chat import Codec
-from posttrain.types import ChatRecord, PrefixGroup, PromptRecord, RankedRecord
+from posttrain.types import ChatRecord, PrefixGroup, PromptRecord
 
 
 def reward(config: RewardConfig, *, console: Console, fresh: bool = False) -> Run:
     """Trains a reward model on ranked answers and writes its run folder."""
     return training(
         config,
-        config.data,
-        ("ranked",),
+        Reads(data=config.data, kinds=("ranked",), held_out=config.eval_data, aside=config.center),
+        lambda door: _read(config, door),
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
-        reads=[config.eval_data, config.center],
-        held_out=config.eval_data,
-        aside=config.center,
     )
 
 
-def _train(config: RewardConfig, opened: Opened) -> Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """Rankings, and the answers whose scores get mean 0."""
+
+    mixture: Mixture[RankedItem]
+    centre: Sequence[PrefixGroup]
+
+
+def _read(config: RewardConfig, door: Door) -> _Data:
+    found = read_rankings(config, door)
+    return _Data(mixture=found, centre=_centre(config, door, found))
+
+
+def read_rankings(config: RewardConfig | DPOConfig, door: Door) -> Mixture[RankedItem]:
+    """The rankings to train on, and those held out by prompt."""
+    found = mixture(config, door, rankings(door.codec, door.limit, config.overlong))
+    if config.loss != "pairwise" and any(store.column("margin", np.float64).any() for store in found.stores):
+        door.console.say(f"margins: not used by loss {config.loss}")
+    return found
+
+
+def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     codec, run = opened.codec, opened.run
+    sets, held = opened.data.mixture.sets, opened.data.mixture.held
     console = run.console
     pad = pad_id(codec)
-    sets, held = ranked_sets(config, opened, run)
-    centre = _centre(config, opened, sets)
     where = setup.machine(config.precision)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     rate = setup.learning_rate(config, start.loaded.model, console)
@@ -74,19 +96,23 @@ def _train(config: RewardConfig, opened: Opened) -> Run:
     )
     reader = ScoreReader(model=scalar, mean=config.score_at == "mean")
     objective = objectives.reward(reader, loss=config.loss)
-    batches = ranked_batches(held, config.micro_batch_tokens, ties=config.ties, pair_weight="prompt")
+
+    def evaluate() -> dict[str, float]:
+        batches = ranked_batches(held, config.micro_batch_tokens, ties=config.ties, pair_weight="prompt")
+        return measure(batches, objective, engine)
+
     hooks = [
         *setup.evaluating(
             every(config.eval_every, source.steps) if held else None,
             source.steps,
-            lambda: measure(batches, objective, engine),
+            evaluate,
         ),
         setup.reporting(run),
     ]
     console.start(f"reward  {config.model} → {config.out}", source.steps, where=where.where)
     fit(source, objective, engine, hooks=hooks)
     with where.autocast():
-        card = _card(config, centre, reader, console)
+        card = _card(config, opened.data.centre, reader, console)
     folder = Path(config.out)
     save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad)
     codec.save(folder, pad=pad)
@@ -97,38 +123,6 @@ def _train(config: RewardConfig, opened: Opened) -> Run:
     return run.writer.finish(**results)
 
 
-def ranked_sets(
-    config: RewardConfig | DPOConfig, opened: Opened, run: setup.Telling
-) -> tuple[list[Weighted[RankedItem]], list[RankedItem]]:
-    """The rankings to train on, and those held out by prompt."""
-    share = held_out_share(config.eval_data)
-    sets: list[Weighted[RankedItem]] = []
-    held: list[RankedItem] = []
-    for part in opened.rows:
-        items = ranked_items(part, opened.codec, opened.limit, config.overlong, run)
-        if share is not None:
-            items, apart = split(items, share, key=lambda item: item.group.root.tokens, seed=config.seed)
-            held += apart
-        sets.append(Weighted(items=items, weight=part.weight))
-    if share is not None and not held:
-        run.console.say(f"eval_data {config.eval_data}: no prompt falls into it, so nothing is held out")
-    for part in opened.held_out:
-        held += ranked_items(part, opened.codec, opened.limit, config.overlong, run)
-    if config.loss != "pairwise" and any(item.margin for found in sets for item in found.items):
-        run.console.say(f"margins: not used by loss {config.loss}")
-    return sets, held
-
-
-def ranked_items(part: Rows, codec: Codec, limit: int, overlong: Overlong, run: setup.Telling) -> list[RankedItem]:
-    """The rankings of one source as tokens; says what was too long."""
-    records = part.of(RankedRecord)
-    broken = codec.losses.breaks
-    items, losses = ranked_within(records, codec.rankings(records), limit, overlong)
-    losses["answers whose tokens decode to another text"] = codec.losses.breaks - broken
-    setup.say_losses(run, part.name, len(items), losses)
-    return items
-
-
 def new_scalar(policy: Policy, seed: int) -> ScalarModel:
     """A scalar model on a policy's trunk and stack, its head drawn from the seed."""
     width = int(policy.model.config.get_text_config().hidden_size)
@@ -136,20 +130,29 @@ def new_scalar(policy: Policy, seed: int) -> ScalarModel:
     return ScalarModel(policy.trunk.model, head, stack=policy.stack, packing=policy.trunk.packing)
 
 
-def _centre(config: RewardConfig, opened: Opened, sets: Sequence[Weighted[RankedItem]]) -> list[PrefixGroup]:
+def _centre(config: RewardConfig, door: Door, found: Mixture[RankedItem]) -> Sequence[PrefixGroup]:
     """The answers whose scores get mean 0: demonstrations, or the training answers.
 
-    Raises DataError, before anything is trained, when fewer than two are left.
+    Raises DataError when fewer than two demonstrations are left.
     """
-    groups = [item.group for part in sets for item in part.items]
-    if config.center is not None:
-        chats = [record for part in opened.aside for record in part.of(ChatRecord)]
-        demonstrations = [_demonstration(record, opened.codec) for record in chats]
-        groups = [group for group in demonstrations if len(group) <= opened.limit]
-        opened.run.console.say(f"{config.center}: {len(groups):,} kept; {len(demonstrations) - len(groups)} overlong")
-    if sum(len(group.branches) for group in groups) < 2:
-        raise DataError(f"{config.center or 'the data'}: fewer than two answers are left to centre the scores on")
+    if config.center is None:
+        return Changed(Joined([part.items for part in found.sets]), _group_of)
+    groups: list[PrefixGroup] = []
+    overlong = 0
+    for part in in_memory(door.aside, door.console):
+        door.problems.extend(part.problems)
+        for record in part.of(ChatRecord):
+            group = _demonstration(record, door.codec)
+            overlong += len(group) > door.limit
+            groups += [group] if len(group) <= door.limit else []
+    door.console.say(f"{config.center}: {len(groups):,} kept; {overlong} overlong")
+    if len(groups) < 2:
+        raise DataError(f"{config.center}: fewer than two answers are left to centre the scores on")
     return groups
+
+
+def _group_of(place: int, item: RankedItem) -> PrefixGroup:
+    return item.group
 
 
 def _card(config: RewardConfig, groups: Sequence[PrefixGroup], reader: ScoreReader, console: Console) -> RewardCard:
@@ -176,7 +179,7 @@ def _results(
     console: Console,
 ) -> dict[str, object]:
     found: dict[str, object] = {}
-    for name, items in (("training", [item for part in sets for item in part.items]), ("held_out", held)):
+    for name, items in (("training", Joined([part.items for part in sets])), ("held_out", held)):
         if items:
             accuracy = accuracy_of(items, reader, budget)
             console.say(f"{name.replace('_', '-')} accuracy {accuracy}")
@@ -186,7 +189,7 @@ def _results(
 
 def accuracy_of(items: Sequence[RankedItem], reader: ScoreReader, budget: int) -> Share:
     """The accuracy of raw scores over the strict pairs of rankings."""
-    scores = score_groups(reader, [item.group for item in items], budget)
+    scores = score_groups(reader, (item.group for item in items), budget)
     return ranking_accuracy([item.ranks for item in items], scores.split([len(item.ranks) for item in items]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from posttrain.errors import ModelError
 from posttrain.models.heads import ScalarModel
 from posttrain.models.load import REWARD_CARD, is_reward_model
 from posttrain.objectives import ScoreReader
+from posttrain.run import Run
 from posttrain.text.chat import Codec
 from posttrain.types import Completion, PrefixGroup, PromptRecord, Scorer, Span, TokenBatch, moved
 
@@ -36,6 +37,7 @@ class RewardCard:
     @staticmethod
     def read(folder: str) -> RewardCard:
         """The card of a reward model's folder. Raises ModelError when there is none."""
+        Run(Path(folder)).require_done()
         if not is_reward_model(folder):
             raise ModelError(
                 f"{folder} is no reward model: it has no {REWARD_CARD}\n  fix: train one with `posttrain reward`"
@@ -126,7 +128,7 @@ def answer_group(name: str, prompt: Sequence[int], answers: Sequence[Sequence[in
     )
 
 
-def score_groups(reader: ScoreReader, groups: Sequence[PrefixGroup], budget: int) -> Tensor:
+def score_groups(reader: ScoreReader, groups: Iterable[PrefixGroup], budget: int) -> Tensor:
     """Raw float32 scores of every branch, group by group."""
     parts: list[Tensor] = []
     device = reader.model.score.weight.device

@@ -47,7 +47,7 @@ def test_the_reference_of_each_response_goes_along() -> None:
 @pytest.mark.parametrize("budget", [1, 20, 60, 10_000])
 def test_a_prompt_with_its_answers_is_never_split(budget: int) -> None:
     rows = rankings(17)
-    batches = ranked_batches(rows, budget, ties="soft", pair_weight="pair")
+    batches = list(ranked_batches(rows, budget, ties="soft", pair_weight="pair"))
     assert sum(len(batch.responses) for batch in batches) == sum(len(row.ranks) for row in rows)
     whole = ranked_batch(rows, ties="soft", pair_weight="pair")
     assert sum(len(batch.pairs) for batch in batches) == len(whole.pairs)

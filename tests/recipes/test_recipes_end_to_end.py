@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from stages import LORA, QUICK, Stages
+from stages import LORA, QUICK, Stages, write_rows
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig, PreTrainedModel
 
@@ -185,10 +185,12 @@ def test_samples_and_measures_of_a_trained_model(stages: Stages, tmp_path: Path)
 
 
 def test_an_adapters_dropout_works_in_finetuning_and_is_off_when_it_is_measured(stages: Stages, tmp_path: Path) -> None:
+    held = write_rows(tmp_path / "held.jsonl", [{"prompt": f"{n} - {n} =", "completion": "0"} for n in range(8)])
+
     def train(dropout: float, out: str) -> Run:
         lora = posttrain.Lora(rank=4, alpha=8.0, dropout=dropout)
         return posttrain.sft(
-            model=stages.base, data=stages.chats, eval_data=stages.chats, out=tmp_path / out, steps=2, lora=lora,
+            model=stages.base, data=stages.chats, eval_data=held, out=tmp_path / out, steps=2, lora=lora,
             eval_every=1, learning_rate=0.05, quiet=True,
         )  # fmt: skip
 
