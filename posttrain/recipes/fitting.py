@@ -57,7 +57,7 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
                     hooks=along, start=start, whole=interruption.held_off,
                 )  # fmt: skip
             except Interrupted:
-                raise Interrupted(keeper.stop()) from None
+                raise Interrupted(f"interrupted: {keeper.stop()}") from None
 
 
 def _tracked(config: Training, run: Telling, start: int) -> Tracked:
@@ -95,6 +95,8 @@ class _Keeper:
     def restore(self) -> int:
         """The step that the run goes on from, 0 for a new one; says what it found."""
         writer, say = self._run.writer, self._run.console.say
+        for line in writer.remarks:
+            say(line)
         if not writer.resuming:
             return 0
         saved, passed = self._checkpoints.newest()

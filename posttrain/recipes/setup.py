@@ -26,7 +26,7 @@ from posttrain.models.heads import Policy
 from posttrain.models.load import Loaded, base_of, context_length, load_causal
 from posttrain.models.parity import gate_policy
 from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
-from posttrain.run import RunWriter
+from posttrain.run import Run, RunWriter
 from posttrain.text.chat import Codec
 from posttrain.types import Completion, Hook, Message, Prompt, PromptRecord, Sampler, SamplingSpec
 
@@ -86,6 +86,7 @@ class Start:
 
 def context_of(path: str) -> int:
     """The longest sequence of a model, read from its config alone, before any weights are loaded."""
+    Run(Path(path)).require_done()
     base = base_of(path)
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
@@ -96,6 +97,7 @@ def context_of(path: str) -> int:
 
 def load_codec(path: str, template: str | None, console: Console) -> Codec:
     """The tokenizer and chat template of a model, announced when they are not the model's own."""
+    Run(Path(path)).require_done()
     codec = Codec.load(path, template=template)
     if codec.template_source != "tokenizer":
         console.say(f"template: {codec.template_source}, end of turn {codec.words.spelling(codec.end_of_turn)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 
 import pytest
@@ -132,3 +132,27 @@ def test_a_source_goes_on_with_the_round_of_its_state() -> None:
     rest = list(second.source)
     assert [step.rows for step in [*taken, *rest]] == [step.rows for step in steps]
     assert [*first.betas, *second.betas] == pytest.approx(whole.betas)
+
+
+@pytest.mark.parametrize("done", range(13))
+def test_a_state_taken_after_any_update_goes_on_with_the_next(done: int) -> None:
+    plan = replace(PLAN, kl_target=6.0)
+    whole, first, second = Stage(plan), Stage(plan), Stage(plan)
+    steps = [(step.rows, step.metrics, tokens_of(step)) for step in whole.source]
+    list(islice(first.source, done))
+    second.source.load_state(first.source.state())
+    rest = [(step.rows, step.metrics, tokens_of(step)) for step in second.source]
+    assert rest == steps[done:]
+    assert len(first.specs) + len(second.specs) == 3  # no round is sampled twice
+
+
+def test_the_answers_of_a_round_come_back_as_they_were() -> None:
+    done = [replace(answer, stopped=answer.sample == 0) for answer in answers(3, 2)]
+    asked = list({answer.prompt.id: answer.prompt for answer in done}.values())
+    before = Stage(PLAN).annotate(done, prompt_numbers(done), 0.1)
+    after = Rollouts.from_state(before.state(), asked)
+    assert after.completions == before.completions
+    assert after.prompts == before.prompts
+    for part in fields(Rollouts):
+        if part.name not in ("completions", "prompts"):
+            assert torch.equal(getattr(after, part.name), getattr(before, part.name)), part.name
