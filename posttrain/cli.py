@@ -15,7 +15,7 @@ from inspect import Parameter as Argument
 from inspect import Signature
 from typing import TYPE_CHECKING, Annotated, Any
 
-from posttrain.errors import ConfigError, DoesNotFit, PosttrainError, Problem
+from posttrain.errors import ConfigError, DoesNotFit, PosttrainError
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -36,18 +36,6 @@ _ABOUT = {
     "ppo": "Train a model against a reward with PPO.",
     "dpo": "Train a model on preferences directly.",
     "eval": "Measure a model, alone or against another.",
-}
-# What people type for a command that has another name here.
-_ALSO = {
-    "train": "sft",
-    "finetune": "sft",
-    "rm": "reward",
-    "rlhf": "ppo",
-    "grpo": "ppo",
-    "rloo": "ppo",
-    "generate": "sample",
-    "evaluate": "eval",
-    "template": "init",
 }
 _IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out")
 # Packages that are installed only when asked for, and the extra that brings each.
@@ -145,7 +133,9 @@ def _dispatch(words: Sequence[str]) -> None:
     """Parse and run one command. Raises ConfigError for commands, flags and arguments that there are not."""
     name = words[0] if words else "--help"
     if not name.startswith("-") and name not in _ABOUT:
-        raise ConfigError([_unknown_command(name)])
+        from posttrain.config.flags import unknown_command
+
+        raise ConfigError(unknown_command(name, list(_ABOUT)))
     if any(word.startswith("--") and word != "--help" for word in words[1:]):
         words = [name, *_known(name, words[1:])]
 
@@ -205,9 +195,7 @@ def _line(name: str) -> Callable[..., None]:
 def _command(name: str) -> Callable[..., None]:
     """The function behind a command, with one parameter for each flag, so that cyclopts parses and documents them."""
     if name in _WITHOUT_SETTINGS:
-        return _signed(
-            {"demo": demo, "init": init}[name], [*map(_option, _WITHOUT_SETTINGS[name]), *_switch_flags(name)]
-        )
+        return _plain_command(name)
 
     from posttrain.config import CONFIGS, leaves
 
@@ -221,6 +209,18 @@ def _command(name: str) -> Callable[..., None]:
         _run(config, positional[0] if positional else None, flags, options)
 
     return _signed(command, [*_setting_flags(config, known), *_switch_flags(name)])
+
+
+def _plain_command(name: str) -> Callable[..., None]:
+    """The function behind a command without settings: its options, given or by default, and its switches."""
+    named = [option for option in _WITHOUT_SETTINGS[name] if option.default is not None]
+    defaults = {option.name: option.default for option in named} | dict.fromkeys(_switches(name), False)
+    function: Callable[..., None] = {"demo": demo, "init": init}[name]
+
+    def command(*positional: str, **given: object) -> None:
+        function(*positional, **(defaults | given))
+
+    return _signed(command, [*map(_option, _WITHOUT_SETTINGS[name]), *_switch_flags(name)])
 
 
 def _signed(function: Callable[..., None], parameters: Sequence[Argument]) -> Callable[..., None]:
@@ -286,6 +286,7 @@ def _option(option: Option) -> Argument:
 def _run(config: type[Settings], source: str | None, flags: dict[str, Any], options: Mapping[str, bool]) -> None:
     """Settings first, in seconds; the recipe with its heavy imports only when they are right."""
     from posttrain.config import load_config
+    from posttrain.config.places import check_out
 
     is_file = source is not None and (not config.positional or source.endswith((".yaml", ".yml")))
     if source is not None and not is_file:
@@ -293,6 +294,8 @@ def _run(config: type[Settings], source: str | None, flags: dict[str, Any], opti
             raise ConfigError(f"the {config.positional} is given twice: {source!r} and --{config.positional}")
         flags = {config.positional: source, **flags}
     settings = load_config(config, source if is_file else None, flags)
+    if config.positional:  # a run folder is looked at when it is claimed
+        check_out(settings)
     _hush(debug=options["debug"])
 
     from posttrain import start
@@ -360,13 +363,6 @@ def _hush(*, debug: bool) -> None:
 
 
 # --- words for what was typed wrong ---------------------------------------------------------------------------------
-
-
-def _unknown_command(name: str) -> Problem:
-    from posttrain.config.flags import did_you_mean
-
-    hint = f"; did you mean {_ALSO[name]}?" if name in _ALSO else did_you_mean(name, list(_ABOUT))
-    return Problem(place="", what=f"unknown command '{name}'{hint or '; there are ' + ', '.join(_ABOUT)}")
 
 
 def _in_our_words(error: CycloptsError) -> str:

@@ -25,7 +25,8 @@ from posttrain.config import (
     load_config,
     make_config,
 )
-from posttrain.config.foreign_names import FAMILIES, LATER, MISSING, RENAMED, UNNEEDED
+from posttrain.config.foreign_absent import FAMILIES, LATER, MISSING, UNNEEDED
+from posttrain.config.foreign_names import RENAMED
 from posttrain.errors import ConfigError
 
 SFT = {"model": "runs/base", "data": "train.jsonl", "out": "runs/sft"}

@@ -24,6 +24,7 @@ Loc: TypeAlias = "tuple[str | int, ...]"
 Tree: TypeAlias = "dict[str, Any]"
 
 _COMMENT_COLUMN = 44
+_NO_FILE = "settings are a YAML file; a model is given as --model, data as --data"
 
 
 class _Representer(RoundTripRepresenter):
@@ -54,7 +55,8 @@ def read(path: Path) -> Document:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
-        raise ConfigError([Problem(place=str(path), what=f"cannot read the settings: {why}")]) from error
+        fix = _NO_FILE if isinstance(error, FileNotFoundError) and path.suffix not in (".yaml", ".yml") else ""
+        raise ConfigError([Problem(place=str(path), what=f"cannot read the settings: {why}", fix=fix)]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(place=str(path), what="is not text in UTF-8")]) from error
     try:

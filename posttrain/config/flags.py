@@ -10,6 +10,18 @@ from posttrain.config.leaf import leaves
 from posttrain.config.methods import CONFIGS
 from posttrain.errors import Problem
 
+# What people type for a command that has another name here.
+_ALSO = {
+    "train": "sft",
+    "finetune": "sft",
+    "rm": "reward",
+    "rlhf": "ppo",
+    "grpo": "ppo",
+    "rloo": "ppo",
+    "generate": "sample",
+    "evaluate": "eval",
+    "template": "init",
+}
 _ALWAYS = ("--help", "--version")
 
 
@@ -50,3 +62,9 @@ def did_you_mean(word: str, names: Sequence[str]) -> str:
     """`; did you mean NAME?`, or nothing when no name is near."""
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def unknown_command(name: str, commands: Sequence[str]) -> str:
+    """What is said of a command that there is not."""
+    hint = f"; did you mean {_ALSO[name]}?" if name in _ALSO else did_you_mean(name, commands)
+    return f"unknown command '{name}'{hint or '; there are ' + ', '.join(commands)}"

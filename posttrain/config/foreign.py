@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from posttrain.config.foreign_names import FAMILIES, LATER, MISSING, OWNERS, RENAMED, UNNEEDED, Foreign
+from posttrain.config.foreign_absent import FAMILIES, LATER, MISSING, UNNEEDED
+from posttrain.config.foreign_names import OWNERS, RENAMED, Foreign
 from posttrain.config.leaf import group_of
 from posttrain.config.methods import CONFIGS
 from posttrain.config.shared import Settings
@@ -26,18 +27,44 @@ def foreign(config: type[Settings], name: str, given: Mapping[str, object], *, f
     (rows of a device and steps of accumulation), and the library that most of the names are from is the one named.
     `form` is `--{}` when flags were typed.
     """
-    last = name.rsplit(".", 1)[-1]
     if name in LATER:
         return f"; not in this version: {LATER[name]}"
-    for table, words in ((RENAMED, ""), (UNNEEDED, "not needed here"), (MISSING, "not in this version")):
-        entry = table.get(name) or table.get(last)
-        if entry is not None:
-            whose = f"; that is {_owner(entry.owners, given)}'s name, "
-            return whose + (f"{words}: {entry.note}" if words else _here(config, name, entry, given, form))
+    owners, told = _told(config, name, given, form)
+    return f"; that is {_owner(owners, given)}'s name, {told}" if told else ""
+
+
+def _told(config: type[Settings], name: str, given: Mapping[str, object], form: str) -> tuple[str, str]:
+    """The owners of a name and what is said of it."""
+    last = name.rsplit(".", 1)[-1]
+    renamed = RENAMED.get(name) or RENAMED.get(last)
+    if renamed is not None:
+        return renamed.owners, _here(config, name, renamed, given, form)
+    unneeded = UNNEEDED.get(name) or UNNEEDED.get(last)
+    if unneeded is not None:
+        return unneeded.owners, f"not needed here: {_other_command(config, given.get(name)) or unneeded.note}"
+    missing = MISSING.get(name) or MISSING.get(last)
+    if missing is not None:
+        off = given.get(name, "") in (None, False)
+        return missing.owners, _OFF if off else f"not in this version: {missing.note}"
     for start, (owners, why) in FAMILIES.items():
         if name.startswith(start):
-            return f"; that is {_owner(owners, given)}'s name, not needed here: {why}"
-    return ""
+            return owners, f"not needed here: {why}"
+    return "", ""
+
+
+_OFF = "and off: leave the line out"
+_COMMANDS = {
+    **dict.fromkeys(("sft", "pt", "pretrain"), "sft"),
+    **dict.fromkeys(("rm", "reward", "reward_trainer"), "reward"),
+    **dict.fromkeys(("ppo", "grpo", "rloo", "gdpo"), "ppo"),
+    **dict.fromkeys(("dpo", "ipo", "simpo", "orpo", "kto"), "dpo"),
+}
+
+
+def _other_command(config: type[Settings], value: object) -> str:
+    """What is said when the method that a value names is another command's."""
+    command = _COMMANDS.get(value) if isinstance(value, str) else None
+    return f"{value} is the command posttrain {command}" if command not in (None, config.command) else ""
 
 
 def _owner(owners: str, given: Mapping[str, object]) -> str:
@@ -59,9 +86,12 @@ def _here(config: type[Settings], name: str, entry: Foreign, given: Mapping[str,
     try:
         value = _checked(config, entry.here, translated(name, given))
     except NoValueError as error:
+        if given.get(name, "") in (None, False):
+            return _OFF
         note = str(error) or entry.note
-        return f"here: {form.format(entry.here)}" + (f" ({note})" if note else "")
-    note = f" ({entry.note})" if entry.note and entry.note != entry.here else ""
+        here = f"--{entry.here}" if form.startswith("--") else entry.here
+        return f"here: {here}" + (f" ({note})" if note else "")
+    note = "" if entry.note.startswith(f"{entry.here}:") else f" ({entry.note})" if entry.note else ""
     if form.startswith("--"):
         return f"here: --{entry.here} {shown(value)}{note}"
     if value is not None and group_of(config.model_fields[key]) is not None:
@@ -74,8 +104,22 @@ def _batch(given: Mapping[str, object], form: str) -> str:
     try:
         rows = f"--batch_size {_rows(given)}" if form.startswith("--") else f"batch_size: {_rows(given)}"
     except NoValueError:
-        rows = form.format("batch_size")
+        rows = "--batch_size" if form.startswith("--") else "batch_size"
     return f"here: micro_batch_tokens for memory, and {rows} for rows per optimizer step, over all devices together"
+
+
+def translation(config: type[Settings], given: Mapping[str, object]) -> dict[str, object]:
+    """What all given options of other libraries together are here: settings with values that are right."""
+    found: dict[str, object] = {}
+    for name in given:
+        key = RENAMED[name].here.split(".")[0] if name in RENAMED else ""
+        if key not in config.model_fields or key in found:
+            continue
+        with suppress(NoValueError):
+            value = _rows(given) if name in _ROWS else _checked(config, RENAMED[name].here, translated(name, given))
+            grouped = value is not None and group_of(config.model_fields[key]) is not None
+            found[key] = _merged(config, key, given) if grouped else value
+    return found
 
 
 def _merged(config: type[Settings], group: str, given: Mapping[str, object]) -> object:
@@ -256,6 +300,12 @@ def _tracker(value: object, given: Mapping[str, object]) -> object:
     return None if names in ([], ["none"], [None]) else names[0]
 
 
+def _wandb(value: object, given: Mapping[str, object]) -> str:
+    if not value:
+        raise NoValueError
+    return "wandb"
+
+
 def _single(value: object, given: Mapping[str, object]) -> object:
     """The only item of a list, or the value itself."""
     return (
@@ -274,8 +324,7 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, object]], object]] = {
     "report_to": _tracker,
     "roles_to_train": _single,
     **dict.fromkeys(("loss_type", "dpo_loss_type"), _single),
-    "use_wandb": lambda value, given: "wandb",
-    "wandb_project": lambda value, given: "wandb",
+    **dict.fromkeys(("use_wandb", "wandb_project"), _wandb),
 }
 
 

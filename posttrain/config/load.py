@@ -12,8 +12,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from posttrain.config.document import Document, Loc, Tree, read, scalar
+from posttrain.config.foreign import foreign, shown, translation
 from posttrain.config.hints import hint, value_hint
 from posttrain.config.leaf import Leaf, expected, group_of, leaves
+from posttrain.config.places import check_settings_file
 from posttrain.config.shared import Clash, DataItem, Settings
 from posttrain.errors import ConfigError, Problem
 
@@ -23,6 +25,8 @@ Overrides: TypeAlias = "Mapping[str, str | Sequence[str]]"
 _DATA = ("data", "prompts")
 # How long to train is said in one of two ways; a flag for one replaces the file's other.
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
+# From this many on, what other libraries' names say is shown once more as a settings file.
+_WORTH_COPYING = 4
 _ITEMS = {True: "a path or {path, weight, columns}", False: "text"}
 
 
@@ -61,6 +65,8 @@ def load_config(config: type[ConfigT], path: Path | str | None, overrides: Overr
     Raises ConfigError with all problems: unknown keys with the nearest name, wrong types in plain words, clashes.
     """
     file = Path(path) if path is not None else None
+    if file is not None:
+        check_settings_file(config.command, file)
     document = read(file) if file is not None else Document()
     known = {leaf.name: leaf for leaf in leaves(config)}
     values = document.values
@@ -120,15 +126,40 @@ def _checked(config: type[ConfigT], given: _Given, problems: list[Problem]) -> C
 
 
 def _problems(config: type[Settings], given: _Given, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:
-    """One problem for each setting that is wrong, in the order of the file; a union's several errors become one."""
+    """One problem for each setting that is wrong, in the order of the file; a union's several errors become one.
+
+    A required setting that another library's name gives is not missing: what to write is said at that name.
+    """
+    told = translation(config, given.values)
     found: dict[Loc, Problem] = {}
     for error in errors:
         loc, info = _written(config, error["loc"])
         clash = error.get("ctx", {}).get("error")
         if isinstance(clash, Clash):
             loc = (*loc, clash.setting)
+        if error["type"] == "missing" and loc[-1] in told and len(loc) == 1:
+            continue
         found.setdefault(loc, Problem(place=given.place(loc), what=_what(config, given, error, loc, info)))
+        if error["type"] == "extra_forbidden":
+            found |= {inner: problem for inner, problem in _inside(config, given, loc) if inner not in found}
     yield from (found[loc] for loc in sorted(found, key=lambda loc: (given.flag(loc), given.line(loc))))
+    if len(told) >= _WORTH_COPYING and not given.keywords:
+        lines = "".join(f"\n  {name}: {shown(value)}" for name, value in told.items())
+        yield Problem(place="", what=f"what other libraries' names say, as settings of {config.command}:{lines}")
+
+
+def _inside(config: type[Settings], given: _Given, loc: Loc) -> Iterator[tuple[Loc, Problem]]:
+    """A problem for each known name inside an unknown group, such as axolotl's `trl: {num_generations: 8}`."""
+    group = _value_at(given.values, loc)
+    if not isinstance(group, Mapping) or len(loc) != 1 or foreign(config, _dotted(loc), given.values, form=""):
+        return
+    inner = cast("Mapping[str, object]", group)
+    for name in inner:
+        here = "; here it stands at the top" if name in config.model_fields else ""
+        said = here or foreign(config, name, {**given.values, **inner}, form="{}")
+        if said:
+            place = (*loc, name)
+            yield place, Problem(place=given.place(place), what=f"unknown key '{_dotted(place)}'{said}")
 
 
 def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, info: FieldInfo | None) -> str:

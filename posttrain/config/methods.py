@@ -123,7 +123,7 @@ class PPOConfig(Training):
     max_new_tokens: Count = Field(default=256, description="longest answer in tokens")
     temperature: Positive = Field(default=1.0, description="divides the logits of policy and reference alike")
     stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
-    beta: Beta = Field(default=Beta(), description="the KL penalty")
+    beta: Beta = Field(default_factory=Beta, description="the KL penalty")
     clip: Positive = Field(default=0.2, description="clip range of the importance ratio")
     value_clip: Positive | None = Field(default=0.2, description="clip range of the critic; null: not clipped")
     value_coef: Positive = Field(default=1.0, description="weight of the critic's loss on a shared trunk")
@@ -136,7 +136,7 @@ class PPOConfig(Training):
     baseline: Literal["critic", "none", "rloo", "group"] = Field(
         default="critic", description="what a return is compared with"
     )
-    critic: Critic = Field(default=Critic(), description="the value model")
+    critic: Critic = Field(default_factory=Critic, description="the value model")
     rollouts_every: Every | None = Field(default=10, description="keep a step's answers for reading; null: never")
 
     @model_validator(mode="after")
