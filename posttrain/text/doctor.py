@@ -179,7 +179,7 @@ class Examination:
         self._found.counts["rankings"] += 1
         self._found.counts["turns"] += sum(stopped)
         self._found.counts["ended turns"] += min(ended, sum(stopped))
-        self._found.counts["cut answers"] += len(stopped) - sum(stopped)
+        self._found.add("cut answers", record.id, len(stopped) - sum(stopped))
         self._found.add("bare", record.id, any(self._bare(answer, len(answer.tokens) - 1) for answer in answers))
         self._found.add("same answers", record.id, len({answer.tokens for answer in answers}) < len(answers))
 

@@ -39,9 +39,8 @@ def row_facts(found: Findings, codec: Codec, *, cut: int | None) -> Iterator[Fac
     for name, (what, fix) in _SAYINGS.items():
         if counts[name]:
             said = what.format(
-                n=f"{counts[name]:,}",
-                rows=f"{counts[name]:,} row" + ("s" if counts[name] > 1 else ""),
-                answers=f"{counts[name]:,} answer" + ("s" if counts[name] > 1 else ""),
+                rows=_many(counts[name], "row"),
+                answers=_many(counts[name], "answer"),
                 why=found.why,
                 spelling=found.spelling,
                 samples=f"{counts['extra samples']:,}",
@@ -57,16 +56,19 @@ def row_facts(found: Findings, codec: Codec, *, cut: int | None) -> Iterator[Fac
             )
 
 
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'s' if count > 1 else ''}"
+
+
 def _of_ends(found: Findings, ending: str, cut: int | None) -> Fact:
     """Whether the end of turn is trained, on every turn that is."""
     turns, ended = found.counts["turns"], found.counts["ended turns"]
-    many = "turns" if turns > 1 else "turn"
     if ended == turns:
-        return Fact(name="end trained", verdict="ok", what=f"end-of-turn {ending} is trained ({turns:,} {many})")
+        return Fact(name="end trained", verdict="ok", what=f"end-of-turn {ending} is trained ({_many(turns, 'turn')})")
     fix = "raise max_length, or set overlong to drop"
     if cut is None:
         fix = "take a template that writes it (template: plain), or set loss_on to assistant"
-    what = f"end-of-turn {ending} is trained on {ended:,} of {turns:,} {many} only"
+    what = f"end-of-turn {ending} is trained on {ended:,} of {_many(turns, 'turn')} only"
     if not ended:
         what = f"end-of-turn {ending} is never trained: the model would not learn to stop"
     return Fact(
@@ -93,11 +95,14 @@ _SAYINGS = {
     "refused": ("{why} ({rows})", "change the roles of these rows, or take another template (template: plain)"),
     "untrained": ("{rows} would train nothing: the template writes nothing of them", "take another template"),
     "doubled": ("{rows} would have a special token twice in a row", _ESCAPE),
-    "silent": ('{rows} train nothing: every answer says "train": false', 'take "train": false from one of them'),
-    "cut away": ("{rows} train nothing once they are cut", "raise max_length, or set overlong to drop"),
+    "silent": (
+        'nothing is trained of {rows}, where every answer says "train": false',
+        'take "train": false from one of them',
+    ),
+    "cut away": ("nothing is trained of {rows} once cut", "raise max_length, or set overlong to drop"),
     "rewritten": (
-        "history reads otherwise than generation saw it in {n} conversations: "
-        "each trained turn becomes a sample of its own (+{samples})",
+        "history reads otherwise than generation saw it in {rows}: "
+        "each trained turn is a sample of its own (+{samples})",
         "nothing to mend: the template rewrites earlier turns",
     ),
     "system dropped": (
@@ -111,11 +116,14 @@ _SAYINGS = {
     "trimmed": ("the template trims spaces around the texts of {rows}", "nothing to mend, unless they matter"),
     "bare": ("an answer is nothing but the end of turn in {rows}", "fill in or remove empty answers"),
     "same answers": ("answers of one prompt are the same in tokens in {rows}", "remove one of them"),
-    "spelt": ("{rows} spell control tokens such as {spelling}, which then act as such", _ESCAPE),
-    "breaks": ("{answers} decode to another text than was given", "compare them; control tokens are the usual cause"),
+    "spelt": ("control tokens such as {spelling} are spelt in {rows}, and act as such there", _ESCAPE),
+    "breaks": (
+        "the tokens of {answers} decode to another text than was given",
+        "compare them; control tokens are the usual cause",
+    ),
     "unknown": (
         "{share} of the tokens are unknown to the vocabulary, in {rows}",
         "clean the text, or take a model that knows its characters",
     ),
-    "cut answers": ("{answers} were cut at a limit and get no end of turn", "nothing to mend"),
+    "cut answers": ("no end of turn is put after {answers} that did not end by themselves", "nothing to mend"),
 }
