@@ -202,6 +202,9 @@ _WORDS: dict[str, dict[str | bool, object]] = {
     "completion_only_loss": {True: "completion", False: "all"},
     "bf16": _PRECISION,
     "fp16": {False: "auto"},
+    "bfloat16": _PRECISION,
+    "float16": {False: "auto"},
+    "float32": {True: "fp32", False: "auto"},
     "pure_bf16": {True: "bf16", False: "auto"},
     **dict.fromkeys(("dtype", "torch_dtype", "param_dtype", "ds.param_dtype"), _TYPES),
     **dict.fromkeys(

@@ -133,11 +133,109 @@ _MISSING: dict[str, tuple[str, str]] = {
     ),
     "the reference stays what it is": ("TA", "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps"),
     "the answer is judged as it is": ("TO", "mask_truncated_completions overlong_buffer_len dynamic_filtering_enable"),
+    "the model answers by itself, without penalties": (
+        "TAL",
+        "use_vllm repetition_penalty length_penalty generation_kwargs",
+    ),
+    "one reward; a function rewards.py:score may add several up": ("TA", "reward_weights"),
+    "adapters sit on linear layers": ("TA", "lora_target_parameters"),
     "shorten the file": ("LO", "max_samples data.max_samples dataset_shard_num"),
+}
+
+# The rest of their lists: nothing here corresponds, and nothing near in spelling is meant.
+_REST: dict[str, str] = {
+    "T": (
+        "activation_checkpointing_kwargs average_tokens_across_devices cache_implementation cast_lm_head_to_fp32 "
+        "discopop_tau ds3_gather_for_generation enable_jit_checkpoint entropy_coef_delta entropy_coef_max "
+        "entropy_coef_min entropy_target epsilon_high eval_do_concat_batches eval_use_gather_object "
+        "f_alpha_divergence_coef generation_kwargs ignore_bias_buffers ignore_data_skip importance_sampling_level "
+        "include_for_metrics log_completions_hub_repo log_level_replica log_multimodal log_on_each_node "
+        "logging_nan_inf_filter max_tool_calling_iterations model_init_kwargs multi_objective_aggregation "
+        "num_generations_eval off_policy_mask_threshold packing_strategy restore_callback_states_from_checkpoint "
+        "router_aux_loss_coef sapo_temperature_neg sapo_temperature_pos skip_memory_metrics steps_per_generation "
+        "teacher_model_init_kwargs teacher_model_name_or_path teacher_model_revision top_entropy_quantile "
+        "use_adaptive_entropy use_bias_correction_kl use_transformers_continuous_batching use_transformers_paged "
+        "use_weighting vespo_k_neg vespo_k_pos vespo_lambda_neg vespo_lambda_pos"
+    ),
+    "A": (
+        "added_tokens_overrides additional_special_tokens async_prefetch axolotl_config_path base_model_config "
+        "batch_flattening bench_dataset bench_split chunked_cross_entropy chunked_cross_entropy_num_chunks "
+        "cls_model_config deepcompile dion_lr dion_momentum dion_rank_fraction dion_rank_multiple_of "
+        "do_bench_eval dp_replicate_size dp_shard_size dpo_generate_during_eval dpo_loss_weights dpo_norm_loss "
+        "dpo_padding_free dpo_use_liger_kernel dpo_use_logits_to_keep dpo_use_weighting dynamic_checkpoint "
+        "eaft_alpha eaft_k embeddings_skip_upcast eval_causal_lm_metrics eval_max_new_tokens eval_sequence_len "
+        "eval_table_size experimental_skip_move_to_device experts_implementation flex_attn_compile_kwargs "
+        "fp32_norm_classes fp32_norms fp8_config fp8_enable_fsdp_float8_all_gather freeze_mm_modules "
+        "fused_attn_kernel gc_collect_steps gemma4_hybrid_attn_impl generate_samples generation_do_sample "
+        "generation_max_new_tokens generation_prompt_ratio generation_temperature generation_top_k "
+        "generation_top_p gradio_max_new_tokens gradio_server_name gradio_server_port gradio_share "
+        "gradio_temperature gradio_title heads_k_stride hf_mlflow_log_artifacts include_tkps "
+        "is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_preprocess "
+        "is_qwen_derived_model jagged_restart_anneal_steps jagged_restart_steps jagged_restart_warmup_steps "
+        "large_head_attention lisa_layers_attribute lisa_n_layers lisa_step_interval llama4_linearized_experts "
+        "loftq_bits lora_alpha_pattern lora_embedding_kernel lora_mlp_kernel lora_o_kernel lora_on_cpu "
+        "lora_qkv_kernel lora_rank_pattern lr_div_factor lr_quadratic_warmup max_packed_sequence_len "
+        "mean_resizing_embeddings merge_lora merge_method min_sample_len model_quantization_config "
+        "model_quantization_config_kwargs multipack_real_batches num_dataset_shards_to_save "
+        "num_generation_samples otel_metrics_host otel_metrics_port overrides_of_model_config "
+        "overrides_of_model_kwargs peft_autocast_adapter_dtype peft_ensure_weight_tying peft_init_lora_weights "
+        "peft_layer_replication peft_layers_pattern peft_layers_to_transform peft_trainable_token_indices "
+        "ple_cpu_offload pose_max_context_len pose_num_chunks pose_split_on_token_ids prefetch_depth "
+        "preprocess_iterable pretrain_multipack_attn pretrain_multipack_buffer_size "
+        "pretraining_sample_concatenation process_reward_model processor_kwargs processor_type "
+        "qgalore_cos_threshold qgalore_gamma_proj qgalore_proj_bits qgalore_proj_group_size qgalore_proj_quant "
+        "qgalore_proj_type qgalore_queue_size qgalore_rank qgalore_scale qgalore_update_proj_gap "
+        "qlora_sharded_model_loading quantize_moe_experts recompute_layer_types reinit_weights relora_cpu_offload "
+        "relora_prune_method relora_prune_ratio replay_buffer_size replay_recompute_logps reroll_max_groups "
+        "reroll_start_fraction resources_per_worker reward_num_workers ring_attn_func rollout_func rope_scaling "
+        "s2_attention sage_attention sample_packing_bin_size sample_packing_eff_est sample_packing_group_size "
+        "sample_packing_mp_start_method sample_packing_sequentially save_sliding_window scaling_softmax "
+        "scaling_softmax_bias scaling_softmax_factor sdpa_varlen selective_checkpointing shrink_embeddings "
+        "shuffle_before_merging_datasets skip_zero_advantage_batches streaming_min_groups "
+        "streaming_multipack_buffer_size streaming_partial_batch tiled_mlp tiled_mlp_num_shards "
+        "tiled_mlp_use_original_mlp tokenizer_legacy tokenizer_save_jinja_files tokenizer_use_fast "
+        "tokenizer_use_mistral_common torchdistx_path total_num_tokens total_supervised_tokens use_comet "
+        "use_data_producer use_eaft use_kernels use_onebitllms use_otel_metrics use_pose use_ray"
+    ),
+    "L": (
+        "adapter_folder asft_alpha audio_sampling_rate block_diag_attn compute_dtype create_new_adapter "
+        "crop_to_patches enable_thinking enable_torch_profiler eval_num_beams fp8_backend freeze_extra_modules "
+        "freeze_language_model freeze_multi_modal_projector freeze_trainable_modules freeze_vision_tower "
+        "hyper_parallel_args ignore_pad_token_for_loss include_effective_tokens_per_second init_special_tokens "
+        "kt_expert_checkpoint_path kt_lora_expert_intermediate_size kt_lora_expert_num kt_use_lora_experts "
+        "kt_weight_path kto_chosen_weight kto_rejected_weight length_penalty media_dir mixture_of_depths "
+        "module_dropout moe_aux_loss_coef new_special_tokens_config offload_folder oft_block_size oft_rank "
+        "oft_target pissa_convert pissa_iter pref_bco_weight preserve_thinking print_param_status profile_modules "
+        "quantization_device_map quantization_type ref_model_adapters ref_model_quantization_bit "
+        "reward_model_adapters reward_model_quantization_bit reward_model_type split_special_tokens "
+        "train_from_scratch upcast_layernorm upcast_lmhead_output use_apollo use_asft_loss use_audio_in_video "
+        "use_badam use_dft_loss use_eaft_loss use_galore use_hyper_parallel use_kt use_llama_pro use_mca "
+        "use_v1_kernels"
+    ),
+    "O": (
+        "actor.aux_loss_coef actor.dual_clip actor.eps_clip_low_high actor.freeze_visual_encoder "
+        "actor.gradient_checkpointing_reentrant actor.loss_agg_mode actor.num_gpus_per_node actor.num_nodes "
+        "actor.policy_loss_type algo.advantage.is_correction_gating algo.advantage.is_correction_level "
+        "algo.advantage.is_correction_mode algo.advantage.is_correction_threshold algo.advantage.no_std_norm "
+        "algo.dynamic_filtering_range algo.kl.unbiased_gradient algo.kl.use_loss critic.num_gpus_per_node "
+        "critic.num_nodes critic.save_value_network data.image_key data.label_key data.max_images_per_prompt "
+        "eval.temperature model.aux_loss_coef model.compute_fp32_loss_enable "
+        "model.gradient_checkpointing_reentrant model.ipo_enable model.margin_loss_enable "
+        "model.pretrain_mode_enable ref.num_gpus_per_node ref.num_nodes reward.num_gpus_per_node reward.num_nodes "
+        "reward.offload reward.overlong_penalty_factor reward.remote_url reward.stop_properly_penalty_coef "
+        "rollout.max_tokens_per_gpu rollout.top_p rollout.vllm_generate_batch_size train.agent_func_path "
+        "train.async_enable train.async_queue_size train.colocate_actor_ref train.colocate_all "
+        "train.colocate_critic_reward train.dynamic_batch_enable train.ema_beta train.enable_ema "
+        "train.partial_rollout_enable"
+    ),
 }
 
 UNNEEDED = {name: Foreign(owners, note=why) for why, (owners, names) in _UNNEEDED.items() for name in names.split()}
 MISSING = {name: Foreign(owners, note=why) for why, (owners, names) in _MISSING.items() for name in names.split()}
+
+MISSING |= {
+    name: Foreign(owner, note="nothing here corresponds") for owner, names in _REST.items() for name in names.split()
+}
 
 # how a name begins, whose it is, and why nothing is needed here
 FAMILIES: dict[str, tuple[str, str]] = {
