@@ -51,11 +51,12 @@ class Cache:
         folder = cache_home() / "tokens"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return Cache(folder)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                fcntl.flock(file, fcntl.LOCK_SH)  # some network disks have no locks
+            return Cache(folder)
         except OSError as reason:
             aside = Path(tempfile.mkdtemp(prefix="posttrain-"))
-            say(f"cache: {folder} cannot be written ({reason.strerror}); tokens are kept in {aside} for this run only")
+            say(f"cache: {folder} cannot be used ({reason.strerror}); tokens are kept in {aside} for this run only")
             cache = Cache(aside)
             weakref.finalize(cache, shutil.rmtree, aside, ignore_errors=True)
             return cache
@@ -71,7 +72,8 @@ class Cache:
         if not path.is_dir():
             os.close(lock)
             return None
-        os.utime(path / _LOCK)
+        with suppress(PermissionError):  # another user's
+            os.utime(path / _LOCK)
         return Entry(path, lock, self)
 
     def build(self, key: str, make: Callable[[Path], None]) -> Entry:

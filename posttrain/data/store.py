@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from posttrain.data.arrow import ArrowBatch, Buffer, ItemT, Layout, Row, group_at
-from posttrain.data.views import View
+from posttrain.data.views import Changed, Chosen, Joined, View
 from posttrain.errors import DoesNotFit
 
 BATCH_ROWS = 1000
@@ -149,6 +149,21 @@ class Store(View[ItemT], Generic[ItemT]):
 
     def _batches(self) -> Iterator[ArrowBatch]:
         return (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))
+
+
+def lengths_of(items: Sequence[Sized]) -> NDArray[np.int64]:
+    """Int64 [N]: the tokens of each item; nothing is decoded where the items stand in stores."""
+    match items:
+        case Store():
+            return items.lengths
+        case Chosen():
+            return lengths_of(items.items)[items.places]
+        case Changed():
+            return lengths_of(items.items)
+        case Joined():
+            return _joined([lengths_of(part) for part in items.parts], np.int64)
+        case _:
+            return np.array([len(item) for item in items], np.int64)
 
 
 def _joined(parts: Sequence[NDArray[Any]], kind: type[Number]) -> NDArray[Number]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from posttrain.data.arrow import GROUPS, RANKINGS, Layout, Row
 from posttrain.data.cache import Cache, Entry
 from posttrain.data.examples import Lost, Overlong, RankedItem, fitted, hash_of, ranked_fitted
 from posttrain.data.store import Store, StoreWriter, room_on_disk
-from posttrain.errors import Problem
+from posttrain.errors import DoesNotFit, Problem
 from posttrain.text.chat import Codec
 from posttrain.text.masks import LossOn
 from posttrain.types import JSON, ChatRecord, Kind, Message, PrefixGroup, RankedRecord, Record, TextRecord
@@ -27,6 +28,7 @@ CHUNK = 1024
 """Records that are in memory at a time."""
 _FORMAT = 1
 _ROWS, _REPORT = "rows.arrow", "report.json"
+_LARGE = 200_000_000
 _BREAKS = "answers whose tokens decode to another text"
 _EXPANDED = "turns as samples of their own"
 
@@ -52,6 +54,8 @@ class Readable(Protocol):
     def format(self) -> str: ...
     @property
     def identity(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
     @property
     def tally(self) -> Tallied: ...
     def __iter__(self) -> Iterator[Record]: ...
@@ -100,12 +104,12 @@ def tokens_of(
     encoder: Encoder[ItemT],
     cache: Cache,
     say: Callable[[str], None],
-    **settings: JSON,
+    settings: Mapping[str, JSON],
 ) -> Tokens[ItemT]:
-    """The rows of a source, from the cache or through the tokenizer; `settings`: what its reading depends on.
+    """The rows of a source, from the cache or through the tokenizer.
 
-    Raises DataError for what the reading or a length refuses, and DoesNotFit when the disk is full; then nothing is
-    kept.
+    `settings`: what its reading depends on besides its content. Raises DataError for what the reading or a length
+    refuses, and DoesNotFit when the disk is or would be full; then nothing is kept.
     """
     key = _key(reading, encoder, settings)
     entry = cache.find(key)
@@ -116,6 +120,7 @@ def tokens_of(
             first = next(iter(str(reason).splitlines()), type(reason).__name__)
             say(f"{Path(reading.path).name}: the tokens in the cache are damaged ({first}) and made again")
             cache.discard(entry)
+    _announce(reading, cache, say)
     entry = cache.build(key, lambda folder: _write(folder, reading, encoder))
     return _load(entry, encoder, cached=False)
 
@@ -174,6 +179,23 @@ def rankings(codec: Codec, limit: int, overlong: Overlong) -> Encoder[RankedItem
 def _words(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     """What is asked, whatever is trained of it."""
     return tuple((message.role, message.content) for message in messages)
+
+
+def _announce(reading: Readable, cache: Cache, say: Callable[[str], None]) -> None:
+    """Says of a large source what will take a while. Raises DoesNotFit when there is no room for its tokens.
+
+    Four bytes of text are about a token, which takes four; a source that is compressed may need more.
+    """
+    size = reading.size or 0
+    free = shutil.disk_usage(cache.folder).free
+    if size > free:
+        raise DoesNotFit(
+            f"{reading.path}: its tokens need about {size / 1e9:,.1f} GB, "
+            f"and {free / 1e9:,.1f} GB are free in {cache.folder}"
+            "\n  fix: free some space, or set POSTTRAIN_CACHE to a folder on another disk"
+        )
+    if size > _LARGE:
+        say(f"{Path(reading.path).name}: {size / 1e9:,.2f} GB become tokens, which are kept in {cache.folder}")
 
 
 # --- one pass -------------------------------------------------------------------------------------------------------

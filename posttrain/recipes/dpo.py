@@ -30,7 +30,7 @@ from posttrain.objectives import PreferenceLoss, response_logprobs
 from posttrain.ops import losses
 from posttrain.recipes import setup
 from posttrain.recipes.mixture import Mixture
-from posttrain.recipes.opening import Opened, Reads, training
+from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.reward import read_rankings
 from posttrain.recipes.scoring import same_words
 from posttrain.run import Run
@@ -43,12 +43,23 @@ def dpo(config: DPOConfig, *, console: Console, fresh: bool = False) -> Run:
     return training(
         config,
         Reads(data=config.data, kinds=("ranked",), held_out=config.eval_data),
-        lambda door: read_rankings(config, door),
+        lambda door: _read(config, door),
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
         lineage={} if config.reference == "start" else {"reference": config.reference},
     )
+
+
+def _read(config: DPOConfig, door: Door) -> Mixture[RankedItem]:
+    """The rankings. Raises ModelError when the reference would read other tokens, or too few."""
+    if config.reference != "start":
+        other = Codec.load(config.reference, template=config.template)
+        if not same_words(other, door.codec):
+            raise ModelError(f"reference {config.reference} has another tokenizer or template than {config.model}")
+        if setup.context_of(config.reference) < door.limit:
+            raise ModelError(f"reference {config.reference} has a context below max_length {door.limit}")
+    return read_rankings(config, door)
 
 
 def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
@@ -58,7 +69,8 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     reference = start.policy
     if config.reference != "start":
-        reference = _other_reference(config, opened, where)
+        other = setup.load_start(config.reference, codec, where, console, packing=config.packing)
+        reference = other.policy
     budget = config.micro_batch_tokens
     # In the precision of training: else the policy would differ from its reference at step 0.
     with where.autocast():
@@ -100,16 +112,6 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     results = evaluate() if held else {}
     console.finish(f"saved {config.out}")
     return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
-
-
-def _other_reference(config: DPOConfig, opened: Opened[Mixture[RankedItem]], where: setup.Machine) -> Policy:
-    """A reference that is not the start model. Raises ModelError when it would read other tokens, or too few."""
-    other = Codec.load(config.reference, template=config.template)
-    if not same_words(other, opened.codec):
-        raise ModelError(f"reference {config.reference} has another tokenizer or template than {config.model}")
-    if setup.context_of(config.reference) < opened.limit:
-        raise ModelError(f"reference {config.reference} has a context below max_length {opened.limit}")
-    return setup.load_start(config.reference, opened.codec, where, opened.run.console, packing=config.packing).policy
 
 
 def with_reference(items: Sequence[RankedItem], reference: Policy, budget: int) -> Sequence[RankedItem]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posttrain.config import DPOConfig, RewardConfig, SFTConfig
-from posttrain.config.automatic import held_out_share, share
+from posttrain.config.automatic import held_out_share
 from posttrain.console import Console
 from posttrain.data.cache import Cache
 from posttrain.data.examples import held_out
@@ -73,8 +73,8 @@ def mixture(config: Config, door: Door, encoder: Encoder[ItemT]) -> Mixture[Item
     out of training. Raises DataError when nothing is left to train on.
     """
     cache = Cache.open(door.console.say)
-    found = [_read(source, config, door, encoder, cache) for source in door.data]
-    apart = [_read(source, config, door, encoder, cache) for source in door.held]
+    found = [_read(source, door, encoder, cache) for source in door.data]
+    apart = [_read(source, door, encoder, cache) for source in door.held]
     parts = _parts(found, apart, config)
     _say(parts, apart, door)
     sets = [Weighted(items=part.chosen(~part.apart), weight=part.source.weight) for part in parts]
@@ -87,11 +87,9 @@ def mixture(config: Config, door: Door, encoder: Encoder[ItemT]) -> Mixture[Item
     return Mixture(sets=sets, held=held, stores=[part.items for part in parts])
 
 
-def _read(
-    source: Source, config: Config, door: Door, encoder: Encoder[ItemT], cache: Cache
-) -> tuple[Source, Tokens[ItemT]]:
+def _read(source: Source, door: Door, encoder: Encoder[ItemT], cache: Cache) -> tuple[Source, Tokens[ItemT]]:
     """The source as tokens, announced; the door keeps what was wrong with its rows."""
-    tokens = tokens_of(source.reading, encoder, cache, door.console.say, max_bad=share(config.max_bad))
+    tokens = tokens_of(source.reading, encoder, cache, door.console.say, source.settings)
     report = tokens.report
     line = announced(source.name, report.rows, report.format, report.bad, report.duplicates)
     door.console.say(line + ("; tokens from cache" if tokens.cached else ""))

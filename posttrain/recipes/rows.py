@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -11,7 +11,7 @@ from posttrain.config import DataItem
 from posttrain.console import Console
 from posttrain.data.readers import Reading, open_data
 from posttrain.errors import DataError, Problem
-from posttrain.types import Kind, Record
+from posttrain.types import JSON, Kind, Record
 
 RecordT = TypeVar("RecordT")
 MAX_BAD = 0.05
@@ -20,11 +20,15 @@ MAX_BAD = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One source of rows, recognised and not yet read. `weight` is how often an epoch passes over it."""
+    """One source of rows, recognised and not yet read. `weight` is how often an epoch passes over it.
+
+    `settings` are what its reading depends on besides its content.
+    """
 
     name: str
     reading: Reading
-    weight: float = 1.0
+    weight: float
+    settings: Mapping[str, JSON]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,8 @@ def open_sources(
         except DataError as error:
             problems += error.problems
         else:
-            found.append(Source(name=Path(item.path).name, reading=reading, weight=item.weight))
+            settings: dict[str, JSON] = {"max_bad": max_bad, "columns": {**(item.columns or {})}}
+            found.append(Source(name=Path(item.path).name, reading=reading, weight=item.weight, settings=settings))
     if problems:
         raise DataError(problems)
     return found

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +24,12 @@ from posttrain.data.examples import RankedItem
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.data.rankings import ranked_batch
 from posttrain.data.store import Store, StoreWriter
+from posttrain.data.views import Changed, Chosen, Joined
 from posttrain.errors import DataError, DoesNotFit, Problem
 from posttrain.text.chat import Codec
 from posttrain.types import ChatRecord, Message, PrefixGroup, RankedRecord, Record, Span, TextRecord
+
+ItemT = TypeVar("ItemT")
 
 
 def written(path: Path, groups: Sequence[PrefixGroup]) -> Store[PrefixGroup]:
@@ -111,6 +115,7 @@ class Reading:
         self.path = name
         self.format = "made up"
         self.identity = "0" * 64
+        self.size = 100
         self.records = records
         self.tally = Tally()
 
@@ -150,13 +155,24 @@ def silent(line: str) -> None:
     raise AssertionError(f"nothing should be said: {line}")
 
 
+def tokens(
+    reading: Reading,
+    encoder: tokenise.Encoder[ItemT],
+    cache: Cache,
+    *,
+    say: Callable[[str], None] = silent,
+    **settings: int,
+) -> tokenise.Tokens[ItemT]:
+    return tokenise.tokens_of(reading, encoder, cache, say, settings)
+
+
 def names(cache: Cache) -> list[str]:
     return sorted(path.name for path in cache.folder.iterdir())
 
 
 def test_a_store_holds_what_the_codec_makes_of_each_record(codec: Codec, cache: Cache) -> None:
     records = [*(chat(number) for number in range(2_100)), chat(0, "x" * 90)]
-    found = tokenise.tokens_of(Reading(records), tokenise.conversations(codec, 60, "drop", "assistant"), cache, silent)
+    found = tokens(Reading(records), tokenise.conversations(codec, 60, "drop", "assistant"), cache)
     spans = [codec.conversation(record)[0] for record in records[:-1]]
     assert [group.root for group in found.items] == spans
     assert [group.id for group in found.items] == [record.id for record in records[:-1]]
@@ -170,12 +186,12 @@ def test_a_store_holds_what_the_codec_makes_of_each_record(codec: Codec, cache: 
 def test_the_hash_of_a_prompt_does_not_depend_on_its_answer_nor_on_what_is_trained(codec: Codec, cache: Cache) -> None:
     asked = Message(role="user", content="1?", train=False)
     records = [chat(1), chat(1, "no"), chat(2), ChatRecord(id="4", messages=(asked, chat(1).messages[-1]))]
-    one = tokenise.tokens_of(Reading(records), tokenise.conversations(codec, 60, "drop", "assistant"), cache, silent)
+    one = tokens(Reading(records), tokenise.conversations(codec, 60, "drop", "assistant"), cache)
     prompts = one.items.prompts.tolist()
     assert prompts[0] == prompts[1] == prompts[3] != prompts[2]
     assert len(set(one.items.contents.tolist())) == 4
     ranked = RankedRecord(id="r", prompt=(Message(role="user", content="1?"),), responses=("a", "b"), ranks=(1, 2))
-    two = tokenise.tokens_of(Reading([ranked]), tokenise.rankings(codec, 60, "drop"), cache, silent)
+    two = tokens(Reading([ranked]), tokenise.rankings(codec, 60, "drop"), cache)
     assert two.items.prompts.tolist() == prompts[:1]
     assert two.items[0].group == codec.ranked(ranked)
 
@@ -195,7 +211,7 @@ def test_memory_does_not_grow_with_the_rows(codec: Codec, cache: Cache, monkeypa
             yield TextRecord(id=str(number), text="ab")
 
     encoder = tokenise.conversations(codec, 60, "drop", "assistant")
-    found = tokenise.tokens_of(Reading(records()), encoder, cache, silent)
+    found = tokens(Reading(records()), encoder, cache)
     assert len(found.items) == 4_000
     assert 0 < most["TextRecord"] <= 2 * 64
     assert 0 < most["PrefixGroup"] <= 64 + 50
@@ -209,7 +225,7 @@ def test_a_second_pass_reads_no_row_and_makes_no_token(
     codec: Codec, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = tokenise.conversations(codec, 60, "drop", "assistant")
-    first = tokenise.tokens_of(Reading([chat(1), chat(2, "x" * 90)]), encoder, cache, silent)
+    first = tokens(Reading([chat(1), chat(2, "x" * 90)]), encoder, cache)
 
     def never(*given: object, **named: object) -> None:
         raise AssertionError("the tokenizer was called")
@@ -217,7 +233,7 @@ def test_a_second_pass_reads_no_row_and_makes_no_token(
     for name in ("conversations", "texts", "rankings"):
         monkeypatch.setattr(Codec, name, never)
     reading = Reading([chat(1)])
-    second = tokenise.tokens_of(reading, encoder, cache, silent)
+    second = tokens(reading, encoder, cache)
     assert reading.tally.rows == 0
     assert list(second.items) == list(first.items)
     assert second.report == first.report
@@ -227,7 +243,7 @@ def test_a_second_pass_reads_no_row_and_makes_no_token(
 
 def test_whatever_the_tokens_depend_on_makes_another_entry(codec: Codec, cache: Cache, tiny_model: Path) -> None:
     def make(reading: Reading, encoder: tokenise.Encoder[PrefixGroup], **settings: int) -> None:
-        assert not tokenise.tokens_of(reading, encoder, cache, silent, **settings).cached
+        assert not tokens(reading, encoder, cache, **settings).cached
 
     other = Reading([chat(1)])
     other.identity = "1" * 64
@@ -246,9 +262,7 @@ def test_whatever_the_tokens_depend_on_makes_another_entry(codec: Codec, cache: 
 def test_what_is_refused_leaves_no_entry(codec: Codec, cache: Cache) -> None:
     encoder = tokenise.conversations(codec, 20, "error", "assistant")
     with pytest.raises(DataError, match="2 problems") as raised:
-        tokenise.tokens_of(
-            Reading([chat(1, "x" * 90), *map(chat, range(1_500)), chat(2, "y" * 90)]), encoder, cache, silent
-        )
+        tokens(Reading([chat(1, "x" * 90), *map(chat, range(1_500)), chat(2, "y" * 90)]), encoder, cache)
     assert [problem.place for problem in raised.value.problems] == ["train.jsonl:1", "train.jsonl:2"]
     assert names(cache) == []
 
@@ -256,16 +270,16 @@ def test_what_is_refused_leaves_no_entry(codec: Codec, cache: Cache) -> None:
 @pytest.mark.parametrize("file", ["rows.arrow", "report.json"])
 def test_a_damaged_entry_is_made_again_and_said(file: str, codec: Codec, cache: Cache) -> None:
     encoder = tokenise.conversations(codec, 60, "drop", "assistant")
-    whole = list(tokenise.tokens_of(Reading([chat(1)]), encoder, cache, silent).items)
+    whole = list(tokens(Reading([chat(1)]), encoder, cache).items)
     [key] = names(cache)
     content = (cache.folder / key / file).read_bytes()
     (cache.folder / key / file).write_bytes(content[: len(content) // 2])
     said: list[str] = []
-    found = tokenise.tokens_of(Reading([chat(1)]), encoder, cache, said.append)
+    found = tokens(Reading([chat(1)]), encoder, cache, say=said.append)
     assert list(found.items) == whole
     assert not found.cached
     assert said[0].startswith("train.jsonl: the tokens in the cache are damaged (")
-    assert tokenise.tokens_of(Reading([chat(1)]), encoder, cache, silent).cached
+    assert tokens(Reading([chat(1)]), encoder, cache).cached
     assert names(cache) == [key]
 
 
@@ -350,10 +364,42 @@ def test_a_cache_that_cannot_be_written_is_said_and_one_for_the_process_serves(
     monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "file"))
     said: list[str] = []
     cache = Cache.open(said.append)
-    assert f"cache: {tmp_path}/file/tokens cannot be written (Not a directory); tokens are kept in" in said[0]
+    assert f"cache: {tmp_path}/file/tokens cannot be used (Not a directory); tokens are kept in" in said[0]
     folder = cache.folder
     entry = cache.build("key", lambda folder: None)
     del cache
     assert entry.path.is_dir()
     del entry
     assert not folder.exists()
+
+
+def test_a_disk_without_room_for_the_tokens_is_said_before_the_first_row(codec: Codec, cache: Cache) -> None:
+    reading = Reading([chat(1)])
+    reading.size = 10**16
+    with pytest.raises(DoesNotFit, match=r"train.jsonl: its tokens need about 10,000,000\.0 GB, and .* GB are free in"):
+        tokens(reading, tokenise.conversations(codec, 60, "drop", "assistant"), cache)
+    assert reading.tally.rows == 0
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_joins_and_changes_of_a_store_copy_nothing_and_know_their_lengths(tmp_path: Path) -> None:
+    groups = conversations(40)
+    found = written(tmp_path / "rows", groups)
+    part = Chosen(found, np.array([7, 3, 39]))
+    both = Joined([part, found, [groups[5]]])
+    named = Changed(both, lambda place, group: (place, group.id))
+    expected = [groups[7], groups[3], groups[39], *groups, groups[5]]
+    assert list(part) == expected[:3]
+    assert list(both) == expected
+    assert both[-1] == groups[5]
+    assert list(both[2:5]) == expected[2:5]
+    assert named[3] == (3, groups[0].id)
+    assert store.lengths_of(both).tolist() == [len(group) for group in expected]
+    assert store.lengths_of(Changed(part, lambda place, group: group)).tolist() == [
+        len(group) for group in expected[:3]
+    ]
+    for view in (part, both, named):
+        with pytest.raises(IndexError):
+            view[len(view)]
