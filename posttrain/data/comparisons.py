@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import TypeGuard, cast
@@ -132,7 +133,7 @@ def _responses(row: Row) -> tuple[str, ...]:
     if not isinstance(responses, list):
         raise BadRow(f"responses is {kind_of(responses)}, expected a list", 'write ["…", "…"]')
     if len(responses) < 2:
-        raise BadRow(f"there is {len(responses)} response, expected at least 2", "give more answers, or delete the row")
+        raise BadRow(f"responses has {len(responses)}, expected at least 2", "give more answers, or delete the row")
     sampled = isinstance(row.get("stopped"), list)
     # A model may end at once: among sampled answers an empty one is an answer, elsewhere it is a slip.
     return tuple(
@@ -169,7 +170,7 @@ def _number(value: JSON, where: str) -> float | None:
     except ValueError:
         number = None
     if number is None:
-        raise BadRow(f"{where} is {value!r}, expected a number", "give a number, or null")
+        raise BadRow(f"{where} is {json.dumps(value, ensure_ascii=False)}, expected a number", "give a number, or null")
     if not math.isfinite(number):
         raise BadRow(f"{where} is {number}, which ranks nothing", "write null for what is not ranked")
     return number
@@ -179,7 +180,7 @@ def _list_ranking(row: Row, id: str, answers: tuple[str, ...], ranks: Sequence[f
     given = [rank for rank in ranks if rank is not None]
     if len(given) < 2:
         raise BadRow(
-            f"{len(given)} of {len(answers)} responses is ranked, expected at least 2", "rank more, or delete the row"
+            f"{len(given)} of {len(answers)} responses ranked, expected at least 2", "rank more, or delete the row"
         )
     asked, keys = prompt_of(row)
     tiers = {rank: tier for tier, rank in enumerate(sorted(set(given)), start=1)}
@@ -197,7 +198,7 @@ def _ranking(
         row.get("annotator"),
     )
     if weight is not None and weight < 0:
-        raise BadRow(f"weight is {weight}, expected 0 or more", "exchange chosen and rejected instead")
+        raise BadRow(f"weight is {weight:g}, expected 0 or more", "exchange chosen and rejected instead")
     return RankedRecord(
         id=id,
         prompt=prompt,

@@ -21,6 +21,8 @@ from posttrain.data.messages import (
 )
 from posttrain.types import JSON, ChatRecord, Message, PromptRecord, TextRecord
 
+_EXACT = 2.0**63
+
 
 def chat(id: str, messages: Messages, where: str) -> ChatRecord:
     """A conversation, once it is seen to end with an answer, to train some of it, and that every answer has a question.
@@ -142,4 +144,9 @@ def prompts_of_instances(row: Row, id: str) -> list[PromptRecord]:
 
 
 def _without(row: Row, keys: tuple[str, ...]) -> Mapping[str, JSON]:
-    return {name: value for name, value in row.items() if name not in keys and name != "id"}
+    columns = {name: value for name, value in row.items() if name not in keys and name != "id"}
+    for name, value in columns.items():
+        # The fast JSON parser rounds whole numbers beyond 64 bits; a reward would compare with another number.
+        if type(value) is float and abs(value) >= _EXACT:
+            raise BadRow(f"{name} is {value:g}, beyond what is read exactly", "write it as text, in quotes")
+    return columns

@@ -70,20 +70,20 @@ def _iconv(encoding: str, name: str) -> str:
 
 def _fix(file: Path, line: bytes) -> str:
     beginning = _beginning(str(file), file.stat().st_mtime_ns)
-    if not beginning.isascii() and _decodes(beginning, "utf-8"):
-        return "write this line again as UTF-8, as the lines before it are, or delete it"
-    encoding = likely(beginning + line)
+    if sum(_decodes(other, "utf-8") for other in beginning) > len(beginning) / 2:
+        return "write this line again as UTF-8, as most lines are, or delete it"
+    encoding = likely(b"".join(beginning) + line)
     if encoding is None:
         return f"find out its encoding, then: {converting(file, 'ENCODING')}"
     return f"it is probably {encoding}: {converting(file, encoding)}"
 
 
 @lru_cache(maxsize=1)
-def _beginning(file: str, changed: int) -> bytes:
-    """The first mebibyte, to its last whole line; `changed` tells versions of the file apart."""
+def _beginning(file: str, changed: int) -> list[bytes]:
+    """The lines beyond ASCII in the first mebibyte; `changed` tells versions of the file apart."""
     with opened(Path(file)) as handle:
         data = handle.read(_SAMPLE)
-    return data[: data.rfind(b"\n") + 1]
+    return [line for line in data[: data.rfind(b"\n") + 1].splitlines() if not line.isascii()]
 
 
 def _decodes(data: bytes, encoding: str) -> bool:

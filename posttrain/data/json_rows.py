@@ -242,8 +242,9 @@ class _Window:
             except json.JSONDecodeError as reason:
                 if len(self._text) - self._place > ROW_LIMIT:
                     raise self._error(reason.msg, reason.pos) from reason
+                at_the_end, position = self._at_the_end(reason), reason.pos - self._place
                 if not self._more():
-                    raise (self._cut() if self._at_the_end(reason) else self._error(reason.msg, reason.pos)) from reason
+                    raise (self._cut() if at_the_end else self._error(reason.msg, self._place + position)) from reason
                 continue
             except RecursionError as reason:
                 raise self._error("nested too deeply") from reason

@@ -140,21 +140,21 @@ def _unrecognised(path: str, sample: Sequence[Placed], kinds: Sequence[Kind]) ->
     wanted = " or ".join(kinds)
     example = " or ".join(EXAMPLES[kind] for kind in kinds)
     other = [layout for kind in COMMANDS for layout in _candidates(rows, kind) if layout.kind not in kinds]
-    if other and not (mapped := guess(rows, kinds, exact=True)):
+    wrong = _wrong_types(sample, kinds)
+    # Nearly every row can serve as a prompt: that says less than a column of ours with something else in it.
+    if wrong is not None and all(layout.kind == "prompt" for layout in other):
+        return wrong
+    if other and not guess(rows, kinds, exact=True):
         what = f"this looks like {other[0].kind} data ({other[0].name}), expected {wanted} data"
         fix = f"{COMMANDS[other[0].kind]} takes this file; here give {example}"
         return Problem(place=path, what=what, fix=fix)
-    wrong = _wrong_types(sample, kinds)
-    if wrong is not None:
-        return wrong
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    mapped = guess(rows, kinds)
     what = f"no layout of {wanted} data fits its columns: {_listed(keys)}"
-    if mapped is not None:
-        return Problem(place=path, what=what, fix=_asking(path, mapped))
     if any(len(key) > 60 or key.replace(".", "", 1).isdigit() for key in keys):
-        what += "\n  is the first line a row, and not the names of the columns?"
-    return Problem(place=path, what=what, fix=f"rename the columns: {example}")
+        what += "\n  these look like a row, not like the names of columns"
+        return Problem(place=path, what=what, fix="write the names of the columns above it, such as prompt,completion")
+    mapped = guess(rows, kinds)
+    return Problem(place=path, what=what, fix=_asking(path, mapped) if mapped else f"rename the columns: {example}")
 
 
 def _asking(path: str, mapped: Mapped) -> str:

@@ -108,7 +108,7 @@ def _names(file: Path, reader: CSVReader, delimiter: str) -> list[str]:
 
 
 def _mark(character: str) -> str:
-    return "tabs" if character == "\t" else f"{character!r}"
+    return {",": "commas", "\t": "tabs", ";": "semicolons"}.get(character, f"{character!r}")
 
 
 def _broken_csv(place: str, reason: csv.Error) -> Problem:

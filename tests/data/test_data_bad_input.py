@@ -43,7 +43,7 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
         b'{"text": "a"}\n{"text": "caf\xe9"}\n',
         "text",
         "rows.jsonl:2  byte 0xe9 in column 14 is not UTF-8\n"
-        "  fix: save the file as UTF-8 (from Latin-1: iconv -f LATIN1 -t UTF-8)",
+        "  fix: it is probably LATIN1: iconv -f LATIN1 -t UTF-8 rows.jsonl > new.rows.jsonl",
     ),
     "UTF-16": (
         '{"text": "a"}'.encode("utf-16"),
@@ -53,7 +53,7 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
     "rows that are no objects": (
         '"Hi"\n',
         "text",
-        'rows.jsonl:1  a row is str, expected an object with named columns\n  fix: write rows as {"prompt": …, …}',
+        'rows.jsonl:1  the row is text, expected an object with named columns\n  fix: write rows as {"prompt": …, …}',
     ),
     "chat data for a reward model": (
         TALK,
@@ -73,7 +73,8 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
         '{"instuction": "Hi", "input": "", "output": "Hello"}',
         "chat",
         "rows.jsonl  no layout of chat data fits its columns: instuction, input, output\n"
-        "  fix: did you mean 'instruction' by 'instuction'?",
+        "  fix: is it alpaca (instruction, input, output), with 'instuction' \"Hi\" as 'instruction'? "
+        "then give --data '{path: rows.jsonl, columns: {instruction: instuction, output: output}}'",
     ),
     "columns of nothing": (
         '{"a": 1}',
@@ -83,8 +84,13 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
     "two layouts at once": (
         '{"prompt": "Hi", "completion": "Hello", "response": "Hey"}',
         "chat",
-        "rows.jsonl  the rows can be read in 2 ways: prompt/completion; prompt/response\n"
-        "  fix: rename or remove the columns of the ones that are not meant",
+        "rows.jsonl:1  the rows can be read in 2 ways\n"
+        '  prompt/completion: user "Hi" → assistant "Hello"\n'
+        '  prompt/response: user "Hi" → assistant "Hey"\n'
+        "  fix: name the columns that are meant:\n"
+        "       for prompt/completion give "
+        "--data '{path: rows.jsonl, columns: {prompt: prompt, completion: completion}}'\n"
+        "       for prompt/response give --data '{path: rows.jsonl, columns: {prompt: prompt, response: response}}'",
     ),
     "an unknown role": (
         TALK.replace('"user"', '"usr"'),
@@ -137,7 +143,7 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
     "one rank": (
         '{"prompt": "Hi", "responses": ["a", "b"], "ranks": [1, null]}',
         "ranked",
-        "rows.jsonl:1  1 of 2 responses is ranked, expected at least 2\n  fix: rank more, or delete the row",
+        "rows.jsonl:1  1 of 2 responses ranked, expected at least 2\n  fix: rank more, or delete the row",
     ),
     "all equal": (
         '{"prompt": "Hi", "responses": ["a", "b"], "ranks": [1, 1]}',
@@ -160,9 +166,10 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
         '{"prompt": "Hi", "responses": ["a", "b", "c"], "ranking": [2, 0, 1]}',
         "ranked",
         "rows.jsonl:1  'ranking': [2, 0, 1] can mean two things\n"
-        "  as ranks (lowest is best): response 0 has rank 2, response 1 has rank 0, response 2 has rank 1\n"
-        "  as order (best first): response 2, then response 0, then response 1\n"
-        "  fix: rename the column to 'ranks' or to 'order'",
+        '  as ranks (lowest is best): response 0 "a" has rank 2, response 1 "b" has rank 0, response 2 "c" has rank 1\n'
+        '  as order (best first): response 2 "c", then response 0 "a", then response 1 "b"\n'
+        "  fix: for ranks give --data '{path: rows.jsonl, columns: {ranks: ranking}}'\n"
+        "       for order give --data '{path: rows.jsonl, columns: {order: ranking}}'",
     ),
 }
 
@@ -203,15 +210,23 @@ def test_all_problems_are_listed_and_equal_ones_folded(tmp_path: Path) -> None:
     )
 
 
-def test_every_broken_line_is_named_and_five_are_shown(tmp_path: Path) -> None:
+def test_broken_lines_are_bad_rows_like_others(tmp_path: Path) -> None:
     message = said(tmp_path, "\n".join("{" for _ in range(7)), "chat")
-    assert message.startswith("7 problems\n  rows.jsonl:1  broken JSON in column 2")
-    assert message.endswith("and 2 more")
+    assert message.startswith("rows.jsonl:1  broken JSON in column 2")
+    assert "(6 more rows have this)" in message
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"".join(b'{"text": "row %d"}\n' % n for n in range(40)) + b'{"text": "\xe9"}\n{"text": \n')
+    data = read(file, "text")
+    assert (data.rows, len(data.records)) == (42, 40)
+    assert [problem.what for problem in data.problems] == [
+        "byte 0xe9 in column 11 is not UTF-8",
+        "broken JSON in column 10: expecting value",
+    ]
 
 
 def test_an_array_that_is_cut_off_or_broken_is_refused(tmp_path: Path) -> None:
     whole = json.dumps([{"text": "a"}, {"text": "b"}], indent=1)
-    assert "rows.json:5  the JSON array is not closed after 2 rows" in said(tmp_path, whole[:-1], "text", "rows.json")
+    assert "rows.json:8  the file ends within its JSON" in said(tmp_path, whole[:-1], "text", "rows.json")
     assert "rows.json:3  broken JSON in column 2" in said(tmp_path, '[\n {"text": "a"},\n x\n]', "text", "rows.json")
 
 

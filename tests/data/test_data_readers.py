@@ -322,5 +322,7 @@ def test_the_real_solutions_have_both_kinds_in_731_questions(shared: Path) -> No
 
 
 def test_a_labelled_table_without_names_is_not_taken_for_text(shared: Path) -> None:
-    with pytest.raises(DataError, match=r"2 cells between tabs: this is a table.*\n  fix: save it as .tsv"):
+    with pytest.raises(
+        DataError, match=r"2 cells between tabs.*\n  fix: is column 2, with 0 and 1, the answer\? then name"
+    ):
         read(shared / "data" / "sentiment" / "imdb_labelled.txt", "text")
