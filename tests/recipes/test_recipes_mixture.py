@@ -72,10 +72,10 @@ def test_a_share_is_held_out_by_prompt_and_every_row_stands_on_one_side(desk: De
     rows = [row for answer in ("yes", "no", "maybe") for row in chats(range(100), answer)]
     found = desk.sft(desk.file("train.jsonl", rows), eval_data="20%")
     [training] = found.sets
-    texts = [
+    trained, held = (
         {desk.codec.decode(group.root.tokens).split("?")[0] for group in part} for part in (training.items, found.held)
-    ]
-    assert not texts[0] & texts[1]
+    )
+    assert not trained & held
     assert sorted([*ids(training.items), *ids(found.held)]) == sorted(f"train.jsonl:{n}" for n in range(1, 301))
     assert 3 * len(held) == len(found.held) > 20
     assert f"train.jsonl: {len(training.items)} kept; {len(found.held)} held out" in desk.said
