@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 from urllib.parse import quote
 
 from posttrain.data.json_rows import Row
@@ -106,7 +106,11 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection to a store, for reading and writing. Raises DataError as `rankings` does."""
     _refuse_other_files(path)
     connection = sqlite3.connect(path)
-    _refuse_other_databases(path, connection)
+    try:
+        _refuse_other_databases(path, connection)
+    except DataError:
+        connection.close()
+        raise
     return _writing(connection)
 
 
@@ -198,36 +202,49 @@ def rankings(path: Path) -> Iterator[tuple[int, Row]]:
     DataError for a file that is no ranking store, one of a newer version, and one in which nothing is ranked.
     """
     empty = True
-    with closing(_opened(path)) as connection:
+    with _opened(path) as connection:
         for event, item, annotator, prompt, responses, payload in connection.execute(_RANKINGS):
             empty = False
-            answers = cast("list[Row]", json.loads(responses))
-            row: Row = {"id": f"{item}/{annotator}", "prompt": json.loads(prompt), "annotator": annotator}
-            row["responses"] = [answer.get("text") for answer in answers]
-            row["ranks"] = json.loads(payload).get("ranks")
-            stopped = [answer.get("stopped") for answer in answers]
-            if None not in stopped:
-                row["stopped"] = stopped
-            yield int(event), row
+            yield int(event), _row(item, annotator, json.loads(prompt), json.loads(responses), json.loads(payload))
         if empty:
             raise DataError([_unranked(path, connection)])
+
+
+def _row(item: str, annotator: str, prompt: JSON, answers: list[Row], payload: Row) -> Row:
+    row: Row = {"id": f"{item}/{annotator}", "prompt": prompt, "annotator": annotator}
+    row["responses"] = [answer.get("text") for answer in answers]
+    row["ranks"] = payload.get("ranks")
+    stopped = [answer.get("stopped") for answer in answers]
+    if None not in stopped:
+        row["stopped"] = stopped
+    return row
 
 
 def fingerprint(path: Path) -> str:
     """The sha256 of all items and events, whatever else the file and the log beside it hold."""
     digest = hashlib.sha256()
-    with closing(_opened(path)) as connection:
+    with _opened(path) as connection:
         for query in ("SELECT id, prompt, responses, audit FROM items ORDER BY id", "SELECT * FROM events ORDER BY id"):
             for row in connection.execute(query):
                 digest.update(f"{json.dumps(row)}\n".encode())
     return digest.hexdigest()
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _opened(path: Path) -> Generator[sqlite3.Connection]:
+    """A connection for reading only; what breaks while it is read is a DataError."""
     _refuse_other_files(path)
     connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=5.0)
-    _refuse_other_databases(path, connection)
-    return connection
+    with closing(connection):
+        _refuse_other_databases(path, connection)
+        try:
+            yield connection
+        except sqlite3.Error as reason:
+            raise DataError([_damaged(path, reason)]) from reason
+
+
+def _damaged(path: Path, reason: sqlite3.Error) -> Problem:
+    return Problem(place=str(path), what=f"the database cannot be read: {reason}", fix="restore it from a copy")
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -241,22 +258,18 @@ def _refuse_other_files(path: Path) -> None:
 
 
 def _refuse_other_databases(path: Path, connection: sqlite3.Connection) -> None:
-    """Closes the connection and raises DataError, unless it is to a store that this version can read."""
-    problem = None
+    """Raises DataError unless the connection is to a store that this version can read."""
     try:
         application = int(connection.execute("PRAGMA application_id").fetchone()[0])
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if application != APPLICATION:
-            fix = "export its rows as .jsonl or .csv"
-            problem = Problem(place=str(path), what="this database was not made for rankings", fix=fix)
-        elif version > VERSION:
-            what = f"this ranking store has version {version}; this posttrain reads up to {VERSION}"
-            problem = Problem(place=str(path), what=what, fix="pip install --upgrade posttrain")
-    except sqlite3.DatabaseError as reason:
-        problem = Problem(place=str(path), what=f"the database cannot be read: {reason}", fix="restore it from a copy")
-    if problem is not None:
-        connection.close()
-        raise DataError([problem])
+    except sqlite3.Error as reason:
+        raise DataError([_damaged(path, reason)]) from reason
+    if application != APPLICATION:
+        fix = "export its rows as .jsonl or .csv"
+        raise DataError([Problem(place=str(path), what="this database was not made for rankings", fix=fix)])
+    if version > VERSION:
+        what = f"this ranking store has version {version}; this posttrain reads up to {VERSION}"
+        raise DataError([Problem(place=str(path), what=what, fix="pip install --upgrade posttrain")])
 
 
 def _unranked(path: Path, connection: sqlite3.Connection) -> Problem:
