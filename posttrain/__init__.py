@@ -10,7 +10,7 @@ Every name is loaded when it is first used: importing the package imports neithe
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from posttrain.errors import ModelError as ModelError
     from posttrain.errors import PosttrainError as PosttrainError
     from posttrain.errors import RunExists as RunExists
+    from posttrain.recipes.checked import Checked
     from posttrain.run import Run as Run
 
 _LAZY = {
@@ -70,6 +71,7 @@ __all__ = [
     "PosttrainError",
     "Run",
     "RunExists",
+    "check",
     "dpo",
     "evaluate",
     "ops",
@@ -127,8 +129,16 @@ def evaluate(model: str | os.PathLike[str], *, quiet: bool = False, **settings: 
     return cast("Mapping[str, Any]", _call("eval", {"model": model, **settings}, fresh=False, quiet=quiet))
 
 
+def check(data: str | os.PathLike[str] | Sequence[object], *, quiet: bool = False, **settings: object) -> Checked:
+    """What a run would make of data files. Keywords as in `posttrain check --help`.
+
+    Nothing is raised for what a run would refuse: then `trainable` is False, and each file has its `refusals`.
+    """
+    return cast("Checked", _call("check", {"data": data, **settings}, fresh=False, quiet=quiet))
+
+
 def start(config: Settings, *, console: Console, **options: bool) -> object:
-    """What the recipe of the settings' command returns: a Run, a file of samples, or measures.
+    """What the recipe of the settings' command returns: a Run, a file of samples, measures, or what was checked.
 
     Options (`fresh`) are those that the recipe has; the console's panel is closed whichever way it ends.
     """

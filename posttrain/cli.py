@@ -15,7 +15,7 @@ from inspect import Parameter as Argument
 from inspect import Signature
 from typing import TYPE_CHECKING, Annotated, Any
 
-from posttrain.errors import ConfigError, DoesNotFit, PosttrainError
+from posttrain.errors import ConfigError, DataError, DoesNotFit, PosttrainError
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -301,7 +301,10 @@ def _run(config: type[Settings], source: str | None, flags: dict[str, Any], opti
     from posttrain import start
 
     asked = {option: True for option in _FOR_RECIPES if options.get(option)}
-    _print_result(start(settings, console=_console(options), **asked), options)
+    result = start(settings, console=_console(options), **asked)
+    _print_result(result, options)
+    if refused := getattr(result, "refused", ""):  # what was checked is printed all the same
+        raise DataError(refused)
 
 
 def demo(*, out: str, seed: int, fresh: bool, **options: bool) -> None:

@@ -105,6 +105,11 @@ class Checked:
     trainable: bool
 
     @property
-    def exit_code(self) -> int:
-        """0, or 2 where a run would refuse a file."""
-        return 0 if self.trainable else 2
+    def refused(self) -> str:
+        """Why a run would refuse a file, in one line, or nothing when it would refuse none."""
+        for file in self.files:
+            if file.refusals:
+                commands, more = " and ".join(file.commands), len(file.refusals) - 1
+                others = f" (and {more} more)" if more else ""
+                return f"{commands} would refuse {file.path}: {file.refusals[0].what}{others}"
+        return ""
