@@ -23,12 +23,12 @@ from posttrain.data.source import EpochSource
 from posttrain.data.views import Changed
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
-from posttrain.loop import fit, measure
+from posttrain.loop import measure
 from posttrain.models.heads import Policy
 from posttrain.models.load import save_causal
 from posttrain.objectives import PreferenceLoss, response_logprobs
 from posttrain.ops import losses
-from posttrain.recipes import setup
+from posttrain.recipes import fitting, setup
 from posttrain.recipes.mixture import Mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.reward import read_rankings
@@ -103,10 +103,9 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     hooks = [
         *setup.evaluating(interval if held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
-        setup.reporting(run),
     ]
-    console.start(f"dpo  {config.model} → {config.out}", source.steps, where=where.where)
-    fit(source, objective, engine, hooks=hooks)
+    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy})
+    fitting.train(config, run, parts, where, hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
     results = evaluate() if held else {}

@@ -20,13 +20,13 @@ from posttrain.data.tokenise import rankings
 from posttrain.data.views import Changed, Joined
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import DataError
-from posttrain.loop import fit, measure
+from posttrain.loop import measure
 from posttrain.measures import Share, ranking_accuracy
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
 from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
-from posttrain.recipes import setup
+from posttrain.recipes import fitting, setup
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.rows import in_memory
@@ -107,10 +107,9 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
             source.steps,
             evaluate,
         ),
-        setup.reporting(run),
     ]
-    console.start(f"reward  {config.model} → {config.out}", source.steps, where=where.where)
-    fit(source, objective, engine, hooks=hooks)
+    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"reward": scalar})
+    fitting.train(config, run, parts, where, hooks)
     with where.autocast():
         card = _card(config, opened.data.centre, reader, console)
     folder = Path(config.out)

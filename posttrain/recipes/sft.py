@@ -13,9 +13,9 @@ from posttrain.data.pack import pack, split_by_tokens
 from posttrain.data.source import EpochSource
 from posttrain.data.tokenise import conversations
 from posttrain.engine.local import ParameterGroup
-from posttrain.loop import fit, measure
+from posttrain.loop import measure
 from posttrain.models.load import save_causal
-from posttrain.recipes import setup
+from posttrain.recipes import fitting, setup
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Opened, Reads, training
 from posttrain.run import Run
@@ -61,10 +61,9 @@ def _train(config: SFTConfig, opened: Opened[Mixture[PrefixGroup]]) -> Run:
     hooks = [
         *setup.evaluating(interval if data.held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
-        setup.reporting(run),
     ]
-    console.start(f"sft  {config.model} → {config.out}", source.steps, where=where.where)
-    fit(source, objective, engine, hooks=hooks)
+    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy})
+    fitting.train(config, run, parts, where, hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
     results = evaluate() if data.held else {}
