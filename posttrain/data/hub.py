@@ -62,8 +62,8 @@ class HubRows:
         try:
             self._builder.download_and_prepare()
             return self._builder.as_dataset(split=self._split)
-        except (ValueError, OSError, RuntimeError) as reason:
-            raise DataError([_failed(self.path, reason)]) from reason
+        except Exception as reason:  # the library lets through whatever its parsers and its network raise
+            raise DataError([_failed(self.path, reason.__cause__ or reason)]) from reason
 
 
 def _builder(path: str, subset: str | None) -> DatasetBuilder:
@@ -75,7 +75,7 @@ def _builder(path: str, subset: str | None) -> DatasetBuilder:
         raise DataError([Problem(place=path, what=what, fix=fix)]) from missing
     try:
         return datasets.load_dataset_builder(path, subset)
-    except Exception as reason:
+    except Exception as reason:  # as in `_dataset`
         raise DataError([_subset_problem(path, subset, str(reason)) or _failed(path, reason)]) from reason
 
 
@@ -115,7 +115,7 @@ def _setting(path: str, word: str, value: str) -> str:
     return f"--data '{{path: {path}, {word}: {value}}}'"
 
 
-def _failed(path: str, reason: Exception) -> Problem:
+def _failed(path: str, reason: BaseException) -> Problem:
     """A failure of `datasets` in plain words."""
     said = str(reason).strip().split("\n")[0][:200]
     if "gated" in said:
