@@ -13,7 +13,10 @@ from posttrain.types import Kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Lengths of rows in `unit` (tokens or characters). `histogram` counts them in equal steps from 0 to `longest`."""
+    """Lengths of rows in `unit`, which is tokens or characters.
+
+    `histogram` counts them in equal steps from the shortest to the `longest`.
+    """
 
     unit: str
     p50: int

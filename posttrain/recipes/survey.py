@@ -72,7 +72,7 @@ class Survey:
             return None
         found = np.frombuffer(self._lengths, dtype=np.intc)
         longest = int(found.max())
-        histogram, _ = np.histogram(found, bins=_STEPS, range=(0, max(longest, 1)))
+        histogram, _ = np.histogram(found, bins=_STEPS, range=(int(found.min()), max(longest, 1)))
         return Lengths(
             unit="tokens" if self._in_tokens else "characters",
             p50=int(np.percentile(found, 50)),
