@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,10 +73,16 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
         other = setup.load_start(config.reference, codec, where, console, packing=config.packing)
         reference = other.policy
     budget = config.micro_batch_tokens
-    # In the precision of training: else the policy would differ from its reference at step 0.
-    with where.autocast():
-        sets = [replace(part, items=with_reference(part.items, reference, budget)) for part in opened.data.sets]
-        held = with_reference(opened.data.held, reference, budget)
+
+    def joined(number: int, items: Sequence[RankedItem]) -> Sequence[RankedItem]:
+        # In the precision of training: else the policy would differ from its reference at step 0.
+        with where.autocast():
+            return with_reference(
+                items, fitting.once(run, f"reference-{number}", lambda: reference_sums(items, reference, budget))
+            )
+
+    sets = [replace(part, items=joined(number, part.items)) for number, part in enumerate(opened.data.sets, 1)]
+    held = joined(0, opened.data.held)
     console.say(
         f"reference: {config.reference}, log-probs of {sum(len(part.items) for part in sets):,} rows computed once"
     )
@@ -113,19 +120,24 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
 
 
-def with_reference(items: Sequence[RankedItem], reference: Policy, budget: int) -> Sequence[RankedItem]:
-    """The rankings with the reference's summed log-probs of their answers, which are kept as plain numbers."""
+def reference_sums(items: Sequence[RankedItem], reference: Policy, budget: int) -> dict[str, NDArray[Any]]:
+    """The reference's summed log-prob of every answer as `values`; those of item n begin at `starts[n]`."""
     parts: list[NDArray[np.float32]] = []
-    ends = [0]
+    starts = [0]
     with torch.inference_mode():
         for run in split_by_tokens(items, budget, size=len):
             batch = moved(ranked_batch(run, ties="drop", pair_weight="pair"), reference.device)
             parts.append(response_logprobs(reference, batch).float().cpu().numpy())
-            ends.extend(accumulate((len(item.ranks) for item in run), initial=ends.pop()))
-    values, places = np.concatenate([np.zeros(0, np.float32), *parts]), np.array(ends)
+            starts.extend(accumulate((len(item.ranks) for item in run), initial=starts.pop()))
+    return {"values": np.concatenate([np.zeros(0, np.float32), *parts]), "starts": np.array(starts)}
+
+
+def with_reference(items: Sequence[RankedItem], sums: Mapping[str, NDArray[Any]]) -> Sequence[RankedItem]:
+    """The rankings with the reference's log-probs of their answers, which are kept as plain numbers."""
+    values, starts = sums["values"], sums["starts"]
 
     def joined(place: int, item: RankedItem) -> RankedItem:
-        return replace(item, reference=tuple(values[places[place] : places[place + 1]].tolist()))
+        return replace(item, reference=tuple(values[starts[place] : starts[place + 1]].tolist()))
 
     return Changed(items, joined)
 

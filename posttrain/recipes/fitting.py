@@ -5,18 +5,22 @@ from __future__ import annotations
 import platform
 import random
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from posttrain.config import Training
 from posttrain.config.automatic import every
 from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
 from posttrain.engine.local import LocalEngine
+from posttrain.engine.sealed import damage, write_sealed
 from posttrain.errors import Interrupted
 from posttrain.loop import fit
 from posttrain.recipes.interruption import Interruption
@@ -63,6 +67,16 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
 def _tracked(config: Training, run: Telling, start: int) -> Tracked:
     folder, name = run.writer.path / "run", run.writer.path.name
     return Tracked(folder=folder, name=name, id=run.writer.id, settings=config.model_dump(mode="json"), start=start)
+
+
+def once(run: Telling, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The arrays of `make`, kept beside the run's checkpoints: a run that goes on reads them, where they are whole."""
+    folder = run.writer.checkpoints / name
+    if run.writer.resuming and damage(folder) is None:
+        return load_file(folder / "arrays.safetensors")
+    arrays = make()
+    write_sealed(folder, lambda part: save_file(arrays, part / "arrays.safetensors"))
+    return arrays
 
 
 class _Keeper:
