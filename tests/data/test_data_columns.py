@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from posttrain.data.readers import read
 from posttrain.errors import DataError
-from posttrain.types import ChatRecord, Message
+from posttrain.types import ChatRecord, Kind, Message, RankedRecord
 
 
 def test_columns_give_the_files_names_for_ours(tmp_path: Path) -> None:
@@ -30,3 +32,75 @@ def test_a_column_that_no_row_has_is_named_with_those_there_are(tmp_path: Path) 
     with pytest.raises(DataError, match="columns names 'fragen', which no row has") as raised:
         read(file, "chat", columns={"prompt": "fragen"})
     assert "there are antwort, frage" in str(raised.value)
+
+
+def offered(file: Path, kind: Kind) -> list[dict[str, str]]:
+    """The mappings that the message offers, read from it as a shell and a YAML parser would."""
+    with pytest.raises(DataError) as raised:
+        read(file, kind)
+    flags = [line[line.index("--data ") :] for line in str(raised.value).splitlines() if "--data " in line]
+    found: list[dict[str, str]] = []
+    for flag in flags:
+        name, setting = shlex.split(flag)
+        loaded = YAML(typ="safe").load(setting)
+        assert (name, loaded["path"]) == ("--data", str(file))
+        found.append(loaded["columns"])
+    return found
+
+
+DIALOG = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+WINNER = {"prompt": "query", "chosen": "winner", "rejected": "loser"}
+RATED = {"responses": "answers", "scores": "ratings"}
+OFFERED: list[tuple[dict[str, object], Kind, dict[str, str]]] = [
+    ({"query": "Q", "reply": "A"}, "chat", {"prompt": "query", "response": "reply"}),
+    ({"input": "Q", "output": "A"}, "chat", {"prompt": "input", "response": "output"}),
+    ({"the question": "Q", "it's: answer": "A"}, "chat", {"prompt": "the question", "response": "it's: answer"}),
+    ({"instuction": "Q", "output": "A"}, "chat", {"instruction": "instuction", "output": "output"}),
+    ({"dialog": DIALOG}, "chat", {"messages": "dialog"}),
+    ({"story": "Once."}, "text", {"text": "story"}),
+    ({"null": "Once."}, "text", {"text": "null"}),
+    ({"query": "Q", "winner": "a", "loser": "b"}, "ranked", WINNER),
+    ({"prompt": "Q", "answers": ["a", "b"], "ratings": [1, 2]}, "ranked", RATED),
+    ({"query": "Q"}, "prompt", {"prompt": "query"}),
+]
+
+
+@pytest.mark.parametrize(("row", "kind", "mapping"), OFFERED)
+def test_a_mapping_is_offered_that_reads_the_file(
+    row: dict[str, object], kind: Kind, mapping: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "my rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    assert offered(file, kind) == [mapping]
+    assert len(read(file, kind, columns=mapping).records) == 1
+
+
+def test_each_reading_of_an_ambiguous_file_is_offered_and_chosen_by_its_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"prompt": "Hi", "completion": "Hello", "response": "Hey"}) + "\n")
+    readings = [read(file, "chat", columns=mapping).records[0] for mapping in offered(file, "chat")]
+    assert [r.messages[-1].content for r in readings if isinstance(r, ChatRecord)] == ["Hello", "Hey"]
+    file.write_text(json.dumps({"prompt": "Hi", "responses": ["a", "b", "c"], "ranking": [2, 0, 1]}) + "\n")
+    rankings = [read(file, "ranked", columns=mapping).records[0] for mapping in offered(file, "ranked")]
+    assert [r.ranks for r in rankings if isinstance(r, RankedRecord)] == [(3, 1, 2), (2, 3, 1)]
+
+
+def test_readings_that_say_the_same_are_not_asked_about(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"prompt": "Hi", "completion": "Hello", "response": "Hello"}) + "\n")
+    assert len(read(file, "chat").records) == 1
+
+
+def test_a_mapping_wins_over_a_column_of_our_own_name(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "real", "prompt": "other", "answer": "A"}) + "\n")
+    [record] = read(file, "chat", columns={"prompt": "question", "response": "answer"}).records
+    assert isinstance(record, ChatRecord)
+    assert record.messages[0].content == "real"
+
+
+def test_a_column_nearly_named_is_suggested(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"frage": "What?", "antwort": "That."}) + "\n")
+    with pytest.raises(DataError, match="did you mean 'frage'"):
+        read(file, "chat", columns={"prompt": "frgae", "response": "antwort"})

@@ -50,6 +50,23 @@ CHAT: dict[str, tuple[dict[str, Any], tuple[Message, ...]]] = {
     "prompt/completion as messages": ({"prompt": TALK[:1], "completion": TALK[1:]}, (USER, ANSWER)),
     "prompt/response": ({"prompt": "Hi", "response": "Hello", "system": "Be kind."}, (SYSTEM, USER, ANSWER)),
     "question/answer": ({"question": "Hi", "answer": "Hello"}, (USER, ANSWER)),
+    "alpaca (instruction, input, output) with a history": (
+        {"instruction": "More", "output": "b", "history": [["Hi", "Hello"]], "system": "Be kind."},
+        (SYSTEM, USER, ANSWER, Message(role="user", content="More"), Message(role="assistant", content="b")),
+    ),
+    "messages with an empty system": ({"messages": [{"role": "system", "content": ""}, *TALK]}, (USER, ANSWER)),
+    "messages with a tool": (
+        {"messages": [TALK[0], {"role": "tool", "content": "5", "name": "add"}, TALK[1]]},
+        (USER, Message(role="tool", content="5"), ANSWER),
+    ),
+    "messages with a greeting": (
+        {"messages": [{**TALK[1], "train": False}, *TALK]},
+        (Message(role="assistant", content="Hello", train=False), USER, ANSWER),
+    ),
+    "messages with weights": (
+        {"messages": [TALK[0], {**TALK[1], "weight": 0}, TALK[0], {**TALK[1], "weight": 1}]},
+        (USER, Message(role="assistant", content="Hello", train=False), USER, ANSWER),
+    ),
 }
 
 
@@ -100,6 +117,44 @@ RANKED: dict[str, tuple[dict[str, Any], tuple[Message, ...], tuple[str, ...], tu
         (1, 2),
     ),
     "hh": ({"chosen": HH + "a\n\nb", "rejected": HH + "c"}, LONG, ("a\n\nb", "c"), (1, 2)),
+    "hh with a prompt": ({"prompt": HH.rstrip(" "), "chosen": " a", "rejected": " b"}, LONG, (" a", " b"), (1, 2)),
+    "ultrafeedback as it was collected": (
+        {
+            "instruction": "Hi",
+            "completions": [
+                {"response": "a", "overall_score": 3.5, "model": "m"},
+                {"response": "b", "overall_score": 8.0},
+                {"response": "c", "overall_score": None},
+            ],
+        },
+        (USER,),
+        ("a", "b", "c"),
+        (2, 1, None),
+    ),
+    "ultrafeedback in pairs": (
+        {
+            "prompt": "Hi",
+            "prompt_id": "f0",
+            "messages": TALK,
+            "chosen": TALK,
+            "rejected": [TALK[0], {"role": "assistant", "content": "No."}],
+            "score_chosen": 8.0,
+            "score_rejected": 3.5,
+        },
+        (USER,),
+        ("Hello", "No."),
+        (1, 2),
+    ),
+    "pair beside its conversation": (
+        {
+            "messages": TALK[:1],
+            "chosen": TALK[1],
+            "rejected": {"role": "assistant", "content": "No."},
+        },
+        (USER,),
+        ("Hello", "No."),
+        (1, 2),
+    ),
     "alpaca pair": (
         {"instruction": "Add", "input": "2, 2", "chosen": "4", "rejected": "5"},
         (Message(role="user", content="Add\n\n2, 2"),),
@@ -293,6 +348,7 @@ def test_a_layout_needs_half_of_the_first_rows_and_the_others_are_bad(tmp_path: 
     good, other = [{"text": f"row {n}"} for n in range(3)], [{"txt": f"row {n}"} for n in range(3)]
     data = read(lines(tmp_path, *good, *other), "text", max_bad=0.5)
     assert (len(data.records), len(data.problems)) == (3, 3)
+    assert data.problems[0].what == "text is missing (keys: txt ← typo?)"
     with pytest.raises(DataError, match="no layout of text data fits its columns: text, txt"):
         read(lines(tmp_path, *good[:2], *other), "text", max_bad=0.9)
 
@@ -314,6 +370,20 @@ def test_real_files_are_recognised_and_whole(shared: Path, name: str, kind: Kind
     data = read(shared / "data" / name, kind)
     assert (data.format, data.rows, len(data.records)) == (f"{layout} → {kind}", rows, rows)
     assert data.problems == ()
+
+
+def test_every_real_file_is_recognised_or_asked_about(shared: Path) -> None:
+    kinds: tuple[Kind, ...] = ("chat", "text", "ranked", "prompt")
+    asked: dict[str, str] = {}
+    for file in sorted((shared / "data").rglob("*.*")):
+        if file.suffix in (".md", "") or file.name == "readme.txt":
+            continue
+        try:
+            assert len(read(file, kinds).records) > 0
+        except DataError as question:
+            asked[file.name] = str(question)
+    assert asked.keys() == {"amazon_cells_labelled.txt", "imdb_labelled.txt", "yelp_labelled.txt"}
+    assert all("is column 2, with 0 and 1, the answer? then name the columns" in said for said in asked.values())
 
 
 def test_the_real_solutions_have_both_kinds_in_731_questions(shared: Path) -> None:
