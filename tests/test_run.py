@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from posttrain.config import DPOConfig, SFTConfig, make_config
-from posttrain.errors import ModelError, Problem, RunExists
+from posttrain.errors import FolderError, ModelError, Problem, RunExists
 from posttrain.run import Run, RunWriter, check_out, content_hash
+from posttrain.run import content as run_content
 
 NEW_RUN = ["run/config.yaml", "run/lock", "run/run.json"]
 
@@ -263,3 +267,149 @@ def test_hashes_follow_content_and_for_folders_names_too(tmp_path: Path) -> None
     before = content_hash(tmp_path / "a")
     (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
     assert content_hash(tmp_path / "a") != before
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file: IO[bytes], name: str) -> object:
+        read.append(file.name)
+        return digest(file, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_content, "file_digest", counted)
+    data = tmp_path / "data.jsonl"
+    data.write_text("one")
+    first = content_hash(data)
+    assert content_hash(data) == first
+    assert len(read) == 1
+    data.write_text("three")
+    assert content_hash(data) != first
+    assert len(read) == 2
+
+
+def test_the_hash_of_a_model_sees_a_change_in_a_large_file_without_reading_all_of_it(tmp_path: Path) -> None:
+    size = 40 * 2**20
+    weights = tmp_path / "model.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(size)
+    (tmp_path / "config.json").write_text("{}")
+    hashes = {run_content.model_hash(tmp_path)}
+    for change in (b"head", b"tail"):  # every weight after, or before, the middle is another
+        with weights.open("r+b") as file:
+            file.seek(0 if change == b"head" else size // 2)
+            file.write(b"x" * (size // 2))
+        hashes.add(run_content.model_hash(tmp_path))
+    (tmp_path / "config.json").write_text("{ }")
+    hashes.add(run_content.model_hash(tmp_path))
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "checkpoint-1").mkdir()
+    hashes.add(run_content.model_hash(tmp_path))
+    assert len(hashes) == 4
+
+
+def test_the_code_of_a_reward_the_template_and_the_start_model_belong_to_the_run(tmp_path: Path) -> None:
+    base, code, template = tmp_path / "base", tmp_path / "rewards.py", tmp_path / "chat.jinja"
+    base.mkdir()
+    for file in (base / "model.safetensors", code, template):
+        file.write_text("one")
+    out, lineage = tmp_path / "out", {"model": str(base), "reward": f"{code}:score"}
+    config = settings(out, model=base, template=template)
+    with RunWriter.create(out, config, lineage=lineage) as writer:
+        writer.finish()
+    assert RunWriter.create(out, config, lineage=lineage).finished
+    expected = {code: "rewards.py: its content changed", template: "chat.jinja: its content changed",
+                base / "model.safetensors": "model: the files of .*base changed"}  # fmt: skip
+    for file, words in expected.items():
+        file.write_text("another")
+        with pytest.raises(RunExists, match=words):
+            RunWriter.create(out, config, lineage=lineage)
+        file.write_text("one")
+    assert RunWriter.create(out, config, lineage=lineage).finished
+
+
+def test_a_record_without_the_hashes_of_today_is_still_the_same_run(tmp_path: Path) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    base.mkdir()
+    (base / "model.safetensors").write_text("one")
+    config = settings(out, model=base)
+    with RunWriter.create(out, config, lineage={"model": str(base)}) as writer:
+        writer.finish()
+    record = json.loads((out / "run" / "run.json").read_text())
+    del record["parents"]["model"]["content"], record["files"]
+    (out / "run" / "run.json").write_text(json.dumps(record))
+    assert RunWriter.create(out, config, lineage={"model": str(base)}).finished
+
+
+def test_an_unfinished_run_with_weights_but_no_checkpoint_is_not_replaced_by_another(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(out, KeyboardInterrupt())
+    (out / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(RunExists, match="seed: 0 -> 1"):
+        RunWriter.create(out, settings(out, seed=1))
+    assert RunWriter.create(out, settings(out)).remarks == [f"{out} held a run that saved nothing: started over"]
+
+
+def test_a_place_that_cannot_be_written_is_said_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "deep" / "run"
+    with pytest.raises(FolderError, match="run cannot be written to: .* is a file\n  fix: give an --out"):
+        check_out(settings(out), str(out), fresh=False)
+    with pytest.raises(FolderError, match="run cannot be written to: .* is a file\n  fix: give an --out"):
+        RunWriter.create(out, settings(out))
+
+
+def test_a_file_system_that_takes_no_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(path: Path, **more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(FolderError, match="sft cannot be written to: read-only file system"):
+        RunWriter.create(tmp_path / "sft", settings(tmp_path / "sft"))
+
+
+def test_a_kill_before_the_first_line_leaves_a_folder_that_is_taken_again(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    (out / "run").mkdir(parents=True)
+    (out / "run" / "lock").touch()
+    (out / "run" / "run.json.part").write_text("{")
+    assert not RunWriter.create(out, settings(out)).finished
+
+
+def test_two_writers_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    wanted = f"is being written by process {os.getpid()} on "
+    with RunWriter.create(out, settings(out)), pytest.raises(RunExists, match=wanted):
+        RunWriter.create(out, settings(out))
+    assert not RunWriter.create(out, settings(out)).finished
+
+
+def test_what_was_written_after_a_state_is_taken_back(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    with RunWriter.create(out, settings(out)) as writer:
+        writer.metrics(1, {"loss": 2.0})
+        (out / "run" / "inspect").mkdir()
+        (out / "run" / "inspect" / "step-000001.parquet").touch()
+        state = writer.state()
+        kept = everything(out)
+        writer.metrics(2, {"loss": 1.0})
+        writer.sample(2, prompt="p", answer="a", stopped=True)
+        (out / "run" / "inspect" / "step-000002.parquet").touch()
+        with (out / "run" / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 3, "lo')  # cut by a kill
+        writer.load_state(state)
+        left = everything(out)
+        assert left.pop("run/samples.jsonl") == b""
+        assert left == kept
+        (out / "run" / "metrics.jsonl").write_text("")
+        with pytest.raises(ModelError, match=r"metrics\.jsonl has 0 bytes, the checkpoint counts on \d+"):
+            writer.load_state(state)
+
+
+def test_the_seconds_of_a_run_that_goes_on_begin_where_it_stopped(tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    with RunWriter.create(out, settings(out)) as writer:
+        writer.load_state({"seconds": 1000.0, "sizes": {}, "inspect": []})
+        writer.metrics(1, {"loss": 2.0})
+        assert writer.run.metrics[0]["seconds"] >= 1000.0
