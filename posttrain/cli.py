@@ -136,7 +136,7 @@ def _dispatch(words: Sequence[str]) -> None:
         from posttrain.config.flags import unknown_command
 
         raise ConfigError(unknown_command(name, list(_ABOUT)))
-    if any(word.startswith("--") and word != "--help" for word in words[1:]):
+    if any(word.startswith("-") and word not in ("--help", "-h") for word in words[1:]):
         words = [name, *_known(name, words[1:])]
 
     from cyclopts import CycloptsError

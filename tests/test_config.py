@@ -169,7 +169,7 @@ def test_a_setting_of_another_method_is_told_as_such() -> None:
     [
         ("model: a\nmodel: b\n", ":2  the key 'model' stands here a second time"),
         ("model: [a\n", ":2  is not YAML: "),
-        ("- a\n- b\n", ":1  expected settings such as 'model: NAME', got list"),
+        ("- a\n- b\n", ":1  expected settings such as 'model: NAME', got a list"),
         ("model: a\n\tout: b\n", ":2  is not YAML: "),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     assert problems(lambda: load_config(SFTConfig, gone, {})) == [f"{gone}  cannot read the settings: no such file"]
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert problems(lambda: load_config(SFTConfig, binary, {})) == [f"{binary}  is not text in UTF-8"]
+    assert problems(lambda: load_config(SFTConfig, binary, {})) == [f"{binary}  is not text in UTF-8\n  fix: save it as UTF-8"]
 
 
 @pytest.mark.parametrize("value", ["3", True, 3.0])

@@ -58,13 +58,13 @@ def read(path: Path) -> Document:
         fix = _NO_FILE if isinstance(error, FileNotFoundError) and path.suffix not in (".yaml", ".yml") else ""
         raise ConfigError([Problem(place=str(path), what=f"cannot read the settings: {why}", fix=fix)]) from error
     except UnicodeDecodeError as error:
-        raise ConfigError([Problem(place=str(path), what="is not text in UTF-8")]) from error
+        raise ConfigError([Problem(place=str(path), what="is not text in UTF-8", fix="save it as UTF-8")]) from error
     try:
         root = YAML().load(text)
     except YAMLError as error:
         raise ConfigError([_yaml_problem(path, error)]) from error
     if root is not None and not isinstance(root, CommentedMap):
-        what = f"expected settings such as 'model: NAME', got {type(_plain(root)).__name__}"
+        what = f"expected settings such as 'model: NAME', got {'a list' if isinstance(root, list) else 'one value'}"
         raise ConfigError([Problem(place=f"{path}:1", what=what)])
     lines: dict[Loc, int] = {}
     return Document(values=_plain(root or {}, lines=lines), lines=lines)
@@ -98,7 +98,7 @@ def _plain(node: Any, *, lines: dict[Loc, int] | None = None, loc: Loc = ()) -> 
     if isinstance(node, CommentedMap | CommentedSeq):
         for key, place in (node.lc.data or {}).items():
             if lines is not None:
-                lines[(*loc, key)] = place[0] + 1
+                lines[(*loc, key if isinstance(node, CommentedSeq) else str(key))] = place[0] + 1
     if isinstance(node, Mapping):
         return {str(key): _plain(item, lines=lines, loc=(*loc, key)) for key, item in node.items()}
     if isinstance(node, list):
@@ -118,7 +118,8 @@ def _yaml_problem(path: Path, error: YAMLError) -> Problem:
     if isinstance(error, DuplicateKeyError):
         key = what.split('"')[1] if '"' in what else what
         return Problem(place=place, what=f"the key '{key}' stands here a second time", fix="keep one of the two")
-    return Problem(place=place, what=f"is not YAML: {what.strip()}")
+    fix = "indent with spaces" if "'\\t'" in what else ""
+    return Problem(place=place, what=f"is not YAML: {what.strip()}", fix=fix)
 
 
 def _commented(config: Settings, remark: Callable[[FieldInfo], str]) -> CommentedMap:

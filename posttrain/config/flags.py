@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 
+from posttrain.config.document import scalar
 from posttrain.config.hints import hint
 from posttrain.config.leaf import leaves
 from posttrain.config.methods import CONFIGS
@@ -22,6 +24,7 @@ _ALSO = {
     "evaluate": "eval",
     "template": "init",
 }
+_FILES = ("config", "config_file", "config_path", "settings", "yaml", "args_file")
 _ALWAYS = ("--help", "--version")
 
 
@@ -44,18 +47,31 @@ def _spelled(word: str, known: dict[str, str]) -> str:
 
 def unknown(command: str, words: Sequence[str], flags: Sequence[str]) -> Iterator[Problem]:
     """One problem for each flag among the words that is none of `flags`."""
+    typed = dict(_typed(words))
+    given = {flag.lstrip("-").replace("-", "_"): scalar(value) for flag, value in typed.items()}
+    for flag in typed:
+        if flag not in (*flags, *_ALWAYS):
+            yield Problem(place=flag, what=f"unknown flag{_meant(command, flag, given, flags)}")
+
+
+def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every flag with the text after it, which is empty when the next word is a flag too."""
     for place, word in enumerate(words):
-        flag, _, value = word.partition("=")
-        if not flag.startswith("--") or flag == "--" or flag in (*flags, *_ALWAYS):
-            continue
-        after = [text for text in words[place + 1 : place + 2] if not text.startswith("--")]
-        yield Problem(place=flag, what=f"unknown flag{_meant(command, flag, value or ''.join(after), flags)}")
+        flag, equals, value = word.partition("=")
+        before = words[place - 1] if place else ""
+        is_value = before.startswith("--") and "=" not in before
+        if (flag.startswith("--") and flag != "--") or (re.match(r"-[A-Za-z]\w", flag) and not is_value):
+            after = [text for text in words[place + 1 : place + 2] if not text.startswith("-")]
+            yield flag, value if equals else "".join(after)
 
 
-def _meant(command: str, flag: str, value: str, flags: Sequence[str]) -> str:
-    config = CONFIGS.get(command)
-    told = hint(config, flag[2:].replace("-", "_"), form="--{}", text=value) if config else ""
-    return told or did_you_mean(flag, flags)
+def _meant(command: str, flag: str, given: dict[str, object], flags: Sequence[str]) -> str:
+    config, name = CONFIGS.get(command), flag.lstrip("-").replace("-", "_")
+    if config is None:
+        return did_you_mean(flag, flags)
+    if name in _FILES:
+        return f"; a settings file stands without one: posttrain {command} {given[name] or 'FILE'}"
+    return hint(config, name, form="--{}", given=given) or did_you_mean(f"--{name}", flags)
 
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:

@@ -10,12 +10,13 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
         "ALT",
         "rl stage do_train do_eval do_predict task_type lora_task_type trainer_cls num_labels",
     ),
+    "the format is recognised from the rows": ("A", "type ds_type field conversation roles"),
     "the format of the rows is recognised from their keys and values": (
         "TALO",
-        "dataset_kwargs dataset_format type ds_type data.apply_chat_template apply_chat_template data.prompt_key"
+        "dataset_kwargs dataset_format data.apply_chat_template apply_chat_template data.prompt_key"
         " prompt_key data.chosen_key chosen_key data.rejected_key rejected_key data.output_key output_key"
         " data.input_template input_template field_messages field_instruction field_input field_output"
-        " message_property_mappings chat_template_kwargs conversation data.multiturn multiturn tool_format data_files",
+        " message_property_mappings chat_template_kwargs data.multiturn multiturn tool_format data_files",
     ),
     "rows are tokenised once and kept on disk by content": (
         "ALT",
@@ -23,6 +24,8 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
         " dataset_num_proc dataset_processes skip_prepare_dataset dataset_keep_in_memory cache_dir streaming"
         " dataset_streaming buffer_size data_shared_file_system remove_unused_columns num_workers",
     ),
+    "one process holds the model, nothing is sharded": ("O", "zero_stage ds.zero_stage zpg"),
+    "the end of turn always ends an answer": ("T", "stop_token stop_token_id"),
     "AdamW is the optimizer": ("TALO", "optim optimizer"),
     "duplicates are always found and counted": ("A", "dataset_exact_deduplication"),
     "the order is drawn from seed": (
@@ -70,7 +73,7 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
     "one process drives the device": (
         "TALO",
         "deepspeed world_size local_rank ddp device_map device accelerator_config parallelism_config low_cpu_mem_usage"
-        " zero_stage max_memory gpu_memory_limit num_processes use_cpu no_cuda tensor_parallel_size"
+        " max_memory gpu_memory_limit num_processes use_cpu no_cuda tensor_parallel_size"
         " context_parallel_size sequence_parallel_degree use_ms",
     ),
     "memory is bounded by micro_batch_tokens": (
@@ -119,7 +122,7 @@ _MISSING: dict[str, tuple[str, str]] = {
         "use_rslora use_dora peft_use_dora peft_use_rslora pissa_init loftq_config lora_modules_to_save"
         " modules_to_save additional_target relora freeze_trainable_layers unfrozen_parameters lora_fan_in_fan_out",
     ),
-    "the last model is kept; the curves in the report say where to stop": (
+    "the last model is kept; the losses of the run say where to stop": (
         "TAL",
         "load_best_model_at_end metric_for_best_model greater_is_better early_stopping_patience"
         " early_stopping_steps ckpt.best_metric_key",
@@ -231,10 +234,11 @@ _REST: dict[str, str] = {
 }
 
 UNNEEDED = {name: Foreign(owners, note=why) for why, (owners, names) in _UNNEEDED.items() for name in names.split()}
-MISSING = {name: Foreign(owners, note=why) for why, (owners, names) in _MISSING.items() for name in names.split()}
-
-MISSING |= {
+_REST_TOLD = {
     name: Foreign(owner, note="nothing here corresponds") for owner, names in _REST.items() for name in names.split()
+}
+MISSING = _REST_TOLD | {
+    name: Foreign(owners, note=why) for why, (owners, names) in _MISSING.items() for name in names.split()
 }
 
 # how a name begins, whose it is, and why nothing is needed here
@@ -269,7 +273,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "export_": ("L", "a run folder is a model folder as it stands"),
     "image_": ("AL", "models of text only"),
     "video_": ("L", "models of text only"),
-    "profiler_": ("AL", "the report shows where the time went"),
+    "profiler_": ("AL", "the time of every step is recorded"),
     "dataset_shard": ("A", "shorten the file"),
     "ckpt.": ("O", "a run keeps its checkpoints in its folder"),
     "plugins": ("A", "there are no plugins"),

@@ -227,7 +227,6 @@ RENAMED: dict[str, Foreign] = {
         "freezing_actor_steps": ("O", "critic.warmup"),
         "critic.freezing_steps": ("O", "critic.warmup"),
         "stop_sequences": ("T", "stop"),
-        "stop_token": ("T", "stop", "the end of turn is stopped at without it"),
         # preferences and rewards
         "loss_type": ("T", "loss"),
         "pref_loss": ("L", "loss"),

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from posttrain.config.document import scalar
-from posttrain.config.foreign import foreign, foreign_value
+from posttrain.config.foreign import foreign
+from posttrain.config.foreign_values import foreign_value, shown
 from posttrain.config.leaf import leaves
 from posttrain.config.methods import CONFIGS
 from posttrain.config.shared import DataItem, Settings
 
 
-def hint(
-    config: type[Settings], name: str, *, form: str, given: Mapping[str, object] | None = None, text: str = ""
-) -> str:
+def hint(config: type[Settings], name: str, *, form: str, given: Mapping[str, object]) -> str:
     """`; did you mean 'max_length'?`, or whose name it is, or which command has it, or nothing.
 
-    `given` is all that was given beside it; for a flag, `text` is the value as typed.
+    `given` is all that was given beside it, by name; `form` is how a name is written: `'{}'` in a file, `--{}`.
     """
-    told = foreign(config, name, {name: scalar(text)} if given is None else given, form=form)
+    told = foreign(config, name, given, form=form)
     if told:
         return told
-    names = _names(config)
-    near = nearest(name.replace("-", "_"), names)
+    if name in config.model_fields:
+        parts = (form.format(leaf.name) for leaf in leaves(config) if leaf.name.startswith(f"{name}."))
+        return f"; its parts are set one by one: {', '.join(parts)}"
+    group, _, part = name.partition(".")
+    if name in given and name in {leaf.name for leaf in leaves(config)}:
+        return f"; write {group}: {{{part}: {shown(given[name])}}}"
+    near = nearest(name.replace("-", "_"), _names(config))
     if near:
         return f"; did you mean {form.format(near)}?"
     owners = [command for command, other in CONFIGS.items() if name in {leaf.name for leaf in leaves(other)}]
@@ -64,7 +69,9 @@ def value_hint(name: str, expects: str, value: object) -> str:
         return f"; write it in quotes: '{value}'"
     if value is None and expects.endswith(" or auto"):
         return "; write auto, or leave it out"
-    return ""
+    if value is None and expects == "a list of texts":
+        return "; write []"
+    return "; this posttrain reads version 1" if name == "version" else ""
 
 
 def _text_hint(expects: str, value: str) -> str:
@@ -77,10 +84,14 @@ def _text_hint(expects: str, value: str) -> str:
     choices = [word for word in expects.replace(" or ", "|").split("|") if " " not in word]
     if value.lower() in choices:
         return f"; write {value.lower()}"
+    if "whole number" in expects and re.fullmatch(r"\d+[kK]", value):
+        return f"; write {value[:-1]}000"
     if "number" in expects:
         plain = scalar(value.rstrip("% "))
         if isinstance(plain, int | float) and not isinstance(plain, bool):
             return _number_hint(expects, value, plain)
+    if "a share" in expects and value.endswith("%"):
+        return "; at most 100%"
     near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from posttrain.config.document import Document, Loc, Tree, read, scalar
-from posttrain.config.foreign import foreign, shown, translation
+from posttrain.config.foreign import foreign, translation
+from posttrain.config.foreign_values import shown
 from posttrain.config.hints import hint, value_hint
 from posttrain.config.leaf import Leaf, expected, group_of, leaves
 from posttrain.config.places import check_settings_file
@@ -77,9 +78,7 @@ def load_config(config: type[ConfigT], path: Path | str | None, overrides: Overr
         if name in known:
             _place_value(values, name.split("."), _flag_value(known[name], text))
     given = _Given(values=values, file=file, lines=document.lines, flags=frozenset(overrides))
-    return _checked(
-        config, given, [_unknown_flag(config, name, overrides[name]) for name in overrides if name not in known]
-    )
+    return _checked(config, given, _unknown_flags(config, {n: t for n, t in overrides.items() if n not in known}))
 
 
 def make_config(config: type[ConfigT], keywords: Mapping[str, object]) -> ConfigT:
@@ -87,9 +86,10 @@ def make_config(config: type[ConfigT], keywords: Mapping[str, object]) -> Config
     return _checked(config, _Given(values=dict(keywords), keywords=True), [])
 
 
-def _unknown_flag(config: type[Settings], name: str, text: str | Sequence[str]) -> Problem:
-    told = hint(config, name, form="--{}", text=text if isinstance(text, str) else "")
-    return Problem(place=f"--{name}", what=f"unknown flag{told}")
+def _unknown_flags(config: type[Settings], flags: Overrides) -> list[Problem]:
+    given = {name: scalar(text) if isinstance(text, str) else text for name, text in flags.items()}
+    said = ((name, hint(config, name, form="--{}", given=given)) for name in flags)
+    return [Problem(place=f"--{name}", what=f"unknown flag{told}") for name, told in said]
 
 
 # --- putting flags into the tree ----------------------------------------------------------------------------------
@@ -141,11 +141,16 @@ def _problems(config: type[Settings], given: _Given, errors: Sequence[ErrorDetai
             continue
         found.setdefault(loc, Problem(place=given.place(loc), what=_what(config, given, error, loc, info)))
         if error["type"] == "extra_forbidden":
-            found |= {inner: problem for inner, problem in _inside(config, given, loc) if inner not in found}
+            inside = dict(_inside(config, given, loc))
+            if inside:
+                what = f"unknown key '{_dotted(loc)}'; what stands in it is set at the top here"
+                found[loc] = Problem(place=given.place(loc), what=what)
+            found |= inside
     yield from (found[loc] for loc in sorted(found, key=lambda loc: (given.flag(loc), given.line(loc))))
-    if len(told) >= _WORTH_COPYING and not given.keywords:
+    names = sum(name not in config.model_fields for name in given.values)
+    if names >= _WORTH_COPYING and len(told) >= _WORTH_COPYING and given.file is not None:
         lines = "".join(f"\n  {name}: {shown(value)}" for name, value in told.items())
-        yield Problem(place="", what=f"what other libraries' names say, as settings of {config.command}:{lines}")
+        yield Problem(place=str(given.file), what=f"as settings of {config.command}, as far as it can be told:{lines}")
 
 
 def _inside(config: type[Settings], given: _Given, loc: Loc) -> Iterator[tuple[Loc, Problem]]:
@@ -216,7 +221,7 @@ def _got(value: object) -> str:
         return "a group of settings"
     if isinstance(value, list | tuple):
         return "a list" if value else "an empty list"
-    return repr(value) if isinstance(value, str | int | float) else f"a value of type {type(value).__name__}"
+    return repr(value) if isinstance(value, str | int | float) else "a value with a tag"
 
 
 def _dotted(loc: Loc) -> str:
