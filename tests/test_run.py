@@ -354,9 +354,9 @@ def test_an_unfinished_run_with_weights_but_no_checkpoint_is_not_replaced_by_ano
 def test_a_place_that_cannot_be_written_is_said_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "deep" / "run"
-    with pytest.raises(FolderError, match="run cannot be written to: .* is a file\n  fix: give an --out"):
+    with pytest.raises(FolderError, match=r"run cannot be written to: .* is a file\n  fix: give an --out"):
         check_out(settings(out), str(out), fresh=False)
-    with pytest.raises(FolderError, match="run cannot be written to: .* is a file\n  fix: give an --out"):
+    with pytest.raises(FolderError, match=r"run cannot be written to: .* is a file\n  fix: give an --out"):
         RunWriter.create(out, settings(out))
 
 

@@ -55,8 +55,10 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             sweep(self._folder)
             raise OSError(f"{folder} cannot be written: {error}") from error
-        for old in steps_in(self._folder)[self._keep :]:
-            remove_sealed(step_folder(self._folder, old))
+        found = steps_in(self._folder)
+        later = [other for other in found if other > step]  # damaged, or of a course that was given up
+        for other in [*later, *found[len(later) + self._keep :]]:
+            remove_sealed(step_folder(self._folder, other))
         return folder
 
     def newest(self) -> tuple[Saved | None, list[str]]:

@@ -67,9 +67,10 @@ def check_out(
     check_free(path, [*(lineage or {}).values(), *data])
     for name in (lineage or {}).values():
         Run(Path(name)).require_done()
+    if judge(path, new_record(config, lineage or {}, data), config, fresh=fresh).way is Way.DONE:
+        return
     check_writable(path)
-    verdict = judge(path, new_record(config, lineage or {}, data), config, fresh=fresh)
-    if (path / "run" / "lock").exists() and verdict.way is not Way.DONE:
+    if (path / "run" / "lock").exists():
         FolderLock.take(path).release()
 
 

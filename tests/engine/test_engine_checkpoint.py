@@ -186,6 +186,14 @@ def test_a_run_with_other_parts_is_refused(tmp_path: Path) -> None:
         found.restore({"part": Part(), "another": Part()})
 
 
+def test_a_damaged_later_checkpoint_does_not_count_among_those_kept(tmp_path: Path) -> None:
+    saved(tmp_path / "c", 5, 10, 15)
+    cut(tmp_path / "c" / "step-000015" / "state.json")
+    checkpoints = saved(tmp_path / "c", 12, keep=2)
+    assert steps_in(tmp_path / "c") == [12, 10]
+    assert checkpoints.newest()[1] == []
+
+
 def test_weights_come_back_by_name_and_others_are_refused() -> None:
     first, second = nn.Linear(2, 3), nn.Linear(2, 3)
     Weights({"a": second}, [second.weight]).load_state(
