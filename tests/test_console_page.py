@@ -40,6 +40,17 @@ def test_colours_show_the_mask_and_the_border_between_tokens() -> None:
     assert "\x1b[30;42m b" in found  # black on green
 
 
+def test_a_long_row_goes_on_under_its_beginning_on_a_terminal() -> None:
+    text = io.StringIO()
+    view = Panel(Terminal(file=text, force_terminal=True, color_system=None, width=24, soft_wrap=True))
+    Console(view).page([line("row 1", "one two three four"), line("", "plain")])
+    assert [row.rstrip() for row in text.getvalue().splitlines()] == [
+        "row 1       one two",
+        "            three four",
+        "plain",
+    ]
+
+
 def test_what_cannot_be_seen_gets_a_sign() -> None:
     assert visible("a\nb\tc\r") == "a⏎b⇥c␍"
     assert visible("\x1b[31mred\u200b\u202e") == "\\u001b[31mred\\u200b\\u202e"

@@ -48,11 +48,14 @@ def line(label: str, *bits: Bit | str) -> Line:
     return Line(label=label, bits=tuple((bit, "plain") if isinstance(bit, str) else bit for bit in bits))
 
 
+def label_of(given: Line) -> Text:
+    """The label in its column, with the gap that follows it; nothing for a line without one."""
+    return Text(f"{given.label.ljust(LABEL)}  " if given.label else "", style=Style(bold=True))
+
+
 def drawn(given: Line, *, colour: bool, brackets: tuple[str, str] = ("[", "]")) -> Text:
-    """The line as rich draws it. Without colour the trained stretches stand in `brackets`."""
+    """The bits of a line as rich draws them. Without colour the trained stretches stand in `brackets`."""
     text = Text()
-    if given.label:
-        text.append(f"{given.label.ljust(LABEL)}  ", style=Style(bold=True))
     inside = False
     for number, (said, tone) in enumerate(given.bits):
         if not colour and inside != (tone in _TRAINED):

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from posttrain.console.page import Line, brackets_for, drawn
+from posttrain.console.page import Line, brackets_for, drawn, label_of
 from posttrain.console.progress import Progress, number, sparkline
 
 _LINES_A_RUN = 20
@@ -155,10 +155,19 @@ class Panel:
 
 
 def _print_page(terminal: Terminal, lines: Sequence[Line]) -> None:
+    """The lines one by one; on a terminal the second line of a long one begins where its first did."""
     colour = terminal.color_system is not None and not terminal.no_color
     brackets = brackets_for(lines)
     for given in lines:
-        terminal.print(drawn(given, colour=colour, brackets=brackets))
+        label, body = label_of(given), drawn(given, colour=colour, brackets=brackets)
+        if not given.label or not terminal.is_terminal:
+            terminal.print(Text.assemble(label, body))
+            continue
+        grid = Table.grid()
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(label, body)
+        terminal.print(grid, soft_wrap=False)
 
 
 def memory() -> str:

@@ -71,8 +71,8 @@ class Survey:
         if not self._lengths:
             return None
         found = np.frombuffer(self._lengths, dtype=np.intc)
-        longest = int(found.max())
-        histogram, _ = np.histogram(found, bins=_STEPS, range=(int(found.min()), max(longest, 1)))
+        shortest, longest = int(found.min()), int(found.max())
+        histogram, _ = np.histogram(found, bins=_STEPS if longest > shortest else 1)
         return Lengths(
             unit="tokens" if self._in_tokens else "characters",
             p50=int(np.percentile(found, 50)),

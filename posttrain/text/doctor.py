@@ -149,6 +149,7 @@ class Examination:
         places = [(span, place) for span in spans for place in _trained_places(span, end)]
         bare = any(self._bare(span, place) for span, place in places)
         self._found.counts["turns"] += len(turns)
+        self._found.counts["prefixes"] += len(turns) if self._loss_on != "all" else 0
         self._found.counts["ended turns"] += min(len(places), len(turns))
         self._found.counts["extra samples"] += len(spans) - 1
         self._found.add("unended", record.id, max(len(turns) - len(places), 0))

@@ -34,7 +34,7 @@ def row_facts(found: Findings, codec: Codec, *, cut: int | None) -> Iterator[Fac
     counts = found.counts
     if counts["turns"]:
         yield _of_ends(found, codec.dress.ending, cut)
-        if not counts["rewritten"] and not counts["rankings"]:
+        if counts["prefixes"] and not counts["rewritten"]:
             yield Fact(name="prefix", verdict="ok", what="generation prompt is a prefix")
     for name, (what, fix) in _SAYINGS.items():
         if counts[name]:

@@ -48,7 +48,7 @@ class Template:
         options: dict[str, Any] = {**self.options, "tokenize": False, "add_generation_prompt": generation}
         try:
             return cast(str, self.words.tokenizer.apply_chat_template(turns, chat_template=self.jinja, **options))
-        except TemplateError as reason:
+        except (TemplateError, TypeError, ValueError) as reason:
             what = f"the model's chat template refuses this conversation: {reason}"
             fix = "change the roles of this row, or take another template (template: plain)"
             raise DataError([Problem(place=place, what=what, fix=fix)]) from reason
