@@ -78,7 +78,7 @@ _SWITCHES = {
     "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL),
     "debug": Switch(about="show tracebacks and the warnings of other libraries", commands=_ALL),
 }
-# Those that change what the recipe does; the others change what is shown.
+# Those that change what the recipe does (and are its parameters); the others change what is shown.
 _FOR_RECIPES = ("fresh", "dry_run")
 
 
@@ -152,8 +152,8 @@ def _known(name: str, words: Sequence[str]) -> list[str]:
     """The words with flags as we write them. Raises ConfigError for all unknown ones; the parser would tell one."""
     from posttrain.config.flags import flags_of, spelled, unknown
 
-    own = (f"--{option.name}" for option in _WITHOUT_SETTINGS.get(name, ()))
-    flags = [*flags_of(name), *own, *(f"--{switch}" for switch in _switches(name))]
+    own = [option.name for option in _WITHOUT_SETTINGS.get(name, ())]
+    flags = [*flags_of(name), *map(_dashed, (*own, *_switches(name)))]
     words = spelled(words, flags)
     problems = list(unknown(name, words, flags))
     if problems:
@@ -229,6 +229,11 @@ def _signed(function: Callable[..., None], parameters: Sequence[Argument]) -> Ca
     return function
 
 
+def _dashed(name: str) -> str:
+    """An option as it is typed: `--dry-run`."""
+    return f"--{name.replace('_', '-')}"
+
+
 def _switches(name: str) -> list[str]:
     return [option for option, switch in _SWITCHES.items() if name in switch.commands]
 
@@ -277,7 +282,7 @@ def _option(option: Option) -> Argument:
     if option.default is None:
         kind = Annotated[option.kind, Parameter(help=option.about)]
         return Argument(option.name, Argument.POSITIONAL_ONLY, annotation=kind)
-    about = Parameter(name=f"--{option.name}", help=option.about, group=Group("Options", sort_key=4))
+    about = Parameter(name=_dashed(option.name), help=option.about, group=Group("Options", sort_key=4))
     return Argument(
         option.name, Argument.KEYWORD_ONLY, default=option.default, annotation=Annotated[option.kind, about]
     )

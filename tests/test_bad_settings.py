@@ -59,7 +59,8 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("warmup: 3%", "warmup: expected a number of at least 0 and at most 1, got '3%'; write 0.03"),
         (
             "warmup: 100",
-            "warmup: expected a number of at least 0 and at most 1, got 100; it is a share of the steps: 100 of 1000 is 0.1",
+            "warmup: expected a number of at least 0 and at most 1, got 100; "
+            "it is a share of the steps: 100 of 1000 is 0.1",
         ),
         ("eval_data: 0.02", "eval_data: expected a share such as 10% or text or null, got 0.02; write 2%"),
         ("eval_data: 150%", "eval_data: expected a share up to 100%, got '150%'"),
@@ -93,7 +94,10 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "unknown key 'quantize'; not in this version: weights stay in fp32 or bf16; "
             "lora: {rank: 32} saves most of the memory",
         ),
-        ("optimizer: adamw8bit", "unknown key 'optimizer'; that is TRL's name, not needed here: AdamW is the optimizer"),
+        (
+            "optimizer: adamw8bit",
+            "unknown key 'optimizer'; that is TRL's name, not needed here: AdamW is the optimizer",
+        ),
     ],
 )
 def test_a_wrong_line_of_a_file(line: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +256,9 @@ def test_what_is_said_of_a_foreign_file_is_a_settings_file_that_loads(
 
 def test_openrlhf_flags_are_answered_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "ppo --actor.model_name_or_path m --reward.model_name_or_path r --data.prompt_dataset p.jsonl "
-    words += "--rollout.n_samples_per_prompt 4 --algo.kl.init_coef 1e-2 --ds.zero_stage 2 --algo.advantage.estimator gae"
+    words += (
+        "--rollout.n_samples_per_prompt 4 --algo.kl.init_coef 1e-2 --ds.zero_stage 2 --algo.advantage.estimator gae"
+    )
     assert said(words.split(), capsys).splitlines() == [
         "7 problems",
         "  --actor.model_name_or_path  unknown flag; that is OpenRLHF's name, here: --model m",

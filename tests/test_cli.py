@@ -76,26 +76,55 @@ def test_an_out_path_that_holds_another_run_is_refused_with_the_difference(tmp_p
     assert "seed: 1 -> 2" in error
 
 
-def test_help_lists_every_setting_and_loads_neither_torch_nor_transformers() -> None:
+HEAVY = {"torch", "transformers", "peft", "pyarrow", "datasets", "numpy", "tokenizers"}
+
+
+def test_help_and_init_load_no_heavy_library() -> None:
+    # the cause of a help that takes seconds; the seconds themselves are measured by `python -m benchmarks door`
+    lines = [["--help"], ["--version"], ["init", "sft"], *([command, "--help"] for command in cli._ABOUT)]
     code = (
-        "import sys; from posttrain.cli import main; main(['sft', '--help']);"
-        "print('loaded', *({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+        "import contextlib, io, sys\n"
+        "from posttrain.cli import main\n"
+        f"for words in {lines!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()): assert main(words) == 0\n"
+        f"print(*sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT
     )
-    *helped, last = done.stdout.splitlines()
-    assert last == "loaded"
-    shown = "\n".join(helped)
+    assert done.stdout == "\n"
+
+
+def test_the_first_help_reads_no_settings() -> None:
+    code = (
+        "import sys; from posttrain.cli import main; main(['--help']);"
+        "print('loaded', *({'pydantic', 'ruamel', 'posttrain.config', 'posttrain.console'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT
+    )
+    assert done.stdout.splitlines()[-1] == "loaded"
+
+
+def test_the_help_of_a_command_lists_every_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["sft", "--help"]) == 0
+    shown = capsys.readouterr().out
     missing = [leaf.name for leaf in leaves(SFTConfig) if f"--{leaf.name} " not in shown]
     assert missing == ["version"]
     assert "settings in YAML, which flags override" in shown
 
 
+def test_the_commands_are_those_with_settings_and_two_more() -> None:
+    assert set(cli._ABOUT) == {*CONFIGS, "demo", "init"}
+
+
 def test_without_a_command_the_help_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     shown = capsys.readouterr().out
-    assert all(f" {command} " in shown for command in [*CONFIGS, "demo"])
+    assert all(f" {command} " in shown for command in cli._ABOUT)
 
 
 # --- with a recipe in place: what reaches it, and what becomes of its errors ----------------------------------------
@@ -107,10 +136,10 @@ class Recipe:
     def __init__(self, outcome: object) -> None:
         self.outcome = outcome
         self.config: object = None
-        self.fresh = False
+        self.options: dict[str, bool] = {}
 
     def __call__(self, config: object, *, console: object, **options: bool) -> object:
-        self.config, self.fresh = config, options.get("fresh", False)
+        self.config, self.options = config, options
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
@@ -132,7 +161,34 @@ def test_file_positional_and_flags_reach_the_recipe_as_settings(
     assert cli.main(words) == 0
     settings = {"model": "base", "data": ["b", "c"], "out": "o", "lora": {"rank": 4, "alpha": 8}, "warmup": 0}
     assert recipe.config == make_config(SFTConfig, settings)
-    assert recipe.fresh
+    assert recipe.options == {"fresh": True}
+
+
+def test_a_flag_may_be_typed_with_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = called(monkeypatch, None)
+    words = "sft --model m --data d --out o --max-bad 1% --learning-rate=1e-4 --batch_size 2"
+    assert cli.main(words.split()) == 0
+    given = {"model": "m", "data": "d", "out": "o", "max_bad": "1%", "learning_rate": 1e-4, "batch_size": 2}
+    assert recipe.config == make_config(SFTConfig, given)
+
+
+def test_a_file_that_cannot_be_made_is_refused_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = called(monkeypatch, None)
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "pool.jsonl"
+    assert cli.main(["sample", "m", "--prompts", "p", "--out", str(out)]) == 2
+    assert recipe.config is None
+    assert f"{out} cannot be made: {tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+def test_a_new_switch_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = called(monkeypatch, None)
+    monkeypatch.setitem(cli._SWITCHES, "dry_run", cli.Switch(about="stop before training", commands=frozenset({"sft"})))
+    assert cli.main("sft --model m --data d --out o --dry-run".split()) == 0
+    assert recipe.options == {"dry_run": True}
+    assert cli.main("dpo --model m --data d --out o --dry-run".split()) == 2
 
 
 def test_sample_and_eval_take_the_model_in_first_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +206,22 @@ def test_sample_and_eval_take_the_model_in_first_place(monkeypatch: pytest.Monke
         (MemoryError("8 GB"), 3, "error: out of memory: 8 GB\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (OSError("disk full"), 1, "error: OSError: disk full\n  rerun with --debug for the traceback\n"),
+        (
+            PermissionError(13, "Permission denied", "/runs/a"),
+            2,
+            "error: /runs/a  cannot be opened: permission denied\n"
+            "  fix: give another --out, or change the rights of the folder\n",
+        ),
+        (
+            OSError(28, "No space left on device", "/runs/a"),
+            3,
+            "error: /runs/a  cannot be written: no space left on device\n  fix: free some space\n",
+        ),
+        (
+            ModuleNotFoundError("No module named 'datasets'", name="datasets"),
+            2,
+            "error: the package datasets is not installed\n  fix: pip install 'posttrain[hub]'\n",
+        ),
     ],
 )
 def test_each_kind_of_error_has_its_exit_code_and_no_traceback(

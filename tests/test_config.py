@@ -184,7 +184,8 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     assert problems(lambda: load_config(SFTConfig, gone, {})) == [f"{gone}  cannot read the settings: no such file"]
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert problems(lambda: load_config(SFTConfig, binary, {})) == [f"{binary}  is not text in UTF-8\n  fix: save it as UTF-8"]
+    (found,) = problems(lambda: load_config(SFTConfig, binary, {}))
+    assert found == f"{binary}  is not text in UTF-8\n  fix: save it as UTF-8"
 
 
 @pytest.mark.parametrize("value", ["3", True, 3.0])
