@@ -186,9 +186,9 @@ def test_a_file_that_cannot_be_made_is_refused_before_the_model_is_loaded(
 def test_a_new_switch_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = called(monkeypatch, None)
     monkeypatch.setitem(cli._SWITCHES, "dry_run", cli.Switch(about="stop before training", commands=frozenset({"sft"})))
-    assert cli.main("sft --model m --data d --out o --dry-run".split()) == 0
+    assert cli.main(["sft", "--model", "m", "--data", "d", "--out", "o", "--dry-run"]) == 0
     assert recipe.options == {"dry_run": True}
-    assert cli.main("dpo --model m --data d --out o --dry-run".split()) == 2
+    assert cli.main(["dpo", "--model", "m", "--data", "d", "--out", "o", "--dry-run"]) == 2
 
 
 def test_sample_and_eval_take_the_model_in_first_place(monkeypatch: pytest.MonkeyPatch) -> None:
