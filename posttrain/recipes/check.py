@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from posttrain.config import CheckConfig, DataItem
-from posttrain.config.automatic import share
+from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
 from posttrain.data.readers import Reading, open_data
 from posttrain.errors import DataError, Problem
@@ -42,7 +42,7 @@ def check(config: CheckConfig, *, console: Console) -> Checked:
     result, with `trainable` False. Raises DataError for what cannot be read as data at all, and ModelError.
     """
     words = _open_words(config)
-    held = _held(config)
+    held = _held(config, console)
     files: list[CheckedFile] = []
     for item in config.data:
         files.append(_Pass(config, item, words, held, console).checked())
@@ -59,8 +59,12 @@ def _open_words(config: CheckConfig) -> Words | None:
     return cast("Words", import_module("posttrain.recipes.examine").open_words(config.model, config))
 
 
-def _held(config: CheckConfig) -> frozenset[int]:
+def _held(config: CheckConfig, console: Console) -> frozenset[int]:
+    """The keys of the prompts in `eval_data`; none where it is a share of the data, which is split by prompt."""
     if config.eval_data is None:
+        return frozenset()
+    if held_out_share(config.eval_data) is not None:
+        console.say(f"eval_data {config.eval_data}: a share is split off by prompt, so nothing of it can leak")
         return frozenset()
     return frozenset(key_of(record) for record in open_data(config.eval_data, _KINDS, max_bad=share(config.max_bad)))
 
@@ -78,6 +82,7 @@ class _Pass:
         self._reading = open_data(
             item.path, _KINDS, max_bad=1.0, columns=item.columns, subset=item.subset, split=item.split
         )
+        self._held = held
         self._survey = Survey(limit=words.limit if words else None, held=held)
         self._doctor = words.examination() if words else None
         self._shown: list[Shown] = []
@@ -139,7 +144,7 @@ class _Pass:
             diagnosis=diagnosis,
             rankings=survey.rankings if kind == "ranked" else None,
             columns=dict(survey.columns),
-            leakage=survey.leakage(self._config.eval_data) if self._config.eval_data else None,
+            leakage=survey.leakage(self._config.eval_data or "") if self._held else None,
             shown=tuple(self._shown),
             refusals=refusals,
             trainable=not refusals,

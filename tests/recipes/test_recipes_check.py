@@ -145,6 +145,12 @@ def test_leaks_are_found_by_prompt_whatever_the_case_and_the_kind(tmp_path: Path
     assert "none of the 1 prompts of test.jsonl is in it ✓" in page
 
 
+def test_a_share_that_is_held_out_cannot_leak(tmp_path: Path) -> None:
+    file, page = one(write(tmp_path / "train.jsonl", asked("Why?")), eval_data="2%")
+    assert file.leakage is None
+    assert page.startswith("eval_data 2%: a share is split off by prompt")
+
+
 def test_a_refusal_of_the_doctor_is_one_of_the_file(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "mine.jinja").write_text("{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}")
     data = write(tmp_path / "train.jsonl", asked("Why?"))

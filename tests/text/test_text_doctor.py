@@ -176,6 +176,12 @@ def test_conversations_that_the_template_refuses_are_counted_and_the_others_stil
         refuse(found)
 
 
+@pytest.mark.parametrize("jinja", ["{{ messages[0]['content'] + 3 }}", "{{ messages[9]['content'] }}", "{% for"])
+def test_a_template_that_breaks_is_an_error_with_a_place(jinja: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the chat template  .*refuses this conversation"):
+        codec_of(chatml(jinja), tmp_path)
+
+
 def test_texts_that_a_template_trims_are_told(tmp_path: Path) -> None:
     found = diagnose(codec_of(llama31(), tmp_path), [talk("Hi ", "Hello"), ROW])
     assert names(found, "note") == {"trimmed"}
