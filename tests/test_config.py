@@ -16,14 +16,17 @@ from posttrain.config import (
     RewardConfig,
     SampleConfig,
     SFTConfig,
+    auto_critic_rate,
     auto_learning_rate,
     auto_max_length,
+    auto_precision,
     dump,
     every,
     held_out_share,
     leaves,
     load_config,
     make_config,
+    planned,
 )
 from posttrain.config.foreign_absent import FAMILIES, LATER, MISSING, UNNEEDED
 from posttrain.config.foreign_names import RENAMED
@@ -293,6 +296,19 @@ def test_the_automatic_learning_rate_falls_with_size() -> None:
     rates = [auto_learning_rate("ppo", 10**power, lora=False)[0] for power in (5, 6, 7, 8, 9, 10)]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] == 3e-4
+
+
+def test_precision_and_the_critics_rate_come_with_their_reasons() -> None:
+    assert auto_precision("cpu", able=True) == ("fp32", "precision fp32: the CPU is no faster in bf16")
+    assert auto_precision("cuda", able=True) == ("bf16", "precision bf16: cuda has it")
+    assert auto_precision("cuda", able=False) == ("fp32", "precision fp32: cuda has no bf16")
+    assert auto_critic_rate(3e-6) == (3e-6, "critic.learning_rate 3e-06: the policy's")
+
+
+def test_shares_of_a_run_are_said_in_steps() -> None:
+    shares = {"eval_every": "10%", "save_every": 500, "rollouts_every": None}
+    assert planned(63, shares) == "eval_every 10% is every 6 steps"
+    assert planned(63, {"save_every": 5}) == ""
 
 
 def test_lengths_and_intervals_follow_from_the_run() -> None:

@@ -9,10 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from posttrain.config.automatic import auto_critic_rate as auto_critic_rate
     from posttrain.config.automatic import auto_learning_rate as auto_learning_rate
     from posttrain.config.automatic import auto_max_length as auto_max_length
+    from posttrain.config.automatic import auto_precision as auto_precision
     from posttrain.config.automatic import every as every
     from posttrain.config.automatic import held_out_share as held_out_share
+    from posttrain.config.automatic import planned as planned
     from posttrain.config.automatic import share as share
     from posttrain.config.document import dump as dump
     from posttrain.config.leaf import Leaf as Leaf
@@ -54,8 +57,10 @@ _HOME = {
     "SampleConfig": "methods",
     "Settings": "shared",
     "Training": "shared",
+    "auto_critic_rate": "automatic",
     "auto_learning_rate": "automatic",
     "auto_max_length": "automatic",
+    "auto_precision": "automatic",
     "dump": "document",
     "every": "automatic",
     "held_out_share": "automatic",
@@ -63,6 +68,7 @@ _HOME = {
     "leaves": "leaf",
     "load_config": "load",
     "make_config": "load",
+    "planned": "automatic",
     "share": "automatic",
     "starter_yaml": "starter",
 }
@@ -84,8 +90,10 @@ __all__ = [
     "SampleConfig",
     "Settings",
     "Training",
+    "auto_critic_rate",
     "auto_learning_rate",
     "auto_max_length",
+    "auto_precision",
     "dump",
     "every",
     "held_out_share",
@@ -93,6 +101,7 @@ __all__ = [
     "leaves",
     "load_config",
     "make_config",
+    "planned",
     "share",
     "starter_yaml",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Literal
 
 from posttrain.config.shared import Every
 
@@ -37,6 +39,30 @@ def auto_max_length(context: int) -> tuple[int, str]:
     length = min(context, 2048)
     reason = "the model's context" if length == context else f"enough for most, below the model's context of {context}"
     return length, f"max_length {length}: {reason}"
+
+
+def auto_precision(device: str, *, able: bool) -> tuple[Literal["fp32", "bf16"], str]:
+    """The precision on a device (`cuda`, `cpu`) that is `able` to compute in bf16 or not, and the reason in one line."""
+    if device == "cpu":
+        return "fp32", "precision fp32: the CPU is no faster in bf16"
+    return ("bf16", f"precision bf16: {device} has it") if able else ("fp32", f"precision fp32: {device} has no bf16")
+
+
+def auto_critic_rate(rate: float) -> tuple[float, str]:
+    """The critic's learning rate beside a policy trained at `rate`, and the reason in one line."""
+    return rate, f"critic.learning_rate {rate:g}: the policy's"
+
+
+def planned(steps: int, shares: Mapping[str, Every | None]) -> str:
+    """What shares of a run of `steps` come to: `eval_every 10% is every 6 steps`; empty when none is a share."""
+    said = [
+        f"{name} {share} is every {every(share, steps)} steps" for name, share in shares.items() if _is_share(share)
+    ]
+    return ", ".join(said)
+
+
+def _is_share(setting: Every | None) -> bool:
+    return isinstance(setting, str)
 
 
 def every(setting: Every | None, steps: int) -> int | None:
