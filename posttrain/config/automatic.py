@@ -42,7 +42,7 @@ def auto_max_length(context: int) -> tuple[int, str]:
 
 
 def auto_precision(device: str, *, able: bool) -> tuple[Literal["fp32", "bf16"], str]:
-    """The precision on a device (`cuda`, `cpu`) that is `able` to compute in bf16 or not, and the reason in one line."""
+    """The precision on a device (`cuda`, `cpu`) that is `able` to compute in bf16, and the reason in one line."""
     if device == "cpu":
         return "fp32", "precision fp32: the CPU is no faster in bf16"
     return ("bf16", f"precision bf16: {device} has it") if able else ("fp32", f"precision fp32: {device} has no bf16")
@@ -55,14 +55,8 @@ def auto_critic_rate(rate: float) -> tuple[float, str]:
 
 def planned(steps: int, shares: Mapping[str, Every | None]) -> str:
     """What shares of a run of `steps` come to: `eval_every 10% is every 6 steps`; empty when none is a share."""
-    said = [
-        f"{name} {share} is every {every(share, steps)} steps" for name, share in shares.items() if _is_share(share)
-    ]
-    return ", ".join(said)
-
-
-def _is_share(setting: Every | None) -> bool:
-    return isinstance(setting, str)
+    parts = [(name, share) for name, share in shares.items() if isinstance(share, str)]
+    return ", ".join(f"{name} {share} is every {every(share, steps)} steps" for name, share in parts)
 
 
 def every(setting: Every | None, steps: int) -> int | None:
