@@ -12,12 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from transformers import PretrainedConfig
+
 from posttrain.config import DataItem, SFTConfig, Training
 from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
 from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
-from posttrain.models.load import is_adapter
+from posttrain.models.load import context_length, is_adapter
 from posttrain.recipes import setup
+from posttrain.recipes.disk import check_disk
 from posttrain.recipes.rows import Source, open_sources
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
@@ -53,7 +56,8 @@ class Reads:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What a run knows before it reads all rows. `limit`: the longest sequence in tokens, at most the `context`.
+    """What a run knows before it reads all rows. `limit`: the longest sequence in tokens; `embedding`: ids that
+    the model knows.
 
     `held`: the rows of an `eval_data` file, none where it is a share. `aside`: those of one more file. What the
     run folder shall say of the rows is put into `problems` and `counts` as they are read.
@@ -63,8 +67,8 @@ class Door:
     held: list[Source]
     aside: list[Source]
     codec: Codec
-    context: int
     limit: int
+    embedding: int
     console: Console
     problems: list[Problem] = field(default_factory=list[Problem])
     counts: dict[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
@@ -104,6 +108,7 @@ def training(
         return _done(config, console, earlier)
     door = _open(config, reads, console)
     _examine(config, door)
+    check_disk(config)
     data = read(door)
     with RunWriter.create(config.out, config, fresh=fresh, lineage=parents, data=files) as writer:
         if writer.finished:
@@ -132,22 +137,23 @@ def _open(config: Training, reads: Reads, console: Console) -> Door:
             return None
 
     max_bad = share(config.max_bad)
-    context = tried(lambda: _context(config))
+    shape = tried(lambda: _shape(config))
     data = tried(lambda: open_sources(reads.data, reads.kinds, max_bad=max_bad))
     held = tried(lambda: open_sources(reads.eval_file, reads.kinds, max_bad=max_bad))
     aside = tried(lambda: open_sources(reads.aside, ("chat",), max_bad=max_bad))
-    if context is None or data is None or held is None or aside is None:
+    if shape is None or data is None or held is None or aside is None:
         raise _together(problems)
     codec = setup.load_codec(config.model, config.template, console)
-    limit = setup.max_length(config.max_length, context, console)
-    return Door(data=data, held=held, aside=aside, codec=codec, context=context, limit=limit, console=console)
+    limit = setup.max_length(config.max_length, context_length(shape), console)
+    embedding: int = shape.get_text_config().vocab_size
+    return Door(data=data, held=held, aside=aside, codec=codec, limit=limit, embedding=embedding, console=console)
 
 
-def _context(config: Training) -> int:
-    context = setup.context_of(config.model)
+def _shape(config: Training) -> PretrainedConfig:
+    shape = setup.config_of(config.model)
     if config.lora is None and is_adapter(config.model):
         raise ModelError(f"{config.model} is an adapter, and lora is null\n  fix: set lora, for example --lora.rank 32")
-    return context
+    return shape
 
 
 def _together(errors: Sequence[PosttrainError]) -> PosttrainError:
@@ -169,7 +175,7 @@ def _examine(config: Training, door: Door) -> None:
     sources = [*door.data, *door.held, *door.aside]
     records = [record for source in sources for record in islice(source.reading, EXAMINED)]
     loss_on = config.loss_on if isinstance(config, SFTConfig) else "assistant"
-    diagnosis = diagnose(door.codec, records, loss_on=loss_on)
+    diagnosis = diagnose(door.codec, records, loss_on=loss_on, embedding=door.embedding)
     for fact in diagnosis.notes:
         door.console.say(f"first {diagnosis.rows:,} rows: {fact.what}" if fact.rows else f"template: {fact.what}")
     refuse(diagnosis)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Literal, cast
 import torch
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from posttrain.config import DataItem, Lora, Training
@@ -84,15 +83,19 @@ class Start:
     context: int
 
 
-def context_of(path: str) -> int:
-    """The longest sequence of a model, read from its config alone, before any weights are loaded."""
+def config_of(path: str) -> PretrainedConfig:
+    """The shape of a model, read before any weights are loaded. Raises ModelError when there is no such model."""
     Run(Path(path)).require_done()
     base = base_of(path)
     try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        return AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{base} has no usable config.json: {str(error).strip().splitlines()[0]}") from error
-    return context_length(config)
+
+
+def context_of(path: str) -> int:
+    """The longest sequence of a model, read from its config alone."""
+    return context_length(config_of(path))
 
 
 def load_codec(path: str, template: str | None, console: Console) -> Codec:
@@ -202,13 +205,6 @@ def refuse_weights(data: Sequence[DataItem], setting: str) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-
-def say_losses(run: Telling, what: str, kept: int, losses: Counter[str]) -> None:
-    """One line of what became of the rows, also in run.json."""
-    lost = ", ".join(f"{count} {name}" for name, count in losses.items() if count)
-    run.console.say(f"{what}: {kept:,} kept" + (f"; {lost}" if lost else ""))
-    run.writer.note(**{f"{what}_rows": {"kept": kept, **losses}})
 
 
 def reporting(run: Telling) -> Hook:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from stages import QUICK, Stages, write_rows
+from safetensors.torch import load_file
+from stages import LORA, QUICK, Stages, write_rows
 
 import posttrain
 from posttrain.config import DataItem, RewardConfig, SFTConfig
 from posttrain.console import Console
 from posttrain.console.views import Silent
 from posttrain.data.tokenise import conversations, rankings
-from posttrain.errors import DataError, PosttrainError
+from posttrain.errors import DataError, DoesNotFit, PosttrainError
+from posttrain.recipes import disk
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Door
 from posttrain.recipes.rows import open_sources
@@ -48,8 +51,8 @@ class Desk:
             held=open_sources(file, kinds),
             aside=[],
             codec=self.codec,
-            context=256,
             limit=limit,
+            embedding=300,
             console=self.console,
         )
 
@@ -217,3 +220,21 @@ def test_what_is_said_of_the_rows_stands_in_the_run_folder(stages: Stages, tmp_p
         assert counts["kept"] + counts["held out"] == 40
         assert f"train.jsonl: {counts['kept']} kept" in (run.path / "run" / "log.txt").read_text()
     assert runs[0].metrics[0]["loss"] == runs[1].metrics[0]["loss"]
+
+
+@pytest.mark.medium
+def test_a_disk_without_room_for_model_and_checkpoints_is_said_before_anything_is_written(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = sum(tensor.numel() for tensor in load_file(stages.base / "model.safetensors").values())
+    needed = weights * (4 + 3 * 12)
+
+    def train(free: int, **settings: object) -> None:
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+        posttrain.sft(model=stages.base, data=stages.chats, out=tmp_path / "deep" / "run", steps=1, **QUICK, **settings)
+
+    with pytest.raises(DoesNotFit, match=f"the run writes {needed / 1e6:.1f} MB, and .* are free\n.*3 checkpoints"):
+        train(needed - 1)
+    assert not (tmp_path / "deep").exists()
+    train(needed)
+    train(weights * 4, fresh=True, lora=LORA)
