@@ -112,7 +112,7 @@ def _no_such(path: str, word: str, given: str, names: list[str]) -> Problem:
 
 
 def _setting(path: str, word: str, value: str) -> str:
-    return f"--data '{{path: {path}, {word}: {value}}}'"
+    return f"give '{{path: {path}, {word}: {value}}}' in its place"
 
 
 def _failed(path: str, reason: BaseException) -> Problem:

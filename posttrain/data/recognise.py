@@ -28,14 +28,14 @@ def recognise(path: str, sample: Sequence[Placed], kinds: Sequence[Kind], column
     """
     rows = [placed.row for placed in sample]
     if "ranked" in kinds:
-        _refuse_bare_ranking(path, sample)
+        _refuse_bare_ranking(path, sample, kinds)
     for kind in kinds:
         found = _named(_candidates(rows, kind), columns)
         # A prompt is read the same way from any layout that has one, so the fullest layout that fits will do.
         if len(found) == 1 or (found and (kind == "prompt" or _agree(found, rows))):
             return found[0]
         if found:
-            raise DataError([_ambiguous(path, sample, found)])
+            raise DataError([_ambiguous(path, sample, found, kinds)])
     raise DataError([_unrecognised(path, sample, kinds)])
 
 
@@ -82,12 +82,14 @@ def _agree(found: Sequence[Format], rows: Sequence[Row]) -> bool:
 # --- questions --------------------------------------------------------------------------------------------------
 
 
-def _ambiguous(path: str, sample: Sequence[Placed], found: Sequence[Format]) -> Problem:
+def _ambiguous(path: str, sample: Sequence[Placed], found: Sequence[Format], kinds: Sequence[Kind]) -> Problem:
     """Every reading of the first row, and the setting that chooses one."""
     readings = [(layout, reading) for layout in found if (reading := _reading(sample, layout))]
     lines = [f"\n  {layout.name}: {reading}" for layout, reading in readings]
     what = f"the rows can be read in {len(found)} ways{''.join(lines)}"
-    choices = [f"for {layout.name} give {as_setting(path, {key: key for key in layout.needs})}" for layout in found]
+    choices = [
+        f"for {layout.name} give {as_setting(path, {key: key for key in layout.needs}, kinds)}" for layout in found
+    ]
     return Problem(
         place=sample[0].place, what=what, fix="\n       ".join(["name the columns that are meant:", *choices])
     )
@@ -124,10 +126,11 @@ def _talk(messages: Sequence[Message]) -> str:
     return " → ".join([*said[:2], "…", said[-1]] if len(said) > 4 else said)
 
 
-def as_setting(path: str, columns: Mapping[str, str]) -> str:
+def as_setting(path: str, columns: Mapping[str, str], kinds: Sequence[Kind]) -> str:
     """The flag that reads `path` with these columns; what stands in its quotes is YAML for a file of settings."""
+    flag = "--prompts" if set(kinds) == {"prompt"} else "--data"
     pairs = ", ".join(f"{name}: {_yaml(theirs)}" for name, theirs in columns.items())
-    return f"--data {shlex.quote(f'{{path: {_yaml(path)}, columns: {{{pairs}}}}}')}"
+    return f"{flag} {shlex.quote(f'{{path: {_yaml(path)}, columns: {{{pairs}}}}}')}"
 
 
 def _yaml(text: str) -> str:
@@ -149,19 +152,22 @@ def _unrecognised(path: str, sample: Sequence[Placed], kinds: Sequence[Kind]) ->
         fix = f"{COMMANDS[other[0].kind]} takes this file; here give {example}"
         return Problem(place=path, what=what, fix=fix)
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    what = f"no layout of {wanted} data fits its columns: {_listed(keys)}"
+    sought = "" if len(kinds) == len(COMMANDS) else f" of {wanted} data"
+    what = f"no layout{sought} fits its columns: {_listed(keys)}"
     if any(len(key) > 60 or key.replace(".", "", 1).isdigit() for key in keys):
         what += "\n  these look like a row, not like the names of columns"
         return Problem(place=path, what=what, fix="write the names of the columns above it, such as prompt,completion")
     mapped = guess(rows, kinds)
-    return Problem(place=path, what=what, fix=_asking(path, mapped) if mapped else f"rename the columns: {example}")
+    return Problem(
+        place=path, what=what, fix=_asking(path, mapped, kinds) if mapped else f"rename the columns: {example}"
+    )
 
 
-def _asking(path: str, mapped: Mapped) -> str:
+def _asking(path: str, mapped: Mapped, kinds: Sequence[Kind]) -> str:
     """The nearest layout, with what each column would be, and the setting that says so."""
     renamed = {ours: theirs for ours, theirs in mapped.columns.items() if ours != theirs}
     said = ", ".join(f"{theirs!r} {shown(mapped.row.get(theirs))} as {ours!r}" for ours, theirs in renamed.items())
-    return f"is it {mapped.layout.name}, with {said}? then give {as_setting(path, mapped.columns)}"
+    return f"is it {mapped.layout.name}, with {said}? then give {as_setting(path, mapped.columns, kinds)}"
 
 
 def _wrong_types(sample: Sequence[Placed], kinds: Sequence[Kind]) -> Problem | None:
@@ -194,7 +200,7 @@ def _listed(keys: Sequence[str], limit: int = 12) -> str:
     return ", ".join(short[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
 
 
-def _refuse_bare_ranking(path: str, sample: Sequence[Placed]) -> None:
+def _refuse_bare_ranking(path: str, sample: Sequence[Placed], kinds: Sequence[Kind]) -> None:
     """Raises DataError for a bare `ranking` column, which is read as ranks by some and as an order by others."""
     placed = next((placed for placed in sample if isinstance(placed.row.get("ranking"), list)), None)
     if placed is None or {"ranks", "order", "scores", "chosen"} & placed.row.keys():
@@ -214,8 +220,8 @@ def _refuse_bare_ranking(path: str, sample: Sequence[Placed]) -> None:
         f"  as order (best first): {as_order}"
     )
     fix = (
-        f"for ranks give {as_setting(path, {'ranks': 'ranking'})}\n"
-        f"       for order give {as_setting(path, {'order': 'ranking'})}"
+        f"for ranks give {as_setting(path, {'ranks': 'ranking'}, kinds)}\n"
+        f"       for order give {as_setting(path, {'order': 'ranking'}, kinds)}"
     )
     raise DataError([Problem(place=placed.place, what=what, fix=fix)])
 

@@ -143,11 +143,13 @@ def _cell(cell: str) -> JSON:
 
 
 def _as_json(cell: str) -> JSON:
-    """What a cell with NaN or great numbers spells; a cell that only begins like a list is text."""
+    """What a cell with NaN spells; one that only begins like a list, or holds half a character, is text."""
     try:
-        return cast(JSON, json.loads(cell))
-    except ValueError:
+        value = cast(JSON, json.loads(cell))
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return cell
+    return value
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def parquet_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
                 for row in plain_rows(batch):
                     number += 1
                     yield Placed(str(file), number, row)
-        except (pa.ArrowException, OSError) as reason:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as reason:
             said = str(reason).split("\n")[0]
             what = (
                 f"not a Parquet file that can be read: {said}" if not number else f"broken after row {number}: {said}"

@@ -38,12 +38,13 @@ def offered(file: Path, kind: Kind) -> list[dict[str, str]]:
     """The mappings that the message offers, read from it as a shell and a YAML parser would."""
     with pytest.raises(DataError) as raised:
         read(file, kind)
-    flags = [line[line.index("--data ") :] for line in str(raised.value).splitlines() if "--data " in line]
+    word = "--prompts" if kind == "prompt" else "--data"
+    flags = [line[line.index(f"{word} ") :] for line in str(raised.value).splitlines() if f"{word} " in line]
     found: list[dict[str, str]] = []
     for flag in flags:
         name, setting = shlex.split(flag)
         loaded = YAML(typ="safe").load(setting)
-        assert (name, loaded["path"]) == ("--data", str(file))
+        assert (name, loaded["path"]) == (word, str(file))
         found.append(loaded["columns"])
     return found
 

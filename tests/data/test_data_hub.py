@@ -171,13 +171,13 @@ READ = {
 }
 SAID = {
     "misspelt split": "owner/plain  the data set has no split 'tset'; there are train, test\n"
-    "  fix: choose one: --data '{path: owner/plain, split: test}'",
+    "  fix: choose one: give '{path: owner/plain, split: test}' in its place",
     "no split named train": "owner/untrained  the data set has no split named train, but test, validation\n"
-    "  fix: choose one: --data '{path: owner/untrained, split: test}'",
+    "  fix: choose one: give '{path: owner/untrained, split: test}' in its place",
     "several subsets": "owner/subsets  the data set has 2 subsets: easy, hard\n"
-    "  fix: choose one: --data '{path: owner/subsets, subset: easy}'",
+    "  fix: choose one: give '{path: owner/subsets, subset: easy}' in its place",
     "misspelt subset": "owner/subsets  the data set has no subset 'esay'; there are easy, hard\n"
-    "  fix: choose one: --data '{path: owner/subsets, subset: easy}'",
+    "  fix: choose one: give '{path: owner/subsets, subset: easy}' in its place",
     "nothing there": "owner/nothing  there is no such file or folder, and the hub has no public data set of this name\n"
     "  fix: check the spelling; for a private one: hf auth login",
     "gated": "owner/gated  the data set asks for consent\n"
