@@ -39,7 +39,12 @@ def page(found: CheckedFile, *, words: bool) -> list[Line]:
 def _of_file(found: CheckedFile) -> Iterator[Line]:
     size = "" if found.size is None else f" · {_bytes(found.size)}"
     name = (Path(found.path).name or found.path, "strong")
-    yield Line(bits=(name, (f"   {found.rows:,} rows{size} · format: {found.format}", "plain")))
+    yield Line(
+        bits=(
+            name,
+            (f"   {found.rows:,} {'row' if found.rows == 1 else 'rows'}{size} · format: {found.format}", "plain"),
+        )
+    )
     bits: list[Bit] = [(f"  ok {found.ok:,}   ", "plain")]
     bits.append((f"bad {found.bad:,}", "bad" if found.bad else "plain"))
     bits.append((f"   duplicates {found.duplicates:,}", "plain"))

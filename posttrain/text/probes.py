@@ -65,7 +65,7 @@ def _of_answers(codec: Codec) -> Iterator[Fact]:
     if not lead:
         return
     head = any(token in codec.words.specials for token in codec.words.encode(lead))
-    what = f"the template writes {lead!r} before every answer; it is trained with it"
+    what = f"the template writes {lead!r} before answers that do not begin so; it is trained with them"
     fix = "nothing to mend where the model was made with it"
     if head:
         what = f"the template has no generation prompt: the model has to write {lead!r} itself before every answer"
