@@ -140,11 +140,14 @@ def check(data: str | os.PathLike[str] | Sequence[object], *, quiet: bool = Fals
 def start(config: Settings, *, console: Console, **options: bool) -> object:
     """What the recipe of the settings' command returns: a Run, a file of samples, measures, or what was checked.
 
-    Options (`fresh`) are those that the recipe has; the console's panel is closed whichever way it ends.
+    Options (`fresh`, `dry_run`) are those that the recipe has; a dry run gives what the run would take. The console's
+    panel is closed whichever way it ends.
     """
     module, name = _RECIPES[config.command].split(":")
     try:
         return getattr(import_module(module), name)(config, console=console, **options)
+    except import_module("posttrain.recipes.preflight").Rehearsed as end:
+        return end.forecast
     finally:
         console.finish()
 

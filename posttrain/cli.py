@@ -73,6 +73,10 @@ _WITHOUT_SETTINGS = {
 _RUNS = frozenset({*_TRAINING, "sample", "demo"})
 _ALL = frozenset(_ABOUT) - {"init"}
 _SWITCHES = {
+    "dry_run": Switch(
+        about="check settings, data, memory, disk and time, say what the run would take, and write nothing",
+        commands=frozenset(_TRAINING),
+    ),
     "fresh": Switch(about="remove an earlier run from out, and only that", commands=_RUNS),
     "quiet": Switch(about="show nothing but errors and the result", commands=_ALL),
     "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL),
@@ -359,6 +363,9 @@ def _print_result(result: object, options: Mapping[str, bool]) -> None:
 
 
 def _plain(result: object) -> object:
+    facts = getattr(result, "facts", None)
+    if callable(facts):
+        return facts()
     return asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
 
 

@@ -119,7 +119,9 @@ class Training(Settings):
         default="auto", description="longest conversation in tokens; auto: the model's context, at most 2048"
     )
     lora: Lora | None = Field(default=None, description="adapters (rank, alpha, ...); null: train all weights")
-    micro_batch_tokens: Count = Field(default=8192, description="tokens per forward and backward; memory, not results")
+    micro_batch_tokens: Count | Literal["auto"] = Field(
+        default="auto", description="tokens per forward and backward: memory, not results; auto: what fits, printed"
+    )
     learning_rate: Positive | Literal["auto"] = Field(
         default="auto", description="peak learning rate; auto: by method and size, printed"
     )

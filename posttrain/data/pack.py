@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
-from posttrain.types import PrefixGroup, Span, TokenBatch
+from posttrain.types import PrefixGroup, Span, State, TokenBatch
 
 Item = TypeVar("Item")
+
+
+class Budget:
+    """The tokens of a micro-batch, which many places ask for; while it is `automatic` they may still be changed.
+
+    Part of a run's checkpoints: other tokens would give other roundings.
+    """
+
+    def __init__(self, tokens: int, *, automatic: bool = False) -> None:
+        self.tokens = tokens
+        self.automatic = automatic
+
+    def state(self) -> State:
+        """The tokens that the run trains with."""
+        return {"tokens": self.tokens}
+
+    def load_state(self, state: State) -> None:
+        """The earlier choice stays; a setting that was given does too."""
+        if self.automatic:
+            self.tokens, self.automatic = cast("int", state["tokens"]), False
 
 
 def pack(groups: Sequence[PrefixGroup]) -> TokenBatch:

@@ -62,6 +62,11 @@ class EpochSource(Generic[Item]):
         self._examples = math.ceil(wanted) if steps is None else steps * batch_size
 
     @property
+    def examples(self) -> int:
+        """The number of examples in the whole run."""
+        return self._examples
+
+    @property
     def steps(self) -> int:
         """The number of optimizer steps in the whole run; the last one may be short."""
         return math.ceil(self._examples / self._batch_size)

@@ -82,6 +82,15 @@ class LocalEngine:
         """The parameters of all groups, in order."""
         return [parameter for group in self._groups for parameter in group.parameters]
 
+    @property
+    def has_moments(self) -> bool:
+        """Whether the optimizer holds its moments already: they are made in the first update."""
+        return bool(self._optimizer.state)
+
+    def clear(self) -> None:
+        """Forgets every gradient."""
+        self._optimizer.zero_grad(set_to_none=True)
+
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of `loss` to what the next step applies."""
         loss.backward()  # pyright: ignore[reportUnknownMemberType]

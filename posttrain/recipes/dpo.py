@@ -30,6 +30,7 @@ from posttrain.models.load import save_causal
 from posttrain.objectives import PreferenceLoss, response_logprobs
 from posttrain.ops import losses
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.mixture import Mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.reward import read_rankings
@@ -39,7 +40,7 @@ from posttrain.text.chat import Codec
 from posttrain.types import moved
 
 
-def dpo(config: DPOConfig, *, console: Console, fresh: bool = False) -> Run:
+def dpo(config: DPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
     """Trains a policy on preferences and writes its run folder."""
     return training(
         config,
@@ -48,6 +49,7 @@ def dpo(config: DPOConfig, *, console: Console, fresh: bool = False) -> Run:
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
+        dry_run=dry_run,
         lineage={} if config.reference == "start" else {"reference": config.reference},
     )
 
@@ -72,13 +74,17 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     if config.reference != "start":
         other = setup.load_start(config.reference, codec, where, console, packing=config.packing)
         reference = other.policy
-    budget = config.micro_batch_tokens
+    budget = budget_of(config.micro_batch_tokens, where)
+    step = partial(dpo_step, ties=config.ties, pair_weight=config.pair_weight)
 
     def joined(number: int, items: Sequence[RankedItem]) -> Sequence[RankedItem]:
+        if run.dry:  # what the reference says changes neither memory nor time
+            return Changed(items, lambda place, item: replace(item, reference=(0.0,) * len(item.ranks)))
         # In the precision of training: else the policy would differ from its reference at step 0.
         with where.autocast():
+            name = f"reference-{number}"
             return with_reference(
-                items, fitting.once(run, f"reference-{number}", lambda: reference_sums(items, reference, budget))
+                items, fitting.once(run, name, lambda: reference_sums(items, reference, budget.tokens))
             )
 
     sets = [replace(part, items=joined(number, part.items)) for number, part in enumerate(opened.data.sets, 1)]
@@ -90,7 +96,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     policy, parameters = setup.role(start, "dpo", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     source = EpochSource(
         sets,
-        lambda items: dpo_step(items, budget, ties=config.ties, pair_weight=config.pair_weight),
+        lambda items: step(items, budget.tokens),
         batch_size=config.batch_size,
         epochs=config.epochs,
         steps=config.steps,
@@ -103,7 +109,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     interval = every(config.eval_every, source.steps)
 
     def evaluate() -> dict[str, float]:
-        batches = ranked_batches(held, budget, ties=config.ties, pair_weight=config.pair_weight)
+        batches = ranked_batches(held, budget.tokens, ties=config.ties, pair_weight=config.pair_weight)
         return measure(batches, objective, engine)
 
     answer = setup.sampler(policy, codec, start.context, where)
@@ -111,7 +117,8 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
         *setup.evaluating(interval if held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
-    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy})
+    load = load_of(budget, sets, source, config.batch_size, step, frozen=[reference])
+    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy}, load=load)
     fitting.train(config, run, parts, where, hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)

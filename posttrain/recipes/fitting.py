@@ -24,6 +24,8 @@ from posttrain.engine.sealed import damage, write_sealed
 from posttrain.errors import Interrupted
 from posttrain.loop import fit
 from posttrain.recipes.interruption import Interruption
+from posttrain.recipes.load import Load
+from posttrain.recipes.preflight import fly
 from posttrain.recipes.setup import Machine, Telling, reporting
 from posttrain.run.record import versions
 from posttrain.run.trackers import Tracked, tracking
@@ -32,12 +34,16 @@ from posttrain.types import Hook, Objective, Source, State, Stateful
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What trains. `models` give the trained parameters their names; `also` is what else has a state, by name."""
+    """What trains. `models` give the trained parameters their names; `also` is what else has a state, by name.
+
+    `load` is what the preflight tries before the first step.
+    """
 
     source: Source
     objective: Objective
     engine: LocalEngine
     models: Mapping[str, nn.Module]
+    load: Load
     also: Mapping[str, Stateful] = field(default_factory=dict[str, Stateful])
 
 
@@ -51,6 +57,9 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
     keeper = _Keeper(config, run, parts, where)
     with _own_random_numbers(config.seed), interruption.watching():
         start = keeper.restore()
+        fly(
+            config, run, parts.source.steps, parts.load, parts.objective, parts.engine, where, parts.models.values()
+        )  # fmt: skip
         title = f"{config.command}  {config.model} → {config.out}"
         run.console.start(title, parts.source.steps, where=where.where, done=start)
         with tracking(config.track, _tracked(config, run, start)) as tracked:
@@ -101,6 +110,7 @@ class _Keeper:
             "random": RandomNumbers(),
             "run": run.writer,
             "made": self._made,
+            "budget": parts.load.budget,
             **parts.also,
         }
         self._step = self._saved = 0

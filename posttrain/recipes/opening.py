@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
 
 from transformers import PretrainedConfig
 
-from posttrain.config import DataItem, SFTConfig, Training
+from posttrain.config import DataItem, SFTConfig, Training, dump
 from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
+from posttrain.engine.memory import return_large_blocks
 from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
 from posttrain.models.load import context_length, is_adapter
 from posttrain.recipes import setup
 from posttrain.recipes.disk import check_disk
+from posttrain.recipes.preflight import Rehearsed
 from posttrain.recipes.rows import Source, open_sources
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
@@ -92,14 +95,18 @@ def training(
     *,
     console: Console,
     fresh: bool,
+    dry_run: bool = False,
     lineage: Mapping[str, str] | None = None,
 ) -> Run:
     """Runs `train` inside the run folder of `config`, or returns the run that is done already.
+
+    A dry run goes all the way to the first step, writes nothing into `out`, and raises Rehearsed.
 
     `read` reads every row, and may refuse them. `lineage` names the models besides `model`. Raises RunExists, or what
     is wrong with models and files, with nothing written and an earlier run as it was.
     """
     setup.quiet_libraries()
+    return_large_blocks()
     parents = {"model": config.model, **(lineage or {})}
     files = setup.data_paths(reads.paths)
     check_out(config, config.out, fresh=fresh, lineage=parents, data=files)
@@ -110,6 +117,10 @@ def training(
     _examine(config, door)
     check_disk(config)
     data = read(door)
+    if dry_run:
+        _rehearse(
+            config, door, lambda run: train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
+        )
     with RunWriter.create(config.out, config, fresh=fresh, lineage=parents, data=files) as writer:
         if writer.finished:
             return _done(config, console, writer.run)
@@ -118,6 +129,17 @@ def training(
         writer.note(**{f"{name}_rows": counts for name, counts in door.counts.items()})
         run = setup.Telling(writer=writer, console=console)
         return train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
+
+
+def _rehearse(config: Training, door: Door, train: Callable[[setup.Telling], object]) -> None:
+    """Makes the run ready in a folder that is gone afterwards, and shows what it would take. Raises Rehearsed."""
+    door.console.say(f"dry run: nothing is written to {config.out}; the settings are\n{dump(config)}")
+    with TemporaryDirectory() as folder, RunWriter.create(Path(folder) / "run", config) as writer:
+        try:
+            train(setup.Telling(writer=writer, console=door.console, dry=True))
+        except Rehearsed as end:
+            door.console.table(end.forecast.table(), title="what this run takes")
+            raise
 
 
 def _done(config: Training, console: Console, run: Run) -> Run:

@@ -10,11 +10,14 @@ from posttrain import objectives
 from posttrain.config import PPOConfig
 from posttrain.config.automatic import every
 from posttrain.console import Console
+from posttrain.data.pack import Budget
 from posttrain.engine.local import LocalEngine
 from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.load import budget_of
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.roles import Roles, cast_roles
+from posttrain.recipes.rollout_load import rollout_load
 from posttrain.recipes.rows import in_memory
 from posttrain.recipes.scoring import check_reward
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
@@ -28,7 +31,7 @@ from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec, Stat
 LARGEST_GAP = 1e-3
 
 
-def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
+def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
     """Trains a policy against a reward with PPO and writes its run folder."""
     check_reward(config.reward)
     return training(
@@ -38,6 +41,7 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False) -> Run:
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
+        dry_run=dry_run,
         lineage={"reward": config.reward},
     )
 
@@ -55,18 +59,20 @@ def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
     where = setup.machine(config.precision)
-    roles = cast_roles(config, codec, where, console)
+    budget = budget_of(config.micro_batch_tokens, where)
+    roles = cast_roles(config, codec, where, budget, console)
     rate = setup.learning_rate(config, roles.start.loaded.model, console)
     critic_rate = rate if config.critic.learning_rate == "auto" else config.critic.learning_rate
-    plan = _plan(config)
+    plan = _plan(config, budget)
     steps = plan.rounds * plan.epochs * plan.minibatches
     if plan.critic_warmup >= steps:
         console.say(f"critic.warmup {plan.critic_warmup}: all {steps} updates train the critic alone; the policy stays")
     engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
-    annotated = Annotator(config, roles, engine, console)
+    annotated = Annotator(config, roles, engine, budget, console)
+    sampler = setup.sampler(roles.actor, codec, opened.limit, where)
     source = RolloutSource(
         opened.data,
-        setup.sampler(roles.actor, codec, opened.limit, where),
+        sampler,
         annotated,
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         plan,
@@ -76,6 +82,7 @@ def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
         source=source,
         objective=objectives.ppo(roles.actor, roles.critic, ppo_loss(config)),
         engine=engine,
+        load=rollout_load(config, budget, roles, sampler, opened.data, opened.limit),
         models={"actor": roles.actor} | ({} if roles.critic is None else {"critic": roles.critic}),
         also={"annotator": annotated},
     )
@@ -86,7 +93,7 @@ def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
     return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
 
 
-def _plan(config: PPOConfig) -> RoundPlan:
+def _plan(config: PPOConfig, budget: Budget) -> RoundPlan:
     return RoundPlan(
         rounds=config.steps,
         rollouts=config.rollouts,
@@ -97,7 +104,7 @@ def _plan(config: PPOConfig) -> RoundPlan:
         beta=config.beta.coef,
         kl_target=config.beta.target,
         horizon=int(config.beta.horizon),
-        budget=config.micro_batch_tokens,
+        budget=budget,
         seed=config.seed,
     )
 
@@ -130,12 +137,12 @@ def credit_rules(config: PPOConfig) -> CreditRules:
 class Annotator:
     """Annotates each round; in the first one the sampler's log-probs are compared with teacher forcing."""
 
-    def __init__(self, config: PPOConfig, roles: Roles, engine: LocalEngine, console: Console) -> None:
+    def __init__(self, config: PPOConfig, roles: Roles, engine: LocalEngine, budget: Budget, console: Console) -> None:
         self._roles = roles
         self._engine = engine
         self._console = console
         self._rules = credit_rules(config)
-        self._budget = config.micro_batch_tokens
+        self._budget = budget
         self._trusted: bool | None = None
 
     def __call__(self, completions: Sequence[Completion], prompts: Sequence[int], beta: float) -> Rollouts:
@@ -149,14 +156,14 @@ class Annotator:
                 scorer=roles.scorer,
                 value=roles.values(),
                 actor=None if self._trusted else roles.actor_logprobs(),
-                budget=self._budget,
+                budget=self._budget.tokens,
                 total=self._engine.total,
             )
             return annotate(completions, prompts, models, self._rules, beta)
 
     def _compared(self, completions: Sequence[Completion], prompts: Sequence[int]) -> bool:
         """True when the sampler's log-probs are good enough to keep; said."""
-        gap = _gap(self._roles, completions, prompts, self._budget)
+        gap = _gap(self._roles, completions, prompts, self._budget.tokens)
         kept = "kept" if gap <= LARGEST_GAP else "computed again by teacher forcing"
         self._console.say(f"old log-probs: the sampler's, {gap:.0e} from teacher forcing: {kept}")
         return gap <= LARGEST_GAP

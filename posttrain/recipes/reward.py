@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.rows import in_memory
@@ -36,7 +38,7 @@ from posttrain.text.chat import Codec
 from posttrain.types import ChatRecord, PrefixGroup, PromptRecord
 
 
-def reward(config: RewardConfig, *, console: Console, fresh: bool = False) -> Run:
+def reward(config: RewardConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
     """Trains a reward model on ranked answers and writes its run folder."""
     return training(
         config,
@@ -45,6 +47,7 @@ def reward(config: RewardConfig, *, console: Console, fresh: bool = False) -> Ru
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
+        dry_run=dry_run,
     )
 
 
@@ -83,9 +86,11 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     # A language head that is not tied to the embedding has no part in a score.
     trained = [*(part for part in parameters if id(part) in trunk), *scalar.score.parameters()]
     gate_scalar(scalar, start.loaded.own_attention, packing=policy.trunk.packing)
+    budget = budget_of(config.micro_batch_tokens, where)
+    step = partial(reward_step, ties=config.ties)
     source = EpochSource(
         sets,
-        lambda items: reward_step(items, config.micro_batch_tokens, ties=config.ties),
+        lambda items: step(items, budget.tokens),
         batch_size=config.batch_size,
         epochs=config.epochs,
         steps=config.steps,
@@ -98,7 +103,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     objective = objectives.reward(reader, loss=config.loss)
 
     def evaluate() -> dict[str, float]:
-        batches = ranked_batches(held, config.micro_batch_tokens, ties=config.ties, pair_weight="prompt")
+        batches = ranked_batches(held, budget.tokens, ties=config.ties, pair_weight="prompt")
         return measure(batches, objective, engine)
 
     hooks = [
@@ -108,16 +113,17 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
             evaluate,
         ),
     ]
-    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"reward": scalar})
+    load = load_of(budget, sets, source, config.batch_size, step)
+    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"reward": scalar}, load=load)
     fitting.train(config, run, parts, where, hooks)
     with where.autocast():
-        card = _card(config, opened.data.centre, reader, console)
+        card = _card(config, opened.data.centre, reader, budget.tokens, console)
     folder = Path(config.out)
     save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad)
     codec.save(folder, pad=pad)
     card.write(folder)
     with where.autocast():
-        results = _results(sets, held, reader, config.micro_batch_tokens, console)
+        results = _results(sets, held, reader, budget.tokens, console)
     console.finish(f"saved {config.out}")
     return run.writer.finish(**results)
 
@@ -154,9 +160,11 @@ def _group_of(place: int, item: RankedItem) -> PrefixGroup:
     return item.group
 
 
-def _card(config: RewardConfig, groups: Sequence[PrefixGroup], reader: ScoreReader, console: Console) -> RewardCard:
+def _card(
+    config: RewardConfig, groups: Sequence[PrefixGroup], reader: ScoreReader, budget: int, console: Console
+) -> RewardCard:
     """Shift and scale that give the centring answers mean 0 and standard deviation 1."""
-    scores = score_groups(reader, groups, config.micro_batch_tokens)
+    scores = score_groups(reader, groups, budget)
     shift, deviation = float(scores.mean()), float(scores.std())
     scale = deviation if deviation > 0 else 1.0
     source = config.center or "the training answers"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from posttrain.config import PPOConfig
 from posttrain.console import Console
+from posttrain.data.pack import Budget
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
 from posttrain.models.adapters import adapter_parameters, attach, load_adapter
@@ -27,7 +28,7 @@ from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
 class Roles:
     """The models of a PPO run. `critic` is None without one, and in the layout `trunk`, where the actor holds it.
 
-    `critic_base` names the weights beneath the critic's adapters.
+    `critic_base` names the weights beneath the critic's adapters. `frozen`: the models that are only read.
     """
 
     layout: str
@@ -39,6 +40,7 @@ class Roles:
     actor_parameters: list[nn.Parameter]
     critic_parameters: list[nn.Parameter]
     critic_base: str
+    frozen: tuple[nn.Module, ...]
 
     def reference_logprobs(self) -> LogprobFn:
         """The reference's log-probs, by the start policy."""
@@ -111,13 +113,13 @@ def choose_layout(config: PPOConfig, console: Console) -> str:
     return layout
 
 
-def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: Console) -> Roles:
+def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, budget: Budget, console: Console) -> Roles:
     """Loads every model of a run, gated."""
     layout = choose_layout(config, console)
     start = setup.load_start(
         config.model, codec, where, console, packing=config.packing, temperature=config.temperature
     )
-    scoring = _Reward(config, codec, where, start, layout, console)
+    scoring = _Reward(config, codec, where, start, layout, budget, console)
     reference = _reference(config, codec, where, start, layout, console)
     packing = start.policy.trunk.packing
     critic, critic_parameters = None, list[nn.Parameter]()
@@ -141,6 +143,7 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, console: C
         actor_parameters=actor_parameters,
         critic_parameters=critic_parameters,
         critic_base=critic_base,
+        frozen=(reference, *(() if scoring.scalar is None else (scoring.scalar,))),
     )
 
 
@@ -177,6 +180,7 @@ class _Reward:
         where: setup.Machine,
         start: setup.Start,
         layout: str,
+        budget: Budget,
         console: Console,
     ) -> None:
         self.scalar: ScalarModel | None = None
@@ -198,7 +202,7 @@ class _Reward:
         else:
             self.scalar, self.own_attention = load_scalar(config.reward, device=where.device)
             gate_scalar(self.scalar, self.own_attention, packing=config.packing == "auto")
-        self.scorer = RewardScorer(self.scalar, card, own, shared=self.same_words, budget=config.micro_batch_tokens)
+        self.scorer = RewardScorer(self.scalar, card, own, shared=self.same_words, budget=budget.tokens)
 
 
 def _on_base(path: str, start: setup.Start, name: str, packing: str) -> ScalarModel:

@@ -36,10 +36,11 @@ SAMPLE_TOKENS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
-    """Where a run tells what it does: its folder and its console."""
+    """Where a run tells what it does: its folder and its console. A `dry` run ends before its first step."""
 
     writer: RunWriter
     console: Console
+    dry: bool = False
 
 
 def quiet_libraries() -> None:

@@ -16,13 +16,14 @@ from posttrain.engine.local import ParameterGroup
 from posttrain.loop import measure
 from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Opened, Reads, training
 from posttrain.run import Run
 from posttrain.types import PrefixGroup, Step, TokenBatch
 
 
-def sft(config: SFTConfig, *, console: Console, fresh: bool = False) -> Run:
+def sft(config: SFTConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
     """Trains a model on conversations or text and writes its run folder."""
     return training(
         config,
@@ -31,6 +32,7 @@ def sft(config: SFTConfig, *, console: Console, fresh: bool = False) -> Run:
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
+        dry_run=dry_run,
     )
 
 
@@ -41,9 +43,10 @@ def _train(config: SFTConfig, opened: Opened[Mixture[PrefixGroup]]) -> Run:
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     rate = setup.learning_rate(config, start.loaded.model, console)
+    budget = budget_of(config.micro_batch_tokens, where)
     source = EpochSource(
         data.sets,
-        lambda groups: _step(groups, config.micro_batch_tokens),
+        lambda groups: _step(groups, budget.tokens),
         batch_size=config.batch_size,
         epochs=config.epochs,
         steps=config.steps,
@@ -55,14 +58,15 @@ def _train(config: SFTConfig, opened: Opened[Mixture[PrefixGroup]]) -> Run:
     interval = every(config.eval_every, source.steps)
 
     def evaluate() -> dict[str, float]:
-        return measure(_batches(data.held, config.micro_batch_tokens), objective, engine)
+        return measure(_batches(data.held, budget.tokens), objective, engine)
 
     answer = setup.sampler(policy, codec, start.context, where)
     hooks = [
         *setup.evaluating(interval if data.held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
-    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy})
+    load = load_of(budget, data.sets, source, config.batch_size, _step)
+    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy}, load=load)
     fitting.train(config, run, parts, where, hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)

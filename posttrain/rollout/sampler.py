@@ -19,6 +19,9 @@ from posttrain.rollout.prefill import Prefixes
 from posttrain.rollout.schedule import Schedule
 from posttrain.types import Completion, Prompt, SamplingSpec
 
+MAX_SLOTS = 64
+"""Answers that are under way at once, unless a sampler is told otherwise."""
+
 
 class BatchedSampler:
     """A `Sampler` that keeps up to `max_slots` answers under way: one that ends leaves, and the next one enters.
@@ -34,7 +37,7 @@ class BatchedSampler:
         stop_ids: frozenset[int],
         decode: Callable[[Sequence[int]], str],
         context: int,
-        max_slots: int = 64,
+        max_slots: int = MAX_SLOTS,
     ) -> None:
         if max_slots < 1:
             raise ValueError(f"max_slots is {max_slots}; at least one answer must be under way")

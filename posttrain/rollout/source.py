@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 
+from posttrain.data.pack import Budget
 from posttrain.ops.kl import adapted
 from posttrain.rollout.annotate import health
 from posttrain.rollout.buffer import Rollouts
@@ -35,7 +36,7 @@ class RoundPlan:
     beta: float
     kl_target: float | None
     horizon: int
-    budget: int
+    budget: Budget
     seed: int
 
 
@@ -122,7 +123,7 @@ class RolloutSource:
     def _step(self, rollouts: Rollouts, rows: list[int], metrics: dict[str, float], *, train_actor: bool) -> Step:
         tokens = float(rollouts.tokens_in(rows))
         return Step(
-            micro_batches=rollouts.micro_batches(rows, self._plan.budget, train_actor=train_actor),
+            micro_batches=rollouts.micro_batches(rows, self._plan.budget.tokens, train_actor=train_actor),
             counts={"actor": tokens, "critic": tokens},
             rows=[rollouts.completions[row].prompt.id for row in rows],
             metrics=metrics,

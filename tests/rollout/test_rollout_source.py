@@ -11,6 +11,7 @@ import pytest
 import torch
 from rows_at_hand import answers, prompt_numbers
 
+from posttrain.data.pack import Budget
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
@@ -22,7 +23,7 @@ RULES = CreditRules(
 )  # fmt: skip
 PLAN = RoundPlan(
     rounds=3, rollouts=6, group=2, epochs=2, minibatches=2, critic_warmup=0, beta=0.1, kl_target=None, horizon=100,
-    budget=16, seed=5,
+    budget=Budget(16), seed=5,
 )  # fmt: skip
 SPEC = SamplingSpec(max_new_tokens=8)
 

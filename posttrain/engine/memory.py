@@ -1,0 +1,101 @@
+"""How much memory there is, and how much a piece of work takes at its highest."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_CGROUPS = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+_M_MMAP_THRESHOLD = -3
+_LARGE = 2**20
+
+
+def available(device: torch.device, *, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that can still be allocated on `device`: of the GPU, or of the machine within its container's limit."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    rooms = [psutil.virtual_memory().available]
+    for limit, used in _CGROUPS:
+        try:
+            rooms.append(int((cgroups / limit).read_text()) - int((cgroups / used).read_text()))
+        except (OSError, ValueError):  # no such version of control groups, or no limit: "max"
+            continue
+    return max(0, min(rooms))
+
+
+def return_large_blocks() -> None:
+    """From now on the C library maps blocks above 1 MiB one by one, so that freed ones go back to the system.
+
+    glibc keeps freed blocks of up to 32 MiB in a heap that falls to pieces as sizes change: at 4,096 tokens a step then
+    held 1.4 times the memory of its tensors (`python -m benchmarks memory`). Nothing happens with other C libraries.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
+def peak_of(work: Callable[[], object], device: torch.device) -> int:
+    """Bytes that `work` holds on `device` at its highest, beyond what was there before it.
+
+    On a CPU every tensor made in this thread is counted, in backward passes too, but not what kernels need inside.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _Counting() as counting:
+        work()
+    return counting.peak
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the tensors' storages, each counted once."""
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+class _Counting(TorchDispatchMode):
+    """Adds up the storages that operations make, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata  # pyright: ignore[reportPrivateUsage]  # the address of the storage, whose data may move
+        if storage.nbytes() and key not in self._alive:
+            self._alive[key] = storage.nbytes()
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._drop, key).atexit = False
+
+    def _drop(self, key: int) -> None:
+        self._now -= self._alive.pop(key)

@@ -1,0 +1,219 @@
+"""The worst batch first: before the first step a run measures what that takes, and picks what fits."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from posttrain.config import Training
+from posttrain.engine.checkpoint import RandomNumbers
+from posttrain.engine.local import LocalEngine
+from posttrain.engine.memory import available, bytes_of, peak_of
+from posttrain.errors import DoesNotFit
+from posttrain.loop import loss_of
+from posttrain.recipes.forecast import CACHE, Forecast, highest, shortage, size
+from posttrain.recipes.load import Load
+from posttrain.recipes.setup import Machine, Telling
+from posttrain.types import Batch, Objective, Step, TokenBatch
+
+SMALL = 1024
+"""Tokens of the first try, from which the memory of larger batches is bounded."""
+LEAST = 512
+SHARE = 0.85
+"""The part of the free memory that a run plans with: other processes and the allocator take their own."""
+
+
+class Rehearsed(Exception):
+    """A dry run has come to where training would begin."""
+
+    def __init__(self, forecast: Forecast) -> None:
+        super().__init__(forecast.line)
+        self.forecast = forecast
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Bytes and seconds of one micro-batch of `tokens`, forwards and backwards."""
+
+    tokens: int
+    peak: int
+    seconds: float
+
+
+class Preflight:
+    """Tries micro-batches of a run without changing it: gradients and random numbers are as before."""
+
+    def __init__(self, objective: Objective, engine: LocalEngine, where: Machine) -> None:
+        self._objective = objective
+        self._engine = engine
+        self._device = where.device
+        gc.collect()
+        self.free = available(where.device)
+        trained = engine.trained
+        self.gradients = sum(part.numel() * part.element_size() for part in trained)
+        self.optimizer = 0 if engine.has_moments else sum(part.numel() * 8 for part in trained)
+
+    def settle(self, load: Load) -> Trial:
+        """Picks the tokens of a micro-batch where they are automatic, and tries the worst one.
+
+        Raises DoesNotFit when even the longest row alone is too much, or what the settings ask for is.
+        """
+        budget, floor = load.budget, max(load.longest, LEAST)
+        with self._undisturbed():
+            self._try(load.worst(SMALL))  # so that gradients exist, and nothing is done for the first time
+            small = self._try(load.worst(SMALL))
+            while True:
+                fits = self._fits(small, budget.tokens, load.cache)
+                trial = self._largest(load, small) if fits else None
+                if trial is not None:
+                    return trial
+                if not budget.automatic or budget.tokens <= floor:
+                    self._refuse(load, small)
+                budget.tokens = max(floor, budget.tokens // 2)
+
+    def _largest(self, load: Load, small: Trial) -> Trial | None:
+        """The first micro-batch of the worst step, tried; None when a GPU has no room for it."""
+        step = load.worst(load.budget.tokens)
+        batches = list(islice(step.micro_batches, 2))
+        if _tokens(batches[0]) <= small.tokens:
+            return small
+        alone = len(batches) == 1
+        if alone:
+            # The only micro-batch of its step begins without gradients: they grow while activations shrink.
+            self._engine.clear()
+        try:
+            trial = self._try(step, batches[0])
+        except torch.cuda.OutOfMemoryError:
+            self._engine.clear()
+            return None
+        peak = max(0, trial.peak - self.gradients) if alone else trial.peak
+        return Trial(tokens=trial.tokens, peak=peak, seconds=trial.seconds)
+
+    def _try(self, step: Step, batch: Batch | None = None) -> Trial:
+        batch = next(iter(step.micro_batches)) if batch is None else batch
+
+        def work() -> None:
+            with self._engine.precision():
+                loss = loss_of(self._objective(self._engine.place(batch)), step.counts)
+            if loss is not None:
+                self._engine.backward(loss)
+
+        began = time.perf_counter()
+        peak = peak_of(work, self._device)
+        return Trial(tokens=_tokens(batch), peak=peak, seconds=time.perf_counter() - began)
+
+    def _fits(self, small: Trial, tokens: int, cache: int) -> bool:
+        return highest(self._wanted(small, tokens, cache)) <= SHARE * self.free
+
+    def _wanted(self, small: Trial, tokens: int, cache: int) -> dict[str, int]:
+        activations = round(small.peak * max(1.0, tokens / small.tokens))
+        return {
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            "activations": activations,
+            CACHE: cache,
+        }
+
+    def _refuse(self, load: Load, small: Trial) -> None:
+        tokens = load.budget.tokens
+        wanted = self._wanted(small, tokens, load.cache)
+        raise DoesNotFit(shortage(wanted, round(SHARE * self.free), tokens, list(self._fixes(load, wanted))))
+
+    def _fixes(self, load: Load, wanted: dict[str, int]) -> Iterable[str]:
+        tokens, activations = load.budget.tokens, wanted["activations"]
+        if tokens > max(load.longest, LEAST):
+            yield f"--micro_batch_tokens auto, or {max(load.longest, tokens // 2):,}: the same results in less memory"
+        elif load.longest > LEAST:
+            saved = size(activations / 2)
+            yield f"--max_length {load.longest // 2}: {saved} less; longer rows are dropped, counted and said"
+        if wanted["gradients"] + wanted["optimizer"] > activations:
+            saved = size(wanted["gradients"] + wanted["optimizer"])
+            yield f"--lora.rank 16: nearly {saved} less, for gradients and optimizer"
+        if wanted[CACHE] > activations:
+            yield "fewer rollouts, or a smaller max_new_tokens"
+        yield "a smaller model, or a machine with more memory"
+
+    @contextmanager
+    def _undisturbed(self) -> Generator[None]:
+        numbers = RandomNumbers()
+        before = numbers.state()
+        try:
+            yield
+        finally:
+            self._engine.clear()
+            numbers.load_state(before)
+            gc.collect()
+
+
+def forecast(
+    config: Training, steps: int, load: Load, trial: Trial, preflight: Preflight, models: Iterable[nn.Module]
+) -> Forecast:
+    """What the run will take, by what was measured. `models`: those that are trained."""
+    every = [tensor for model in (*models, *load.frozen) for tensor in (*model.parameters(), *model.buffers())]
+    memory = {
+        "weights": bytes_of(every),
+        "gradients": preflight.gradients,
+        "optimizer": preflight.optimizer,
+        "activations": trial.peak,
+    }
+    if load.cache:
+        memory[CACHE] = load.cache
+    saved = preflight.gradients * 3 * (config.keep + 1) if config.save_every is not None else 0
+    return Forecast(
+        command=config.command,
+        steps=steps,
+        tokens=trial.tokens,
+        memory=memory,
+        available=preflight.free,
+        disk={"model": preflight.gradients, f"checkpoints ({config.keep} kept)": saved},
+        disk_free=free_disk(Path(config.out)),
+        seconds=trial.seconds / max(1, trial.tokens) * load.tokens,
+    )
+
+
+def free_disk(path: Path) -> int:
+    """Bytes free where `path` is or will be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _tokens(batch: Batch) -> int:
+    return len(batch.tokens if isinstance(batch, TokenBatch) else batch.tokens.tokens)
+
+
+def fly(
+    config: Training,
+    run: Telling,
+    steps: int,
+    load: Load,
+    objective: Objective,
+    engine: LocalEngine,
+    where: Machine,
+    models: Iterable[nn.Module],
+) -> None:
+    """Tries the worst batch, picks the tokens of a micro-batch, and says what the run will take.
+
+    Raises DoesNotFit, and Rehearsed at the end of a dry run.
+    """
+    asked = load.budget.automatic
+    preflight = Preflight(objective, engine, where)
+    trial = preflight.settle(load)
+    found = forecast(config, steps, load, trial, preflight, models)
+    if asked:
+        rule = "the most that the memory allows, and no more than keeps the machine busy"
+        run.console.say(f"micro_batch_tokens {load.budget.tokens:,}: {rule}")
+    run.console.say(found.line)
+    run.writer.note(forecast=found.facts())
+    if run.dry:
+        sampling = load.sampling() if load.sampling is not None else 0.0
+        raise Rehearsed(replace(found, seconds=(found.seconds or 0.0) + sampling))

@@ -1,0 +1,97 @@
+"""What PPO puts on its machine: answers of full length to the longest prompts, and the sampler's keys and values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+
+from posttrain.config import PPOConfig
+from posttrain.data.pack import Budget
+from posttrain.recipes.load import Load
+from posttrain.recipes.roles import Roles
+from posttrain.rollout.buffer import Rollouts
+from posttrain.rollout.sampler import MAX_SLOTS
+from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, Step
+
+_TRIED = 16
+"""Tokens of each answer that are sampled to measure the sampler's pace."""
+
+
+def rollout_load(
+    config: PPOConfig, budget: Budget, roles: Roles, sampler: Sampler, prompts: Sequence[Prompt], context: int
+) -> Load:
+    """The load of a run of PPO over these prompts."""
+    longest = sorted(prompts, key=lambda prompt: len(prompt.tokens), reverse=True)
+    answers = _longest_answers(longest, config, context)
+    rows = min(MAX_SLOTS, config.rollouts)
+    full = max(len(answer.prompt.tokens) + len(answer.tokens) for answer in answers)
+    mean = sum(len(prompt.tokens) for prompt in prompts) / len(prompts) + config.max_new_tokens
+
+    def sampling() -> float:
+        asked = [longest[place % len(longest)] for place in range(rows)]
+        began = time.perf_counter()
+        sampler(asked, SamplingSpec(max_new_tokens=_TRIED, temperature=config.temperature, seed=config.seed))
+        pace = (time.perf_counter() - began) / _TRIED
+        return pace * config.max_new_tokens * -(-config.rollouts // rows) * config.steps
+
+    return Load(
+        budget=budget,
+        worst=lambda tokens: _step(answers, config.group, tokens),
+        longest=full,
+        # Annotating reads every answer forwards by several models: about as much work as one pass of training.
+        tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1),
+        frozen=roles.frozen,
+        cache=_cache(roles.actor.model.config.get_text_config()) * rows * full,
+        sampling=sampling,
+    )
+
+
+def _longest_answers(longest: Sequence[Prompt], config: PPOConfig, context: int) -> list[Completion]:
+    """As many answers as an update has, each as long as an answer to the longest prompts can become."""
+    count = -(-config.rollouts // config.minibatches)
+    answers: list[Completion] = []
+    for place in range(count):
+        prompt = longest[place // config.group % len(longest)]
+        room = min(config.max_new_tokens, context - len(prompt.tokens))
+        filler = (prompt.tokens[-1],) * room
+        answers.append(
+            Completion(
+                prompt=prompt,
+                sample=place % config.group,
+                tokens=filler,
+                text="",
+                logprobs=(0.0,) * room,
+                stopped=False,
+            )
+        )
+    return answers
+
+
+def _step(answers: Sequence[Completion], group: int, tokens: int) -> Step:
+    """An update over the answers, in which nothing is to be learnt."""
+    lengths = torch.tensor([len(answer.tokens) for answer in answers])
+    flat, scores = torch.zeros(int(lengths.sum())), torch.zeros(len(answers))
+    rollouts = Rollouts(
+        completions=tuple(answers),
+        prompts=tuple(place // group for place in range(len(answers))),
+        response=torch.repeat_interleave(torch.arange(len(answers)), lengths),
+        scores=scores, settled=scores, old=flat, reference=flat, kl=flat, values=flat, rewards=flat, advantages=flat,
+        returns=flat,
+    )  # fmt: skip
+    count = float(lengths.sum())
+    return Step(
+        micro_batches=rollouts.micro_batches(range(len(answers)), tokens, train_actor=True),
+        counts={"actor": count, "critic": count},
+        rows=[],
+        metrics={},
+    )
+
+
+def _cache(shape: Any) -> int:
+    """Bytes of the keys and values of one token in all layers, as float32."""
+    heads = cast("int", getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads)
+    width = cast("int", getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads)
+    return 2 * 4 * cast("int", shape.num_hidden_layers) * heads * width
