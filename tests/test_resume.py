@@ -87,7 +87,7 @@ def commands(stages: Stages) -> Mapping[str, Words]:
 METHODS = ("sft", "sft-dropout", "reward", "dpo", "ppo-separate", "ppo-adapters", "ppo-trunk")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS[1:])  # the first is the second without dropout
 def test_a_run_killed_three_times_ends_with_the_same_bits(
     method: str, trained: Stages, nursery: Nursery, tmp_path: Path
 ) -> None:
