@@ -167,3 +167,22 @@ def test_broken_rows_after_the_first_two_hundred_are_bad_rows(tmp_path: Path) ->
         "byte 0xff in column 11 is not UTF-8",
         "broken JSON in column 8: expecting ':' delimiter",
     ]
+
+
+def test_half_a_character_in_an_array_or_a_cell_is_not_passed_on(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([{"text": "whole \U0001f600"}, {"text": "half \ud83d"}]))
+    data = read(file, "text", max_bad=0.5)
+    assert [r.text for r in data.records if isinstance(r, TextRecord)] == ["whole \U0001f600"]
+    assert data.problems[0].what == "\\ud83d is half of a character (a lone surrogate)"
+    table = tmp_path / "rows.csv"
+    table.write_text('text\n"[""\\ud83d""]"\n')
+    assert [r.text for r in read(table, "text").records if isinstance(r, TextRecord)] == ['["\\ud83d"]']
+
+
+def test_hidden_files_of_a_folder_are_not_read(tmp_path: Path) -> None:
+    written(tmp_path / "a.jsonl", ["a"])
+    (tmp_path / ".cache").mkdir()
+    written(tmp_path / ".cache" / "b.jsonl", ["b"])
+    written(tmp_path / ".c.jsonl", ["c"])
+    assert [record.id for record in read(tmp_path, "text").records] == ["a.jsonl:1"]
