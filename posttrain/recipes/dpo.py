@@ -68,7 +68,7 @@ def _read(config: DPOConfig, door: Door) -> Mixture[RankedItem]:
 def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
-    where = setup.machine(config.precision)
+    where = setup.machine(config.precision, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     reference = start.policy
     if config.reference != "start":

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from posttrain.config import Training
-from posttrain.config.automatic import every
+from posttrain.config.automatic import every, planned
+from posttrain.config.shared import Passes
 from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
 from posttrain.engine.local import LocalEngine
 from posttrain.engine.sealed import damage, write_sealed
@@ -56,6 +57,7 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
     interruption = Interruption()
     keeper = _Keeper(config, run, parts, where)
     with _own_random_numbers(config.seed), interruption.watching():
+        run.console.say(_planned(config, parts.source.steps))
         start = keeper.restore()
         fly(
             config, run, parts.source.steps, parts.load, parts.objective, parts.engine, where, parts.models.values()
@@ -71,6 +73,13 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
                 )  # fmt: skip
             except Interrupted:
                 raise Interrupted(f"interrupted: {keeper.stop()}") from None
+
+
+def _planned(config: Training, steps: int) -> str:
+    """`1,240 steps of 32 rows; eval_every 10% is every 124 steps, save_every 25% is every 310 steps`."""
+    of = f" of {config.batch_size} rows" if isinstance(config, Passes) else ""
+    shares = {name: getattr(config, name, None) for name in ("eval_every", "save_every", "rollouts_every")}
+    return "; ".join(part for part in (f"{steps:,} steps{of}", planned(steps, shares)) if part)
 
 
 def _tracked(config: Training, run: Telling, start: int) -> Tracked:

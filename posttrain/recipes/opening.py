@@ -118,9 +118,7 @@ def training(
     check_disk(config)
     data = read(door)
     if dry_run:
-        _rehearse(
-            config, door, lambda run: train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
-        )
+        _rehearse(config, door, lambda run: train(Opened(data=data, codec=door.codec, limit=door.limit, run=run)))
     with RunWriter.create(config.out, config, fresh=fresh, lineage=parents, data=files) as writer:
         if writer.finished:
             return _done(config, console, writer.run)

@@ -8,7 +8,7 @@ from typing import cast
 
 from posttrain import objectives
 from posttrain.config import PPOConfig
-from posttrain.config.automatic import every
+from posttrain.config.automatic import auto_critic_rate, every
 from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.engine.local import LocalEngine
@@ -58,11 +58,11 @@ def _read(door: Door) -> list[Prompt]:
 def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
-    where = setup.machine(config.precision)
+    where = setup.machine(config.precision, console)
     budget = budget_of(config.micro_batch_tokens, where)
     roles = cast_roles(config, codec, where, budget, console)
     rate = setup.learning_rate(config, roles.start.loaded.model, console)
-    critic_rate = rate if config.critic.learning_rate == "auto" else config.critic.learning_rate
+    critic_rate = _critic_rate(config, rate, console)
     plan = _plan(config, budget)
     steps = plan.rounds * plan.epochs * plan.minibatches
     if plan.critic_warmup >= steps:
@@ -91,6 +91,16 @@ def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
     console.finish(f"saved {config.out}")
     last = run.writer.run.metrics[-1]
     return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
+
+
+def _critic_rate(config: PPOConfig, rate: float, console: Console) -> float:
+    """The critic's peak learning rate; an automatic one is said."""
+    if config.critic.learning_rate != "auto":
+        return config.critic.learning_rate
+    chosen, reason = auto_critic_rate(rate)
+    if config.baseline == "critic":
+        console.say(reason)
+    return chosen
 
 
 def _plan(config: PPOConfig, budget: Budget) -> RoundPlan:

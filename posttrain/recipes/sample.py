@@ -30,7 +30,7 @@ def sample(config: SampleConfig, *, console: Console, fresh: bool = False) -> Pa
     rows = read_rows(config.prompts, ("prompt",), console)
     prompts = codec.prompts([record for part in rows for record in part.of(PromptRecord)])
     setup.check_room(prompts, context)
-    where = setup.machine(config.precision)
+    where = setup.machine(config.precision, console)
     start = setup.load_start(config.model, codec, where, console)
     answer = setup.sampler(start.policy, codec, start.context, where)
     completions = answer(prompts, sampling_spec(config))

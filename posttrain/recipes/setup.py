@@ -15,7 +15,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from posttrain.config import DataItem, Lora, Training
-from posttrain.config.automatic import auto_learning_rate, auto_max_length
+from posttrain.config.automatic import auto_learning_rate, auto_max_length, auto_precision
 from posttrain.console import Console
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
 from posttrain.errors import ConfigError, DataError, ModelError, Problem
@@ -67,11 +67,16 @@ class Machine:
         return f"{self.device.type} · {'bf16' if self.bf16 else 'fp32'}"
 
 
-def machine(precision: Precision) -> Machine:
-    """The first GPU where there is one, else the CPU; `auto` is bf16 on a GPU that has it, fp32 elsewhere."""
+def machine(precision: Precision, console: Console | None = None) -> Machine:
+    """The first GPU where there is one, else the CPU; an automatic precision is said with its reason."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if precision != "auto":
+        return Machine(device=device, bf16=precision == "bf16")
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return Machine(device=device, bf16=precision == "bf16" or (precision == "auto" and able))
+    chosen, reason = auto_precision(device.type, able=able)
+    if console is not None:
+        console.say(reason)
+    return Machine(device=device, bf16=chosen == "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ def sft(config: SFTConfig, *, console: Console, fresh: bool = False, dry_run: bo
 def _train(config: SFTConfig, opened: Opened[Mixture[PrefixGroup]]) -> Run:
     codec, run, data = opened.codec, opened.run, opened.data
     console = run.console
-    where = setup.machine(config.precision)
+    where = setup.machine(config.precision, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     rate = setup.learning_rate(config, start.loaded.model, console)
