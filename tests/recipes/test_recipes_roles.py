@@ -16,6 +16,7 @@ from torch import Tensor
 from posttrain import objectives
 from posttrain.config import PPOConfig, make_config
 from posttrain.console import Console, open_console
+from posttrain.data.pack import Budget
 from posttrain.data.readers import read
 from posttrain.engine.local import LocalEngine
 from posttrain.loop import accumulate
@@ -52,7 +53,9 @@ class Case:
         return LocalEngine(self.roles.groups(rate, rate), schedule=lambda done: 1.0, grad_clip=1.0, weight_decay=0.1)
 
     def annotated(self) -> Rollouts:
-        return Annotator(self.config, self.roles, self.engine(), console())(self.answers, self.numbers, 0.05)
+        return Annotator(self.config, self.roles, self.engine(), Budget(BUDGET), console())(
+            self.answers, self.numbers, 0.05
+        )
 
     def reference(self) -> Tensor:
         return over_answers(self.roles.reference_logprobs(), self.answers, self.numbers, BUDGET)
@@ -71,7 +74,7 @@ def cast(stages: Stages, model: Path, reward: Path | str, **settings: Any) -> Ca
     config = make_config(PPOConfig, {**values, **settings})
     assert isinstance(config, PPOConfig)
     codec = Codec.load(str(model))
-    roles = cast_roles(config, codec, setup.machine("fp32"), console())
+    roles = cast_roles(config, codec, setup.machine("fp32"), Budget(BUDGET), console())
     records = [record for record in read(str(stages.prompts), ("prompt",)).records if isinstance(record, PromptRecord)]
     sampler = setup.sampler(roles.start.policy, codec, roles.start.context, setup.machine("fp32"))
     answers = sampler(codec.prompts(records[:4]), SamplingSpec(max_new_tokens=10, samples=2, seed=3))
