@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.data import json_rows, opening, readers
+from posttrain.data import json_window, opening, readers
 from posttrain.data.readers import Tally, open_data, read
 from posttrain.errors import DataError
 from posttrain.types import ChatRecord, Message, PromptRecord, RankedRecord, Record, TextRecord
@@ -89,11 +89,27 @@ def test_a_row_cut_by_the_reading_window_is_read_whole(tmp_path: Path, monkeypat
     rows = [{"text": f"row {n} é好\\n " + '"[{]}' * n} for n in range(30)]
     file = tmp_path / "rows.json"
     for indent, wrapped in itertools.product((None, 2), (False, True)):
-        file.write_text(json.dumps({"data": rows} if wrapped else rows, indent=indent, ensure_ascii=False))
+        whole = {"version": -12.5e30, "data": rows, "count": 30} if wrapped else rows
+        file.write_text(json.dumps(whole, indent=indent, ensure_ascii=False))
         for size in (1, 7, 64):
-            monkeypatch.setattr(json_rows, "_CHUNK", size)
+            monkeypatch.setattr(json_window, "_CHUNK", size)
             records = read(file, "text").records
             assert [r.text for r in records if isinstance(r, TextRecord)] == [row["text"] for row in rows]
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("validation", "train"), ("data", "rows")])
+def test_rows_under_two_names_of_one_object_are_not_half_read(names: tuple[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"version": 1, **{name: [{"text": name}] for name in names}}))
+    with pytest.raises(DataError, match=f"rows stand under '{names[0]}' and under '{names[1]}'"):
+        read(file, "text")
+
+
+def test_an_object_that_is_cut_after_its_rows_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text('{"data": [{"text": "a"}], "count": [')
+    with pytest.raises(DataError, match="the file ends within its JSON"):
+        read(file, "text")
 
 
 def test_a_line_at_the_limit_is_read_and_one_beyond_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
