@@ -53,9 +53,9 @@ class Reading(Iterable[Record]):
         self.path = origin.path
         self._origin = origin
         self._max_bad = max_bad
-        self._columns = {theirs: ours for ours, theirs in (columns or {}).items()}
-        sample = self._sample(columns or {})
-        self._layout = recognise(self.path, sample, kinds, columns or {})
+        self._columns = columns or {}
+        sample = self._sample()
+        self._layout = recognise(self.path, sample, kinds, self._columns)
         names = [placed.row.get("id") for placed in sample]
         self._own_ids = all(isinstance(name, str) and name for name in names) and len(set(map(str, names))) == len(
             names
@@ -121,22 +121,23 @@ class Reading(Iterable[Record]):
 
     def _renamed(self, placed: Placed) -> Placed:
         """A row with its columns under our names; one of our name that another takes the place of is left out."""
-        ours = self._columns
-        mapped = {ours[name]: value for name, value in placed.row.items() if name in ours}
-        rest = {name: value for name, value in placed.row.items() if name not in ours and name not in mapped}
+        columns, row = self._columns, placed.row
+        mapped = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+        taken = set(columns.values())
+        rest = {name: value for name, value in row.items() if name not in taken and name not in mapped}
         return placed._replace(row={**mapped, **rest})
 
-    def _sample(self, columns: Mapping[str, str]) -> list[Placed]:
+    def _sample(self) -> list[Placed]:
         """The first rows that can be read. Raises DataError when there are none, and for columns that none has."""
         rows = self._origin.rows()
         first = list(islice(rows, SNIFFED))
         sample = [found for found in first if isinstance(found, Placed)]
         if not sample:
             raise DataError(folded([found for found in first if isinstance(found, Problem)]))
-        unknown = unknown_columns(self.path, columns, list({name for placed in sample for name in placed.row}))
+        unknown = unknown_columns(self.path, self._columns, list({name for placed in sample for name in placed.row}))
         if unknown:
             raise DataError(unknown)
-        return [self._renamed(placed) for placed in sample] if columns else sample
+        return [self._renamed(placed) for placed in sample] if self._columns else sample
 
     def _name(self, placed: Placed, ids: set[int]) -> str:
         """The row's own id, unless it has none or an earlier row had the same."""

@@ -68,15 +68,15 @@ def _named(found: list[Format], columns: Mapping[str, str]) -> list[Format]:
 
 
 def _agree(found: Sequence[Format], rows: Sequence[Row]) -> bool:
-    """Whether all of these layouts read the same out of every row."""
-    for row in rows:
-        try:
-            first, *others = ([str(record) for record in layout.convert(row, "")] for layout in found)
-        except BadRow:
-            return False
-        if any(other != first for other in others):
-            return False
-    return True
+    """Whether all of these layouts read the same out of every row, or can read nothing."""
+    return all(_read(found[0], row) == _read(layout, row) for row in rows for layout in found[1:])
+
+
+def _read(layout: Format, row: Row) -> list[str] | None:
+    try:
+        return [str(record) for record in layout.convert(row, "")]
+    except BadRow:
+        return None
 
 
 # --- questions --------------------------------------------------------------------------------------------------

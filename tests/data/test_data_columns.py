@@ -26,6 +26,14 @@ def test_columns_give_the_files_names_for_ours(tmp_path: Path) -> None:
     )
 
 
+def test_a_column_may_be_named_twice(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"word": "echo", "prompt": "unused"}) + "\n")
+    [record] = read(file, "chat", columns={"prompt": "word", "response": "word"}).records
+    assert isinstance(record, ChatRecord)
+    assert [message.content for message in record.messages] == ["echo", "echo"]
+
+
 def test_a_column_that_no_row_has_is_named_with_those_there_are(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"frage": "What?", "antwort": "That."}) + "\n")
@@ -105,3 +113,17 @@ def test_a_column_nearly_named_is_suggested(tmp_path: Path) -> None:
     file.write_text(json.dumps({"frage": "What?", "antwort": "That."}) + "\n")
     with pytest.raises(DataError, match="did you mean 'frage'"):
         read(file, "chat", columns={"prompt": "frgae", "response": "antwort"})
+
+
+def test_two_layouts_that_read_the_same_are_no_question_even_with_a_bad_row(tmp_path: Path) -> None:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}],
+            "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": answer}],
+        }
+        for answer in ("A", "", *(f"B{n}" for n in range(30)))
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    data = read(file, "chat")
+    assert (len(data.records), len(data.problems)) == (31, 1)
