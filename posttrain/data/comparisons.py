@@ -162,8 +162,8 @@ def _rank(value: JSON, where: str) -> int | None:
 
 
 def _number(value: JSON, where: str) -> float | None:
-    """`value` as a number, text that spells one included, since CSV holds nothing else."""
-    if value is None:
+    """`value` as a number, text that spells one included, since CSV holds nothing else; None for null and nothing."""
+    if value is None or value == "":
         return None
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
@@ -207,14 +207,14 @@ def _ranking(
         stopped=_stopped(row, answers),
         weight=1.0 if weight is None else weight,
         margin=margin,
-        annotator=None if annotator is None else str(annotator),
+        annotator=None if annotator is None or annotator == "" else str(annotator),
     )
 
 
 def _stopped(row: Row, answers: tuple[str, ...]) -> tuple[bool, ...] | None:
     """Which answers ended by themselves, as `sample` writes it; None where the row does not say."""
     value = row.get("stopped")
-    if value is None:
+    if value is None or value == "":
         return None
     stopped = [item for item in _one_each(value, "stopped", answers) if isinstance(item, bool)]
     if len(stopped) != len(answers):

@@ -29,14 +29,20 @@ if TYPE_CHECKING:
     from _csv import Reader as CSVReader
 
 _BATCH = 512
+# In these columns a cell that spells JSON is text, `[1, 2]` and all, unless it spells messages.
+_TEXTS = frozenset(
+    ("prompt", "completion", "response", "question", "answer", "instruction", "input", "output", "text", "chosen",
+     "rejected", "system", "reference")
+)  # fmt: skip
 
 
 # --- CSV and TSV ------------------------------------------------------------------------------------------------
 
 
 def csv_rows(file: Path, handle: IO[bytes], *, delimiter: str = ",") -> Iterator[Found]:
-    """A row for each record of a table whose first line names the columns; a cell that spells a list or object is one.
+    """A row for each record of a table whose first line names the columns.
 
+    A cell that spells a list or an object is one, except where text belongs: there only messages are.
     Raises DataError when the first line cannot be the names.
     """
     csv.field_size_limit(ROW_LIMIT)
@@ -79,7 +85,8 @@ def _records(file: Path, reader: CSVReader, delimiter: str) -> Iterator[Found]:
             return
         if len(cells) == width:
             problem = None if all(map(str.isascii, cells)) else _undecoded(file, line, cells)
-            yield problem or Placed(name, line, dict(zip(names, map(_cell, cells), strict=True)))
+            values = (_cell(column, cell) for column, cell in zip(names, cells, strict=True))
+            yield problem or Placed(name, line, dict(zip(names, values, strict=True)))
         elif cells:
             yield _uneven(f"{name}:{line}", len(cells), width)
 
@@ -133,13 +140,22 @@ def _undecoded(file: Path, line: int, cells: Sequence[str]) -> Problem | None:
     return None
 
 
-def _cell(cell: str) -> JSON:
-    if cell[:1] in ("[", "{"):
-        try:
-            return cast(JSON, orjson.loads(cell))
-        except orjson.JSONDecodeError:
-            return _as_json(cell)
-    return cell
+def _cell(column: str, cell: str) -> JSON:
+    if cell[:1] not in ("[", "{"):
+        return cell
+    try:
+        value = cast(JSON, orjson.loads(cell))
+    except orjson.JSONDecodeError:
+        value = _as_json(cell)
+    return value if column not in _TEXTS or _is_talk(value) else cell
+
+
+def _is_talk(value: JSON) -> bool:
+    """Whether `value` is a message or a list of them, rather than an answer that happens to be JSON."""
+    messages = value if isinstance(value, list) else [value]
+    return value != [] and all(
+        isinstance(message, dict) and not message.keys().isdisjoint(("role", "from")) for message in messages
+    )
 
 
 def _as_json(cell: str) -> JSON:

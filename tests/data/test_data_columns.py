@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 from pathlib import Path
@@ -127,3 +128,30 @@ def test_two_layouts_that_read_the_same_are_no_question_even_with_a_bad_row(tmp_
     file.write_text("\n".join(map(json.dumps, rows)))
     data = read(file, "chat")
     assert (len(data.records), len(data.problems)) == (31, 1)
+
+
+@pytest.mark.parametrize("answer", ['{"name": "Bob"}', "[1, 2]", "[]", '[{"a": 1}]', "{not JSON", '[{"a": NaN}]'])
+def test_an_answer_in_a_table_may_be_json(answer: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    with file.open("w", newline="") as handle:
+        csv.writer(handle).writerows([["prompt", "completion"], ["Q", answer]])
+    [record] = read(file, "chat").records
+    assert isinstance(record, ChatRecord)
+    assert record.messages[1].content == answer
+
+
+def test_a_cell_of_messages_is_read_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    with file.open("w", newline="") as handle:
+        csv.writer(handle).writerows([["prompt", "completion"], [json.dumps(DIALOG[:1]), "A"]])
+    [record] = read(file, "chat").records
+    assert isinstance(record, ChatRecord)
+    assert [message.content for message in record.messages] == ["Q", "A"]
+
+
+def test_empty_cells_beside_a_pair_say_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("prompt,chosen,rejected,margin,weight,annotator,stopped\nQ,a,b,,,,\n")
+    [record] = read(file, "ranked").records
+    assert isinstance(record, RankedRecord)
+    assert (record.margin, record.weight, record.annotator, record.stopped) == (None, 1.0, None, None)
