@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import cast
 
-from posttrain.data.examples import split
 from posttrain.data.readers import read
+from posttrain.data.split import split
 from posttrain.errors import DataError, Problem
 from posttrain.types import TextRecord
 

@@ -17,12 +17,13 @@ from pydantic import TypeAdapter
 
 from posttrain.data.arrow import GROUPS, RANKINGS, Layout, Row
 from posttrain.data.cache import Cache, Entry
-from posttrain.data.examples import Lost, Overlong, RankedItem, fitted, hash_of, ranked_fitted
+from posttrain.data.examples import Lost, Overlong, RankedItem, fitted, ranked_fitted
+from posttrain.data.split import hash_of, prompt_key
 from posttrain.data.store import Store, StoreWriter, room_on_disk
 from posttrain.errors import DoesNotFit, Problem
 from posttrain.text.chat import Codec
 from posttrain.text.masks import LossOn
-from posttrain.types import JSON, ChatRecord, Kind, Message, PrefixGroup, RankedRecord, Record, TextRecord
+from posttrain.types import JSON, ChatRecord, Kind, PrefixGroup, RankedRecord, Record, TextRecord
 
 CHUNK = 1024
 """Records that are in memory at a time."""
@@ -136,11 +137,8 @@ def conversations(codec: Codec, limit: int, overlong: Overlong, loss_on: LossOn)
         lost.counts[_EXPANDED] += sum(len(row) for row in spans) - len(records)
         lost.counts[_BREAKS] += codec.losses.breaks - broken
         for record, row in zip([*chats, *texts], spans, strict=True):
-            asked = record.text if isinstance(record, TextRecord) else _words(record.messages[:-1])
-            prompt, content = (
-                hash_of(asked),
-                hash_of(record.text if isinstance(record, TextRecord) else record.messages),
-            )
+            prompt = prompt_key(record)
+            content = hash_of(record.text if isinstance(record, TextRecord) else record.messages)
             for span in row:
                 group = fitted(PrefixGroup(id=record.id, root=span), limit, overlong, lost)
                 if group is not None:
@@ -166,7 +164,7 @@ def rankings(codec: Codec, limit: int, overlong: Overlong) -> Encoder[RankedItem
             item = ranked_fitted(record, group, limit, overlong, lost)
             if item is not None:
                 content = (record.prompt, record.responses, record.ranks, record.annotator)
-                yield Row(item, hash_of(_words(record.prompt)), hash_of(content))
+                yield Row(item, prompt_key(record), hash_of(content))
 
     return Encoder(
         kinds=("ranked",),
@@ -174,11 +172,6 @@ def rankings(codec: Codec, limit: int, overlong: Overlong) -> Encoder[RankedItem
         encode=encode,
         settings={"codec": codec.fingerprint, "limit": limit, "overlong": overlong},
     )
-
-
-def _words(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
-    """What is asked, whatever is trained of it."""
-    return tuple((message.role, message.content) for message in messages)
 
 
 def _announce(reading: Readable, cache: Cache, say: Callable[[str], None]) -> None:

@@ -14,10 +14,11 @@ from posttrain.config import CheckConfig, DataItem
 from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
 from posttrain.data.readers import Reading, open_data
+from posttrain.data.split import prompt_key
 from posttrain.errors import DataError, Problem
 from posttrain.recipes.check_page import page
 from posttrain.recipes.checked import Checked, CheckedFile, Shown
-from posttrain.recipes.survey import Survey, key_of
+from posttrain.recipes.survey import Survey
 from posttrain.text.diagnosis import Diagnosis
 from posttrain.text.pieces import Piece
 from posttrain.types import ChatRecord, Kind, Message, PrefixGroup, PromptRecord, RankedRecord, Record, TextRecord
@@ -66,7 +67,9 @@ def _held(config: CheckConfig, console: Console) -> frozenset[int]:
     if held_out_share(config.eval_data) is not None:
         console.say(f"eval_data {config.eval_data}: a share is split off by prompt, so nothing of it can leak")
         return frozenset()
-    return frozenset(key_of(record) for record in open_data(config.eval_data, _KINDS, max_bad=share(config.max_bad)))
+    return frozenset(
+        prompt_key(record) for record in open_data(config.eval_data, _KINDS, max_bad=share(config.max_bad))
+    )
 
 
 class _Pass:

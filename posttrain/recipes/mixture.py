@@ -13,8 +13,8 @@ from posttrain.config import DPOConfig, RewardConfig, SFTConfig
 from posttrain.config.automatic import held_out_share
 from posttrain.console import Console
 from posttrain.data.cache import Cache
-from posttrain.data.examples import held_out
 from posttrain.data.source import Weighted, examples_per_epoch
+from posttrain.data.split import held_out
 from posttrain.data.store import Store
 from posttrain.data.tokenise import Encoder, Tokens, tokens_of
 from posttrain.data.views import Chosen, Joined

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from posttrain.data.split import prompt_key
 from posttrain.recipes.checked import Leakage, Lengths, Rankings
 from posttrain.types import ChatRecord, Message, PrefixGroup, PromptRecord, RankedRecord, Record, TextRecord
 
@@ -60,7 +60,7 @@ class Survey:
         self._trained += sum(sum(group.root.trained) for group in made)
 
     def _look_for_leaks(self, record: Record) -> None:
-        if self._held and key_of(record) in self._held:
+        if self._held and prompt_key(record) in self._held:
             self._leaks += 1
             if len(self._places) < _PLACES:
                 self._places.append(record.id)
@@ -140,21 +140,6 @@ class _Ranked:
             worse=counts["worse"] / pairs,
             longer_wins=counts["longer"] / counts["unequal"] if counts["unequal"] else None,
         )
-
-
-def key_of(record: Record) -> int:
-    """A number for the prompt of a record, the same for the same words whatever their case and the spaces between."""
-    match record:
-        case ChatRecord():
-            said = _contents(record.messages[:-1])
-        case RankedRecord():
-            said = _contents(record.prompt)
-        case TextRecord():
-            said = record.text
-        case PromptRecord():
-            said = record.text or _contents(record.messages or ())
-    words = " ".join(said.casefold().split())
-    return int.from_bytes(hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _contents(messages: Iterable[Message]) -> str:
