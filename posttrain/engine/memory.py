@@ -21,6 +21,8 @@ _CGROUPS = (
 )
 _M_MMAP_THRESHOLD = -3
 _LARGE = 2**20
+# What a heap holds for each byte of a smaller block: measured, `python -m benchmarks memory`.
+_HEAP = 1.4
 
 
 def available(device: torch.device, *, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -40,8 +42,9 @@ def available(device: torch.device, *, cgroups: Path = Path("/sys/fs/cgroup")) -
 def return_large_blocks() -> None:
     """From now on the C library maps blocks above 1 MiB one by one, so that freed ones go back to the system.
 
-    glibc keeps freed blocks of up to 32 MiB in a heap that falls to pieces as sizes change: at 4,096 tokens a step then
-    held 1.4 times the memory of its tensors (`python -m benchmarks memory`). Nothing happens with other C libraries.
+    glibc keeps freed blocks of up to 32 MiB in a heap that falls to pieces as sizes change: it then holds 1.4 times the
+    memory of its tensors. Smaller blocks stay there: to map them too doubles the seconds of a step
+    (`python -m benchmarks memory`). Nothing happens with other C libraries.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -53,6 +56,7 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int:
     """Bytes that `work` holds on `device` at its highest, beyond what was there before it.
 
     On a CPU every tensor made in this thread is counted, in backward passes too, but not what kernels need inside.
+    One below 1 MiB counts 1.4 times, for the heap that it lies in.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -92,8 +96,9 @@ class _Counting(TorchDispatchMode):
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata  # pyright: ignore[reportPrivateUsage]  # the address of the storage, whose data may move
         if storage.nbytes() and key not in self._alive:
-            self._alive[key] = storage.nbytes()
-            self._now += storage.nbytes()
+            held = storage.nbytes() if storage.nbytes() >= _LARGE else round(_HEAP * storage.nbytes())
+            self._alive[key] = held
+            self._now += held
             self.peak = max(self.peak, self._now)
             weakref.finalize(storage, self._drop, key).atexit = False
 

@@ -1,58 +1,56 @@
-"""Whether a run's folder has room for what the run will write, known before a weight is loaded."""
+"""What a run writes to the disk of its folder, and whether there is room for it."""
 
 from __future__ import annotations
 
-import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from posttrain.config import Training
 from posttrain.errors import DoesNotFit
 from posttrain.models.load import base_of
+from posttrain.recipes.forecast import size
+from posttrain.recipes.weights import BYTES, weights_of
 
-_WEIGHT = 4
-_CHECKPOINT = 3 * _WEIGHT  # a weight and the two moments of AdamW
+_CHECKPOINT = 3 * BYTES  # a weight and the two moments of AdamW
 
 
 def check_disk(config: Training) -> None:
-    """Raises DoesNotFit, in bytes, when the folder's disk has no room for the model and the run's checkpoints.
+    """Raises DoesNotFit for a run of all weights, before one is loaded.
 
-    Nothing is known of adapters, which are small, nor of a model of the hub that is not here yet.
+    Nothing is known yet of adapters, nor of a model of the hub that is not here.
     """
-    if config.lora is not None:
-        return
-    weights = weights_of(base_of(config.model))
+    if config.lora is None:
+        refuse_shortage(config, writes(config, weights_of(base_of(config.model))))
+
+
+def writes(config: Training, trained: int) -> dict[str, int]:
+    """Bytes on disk, by part, of a run that trains so many weights."""
     # A checkpoint is written before the oldest one goes; without any, an interruption still leaves one.
     checkpoints = 1 if config.save_every is None else config.keep + 1
-    needed = weights * (_WEIGHT + checkpoints * _CHECKPOINT)
-    free = shutil.disk_usage(_standing(Path(config.out))).free
-    if needed > free:
+    name = "1 checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
+    return {"model": trained * BYTES, name: checkpoints * trained * _CHECKPOINT}
+
+
+def refuse_shortage(config: Training, disk: Mapping[str, int]) -> None:
+    """Raises DoesNotFit when the disk of `out` has no room for these parts, in bytes."""
+    free = free_disk(Path(config.out))
+    if sum(disk.values()) > free:
+        parts = ", ".join(f"{name} {size(taken)}" for name, taken in disk.items())
+        fixes = ["free some space", "lower keep", "set save_every to null"]
+        fixes += ["train adapters (--lora.rank 32)"] if config.lora is None else []
         raise DoesNotFit(
-            f"{config.out}: the run writes {_shown(needed)}, and {_shown(free)} are free"
-            f"\n  the model {_shown(weights * _WEIGHT)}, {checkpoints} checkpoints {_shown(weights * _CHECKPOINT)} each"
-            "\n  fix: free some space, lower keep, set save_every to null, or train adapters (--lora.rank 32)"
+            f"{config.out}: the run writes {size(sum(disk.values()))}, and {size(free)} are free"
+            f"\n  {parts}\n  fix: {', '.join(fixes[:-1])}, or {fixes[-1]}"
         )
 
 
-def weights_of(folder: str) -> int:
-    """The number of weights in a model folder, from the headers of its files; 0 where there are none to read."""
-    found = 0
-    for file in Path(folder).glob("*.safetensors"):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                names = tensors.keys()
-                found += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
-        except (SafetensorError, OSError):
-            continue  # said when it is loaded
-    return found
+def free_disk(out: Path) -> int:
+    """Bytes that a run may write where `out` is or will be; what it has written there already is its own."""
+    own = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) if out.is_dir() else 0
+    return shutil.disk_usage(_standing(out)).free + own
 
 
 def _standing(path: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     return path if path.exists() else _standing(path.absolute().parent)
-
-
-def _shown(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -16,7 +16,8 @@ class Forecast:
 
     `memory`: bytes by part; `weights` are loaded already and not part of the `growth`. `available`: bytes that were
     free when the models were loaded. `disk`: bytes by part, `disk_free` those of the disk of `out`. `tokens`: of the
-    largest micro-batch. `seconds`: of all steps, evaluations and saving aside; None where they were not measured.
+    largest micro-batch. `seconds`: of all steps, evaluations and saving aside; None where they were not measured, and
+    with `at_most` where answers may end sooner.
     """
 
     command: str
@@ -27,6 +28,7 @@ class Forecast:
     disk: Mapping[str, int]
     disk_free: int
     seconds: float | None
+    at_most: bool = False
 
     @property
     def growth(self) -> int:
@@ -50,6 +52,7 @@ class Forecast:
         rows += [{"what": f"disk · {name}", "takes": size(taken)} for name, taken in self.disk.items()]
         rows.append({"what": "disk · together", "takes": size(sum(self.disk.values())), "free": size(self.disk_free)})
         pace = "not measured" if self.seconds is None else duration(self.seconds)
+        pace = pace.replace("about", "at most") if self.at_most else pace
         rows.append({"what": f"time · {self.steps:,} steps", "takes": pace})
         return [{"what": row["what"], "takes": row["takes"], "free": row.get("free", "")} for row in rows]
 

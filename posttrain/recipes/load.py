@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from itertools import islice
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from posttrain.data.pack import Budget
 from posttrain.data.source import EpochSource, Weighted
 from posttrain.data.store import lengths_of
+from posttrain.data.views import Joined
 from posttrain.recipes.setup import Machine
 from posttrain.types import Step
 
@@ -19,6 +22,8 @@ ItemT = TypeVar("ItemT", bound=Sized)
 
 # More tokens at once make a laptop no faster; a large GPU is busy from some thirty thousand on.
 _AUTOMATIC = {"cpu": 8192, "cuda": 32768}
+FORWARD = 1 / 3
+"""The work of reading a token, as a share of that of training on it."""
 
 
 def budget_of(setting: int | Literal["auto"], where: Machine) -> Budget:
@@ -55,17 +60,41 @@ def load_of(
     *,
     frozen: Sequence[nn.Module] = (),
 ) -> Load:
-    """The load of a run over a data set, whose steps are `step(rows, tokens of a micro-batch)`."""
-    lengths = [lengths_of(part.items) for part in sets]
-    places = [(number, int(row)) for number, of in enumerate(lengths) for row in np.argsort(of)[::-1][:batch_size]]
-    places.sort(key=lambda place: -int(lengths[place[0]][place[1]]))
-    rows = [sets[number].items[row] for number, row in places[:batch_size]]
-    epoch = sum(part.weight * float(of.sum()) for part, of in zip(sets, lengths, strict=True))
-    number, row = places[0]
+    """The load of a run over a data set, whose steps are `step(rows, tokens of a micro-batch)`.
+
+    `frozen` models are asked once about every row, before the first step.
+    """
+    of_sets = [lengths_of(part.items) for part in sets]
+    rows, lengths = Joined([part.items for part in sets]), np.concatenate(of_sets)
+    order = np.argsort(-lengths, kind="stable")
+    epoch = sum(part.weight * float(of.sum()) for part, of in zip(sets, of_sets, strict=True))
+    read = sum(float(of.sum()) for of in of_sets) * FORWARD * len(frozen)
+
+    def worst(tokens: int) -> Step:
+        places = order[fullest(lengths[order], tokens, batch_size)]
+        return step([rows[int(place)] for place in places], tokens)
+
     return Load(
         budget=budget,
-        worst=lambda tokens: step(rows, tokens),
-        longest=int(lengths[number][row]),
-        tokens=epoch / source.examples_per_epoch * source.examples,
+        worst=worst,
+        longest=int(lengths.max()),
+        tokens=epoch / source.examples_per_epoch * source.examples + read,
         frozen=frozen,
     )
+
+
+def fullest(lengths: NDArray[np.integer[Any]], budget: int, count: int) -> list[int]:
+    """The places of `count` rows: first those that fill a micro-batch of `budget` best, then the longest others.
+
+    `lengths`: tokens of each row, the longest first. The longest row is one of the first.
+    """
+    chosen, room = [0], budget - int(lengths[0])
+    while len(chosen) < min(count, len(lengths)):
+        place = max(chosen[-1] + 1, int(np.searchsorted(-lengths, -room)))
+        if place == len(lengths):
+            break
+        chosen.append(place)
+        room -= int(lengths[place])
+    taken = set(chosen)
+    others = (place for place in range(len(lengths)) if place not in taken)
+    return chosen + list(islice(others, count - len(chosen)))

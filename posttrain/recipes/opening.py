@@ -25,6 +25,7 @@ from posttrain.recipes import setup
 from posttrain.recipes.disk import check_disk
 from posttrain.recipes.preflight import Rehearsed
 from posttrain.recipes.rows import Source, open_sources
+from posttrain.recipes.weights import check_weights
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
 from posttrain.text.diagnosis import refuse
@@ -116,6 +117,7 @@ def training(
     door = _open(config, reads, console)
     _examine(config, door)
     check_disk(config)
+    check_weights(config.model, setup.machine(config.precision).device)
     data = read(door)
     if dry_run:
         _rehearse(config, door, lambda run: train(Opened(data=data, codec=door.codec, limit=door.limit, run=run)))

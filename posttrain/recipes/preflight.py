@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from posttrain.engine.local import LocalEngine
 from posttrain.engine.memory import available, bytes_of, peak_of
 from posttrain.errors import DoesNotFit
 from posttrain.loop import loss_of
+from posttrain.recipes.disk import free_disk, refuse_shortage, writes
 from posttrain.recipes.forecast import CACHE, Forecast, highest, shortage, size
 from posttrain.recipes.load import Load
 from posttrain.recipes.setup import Machine, Telling
@@ -59,6 +59,7 @@ class Preflight:
         gc.collect()
         self.free = available(where.device)
         trained = engine.trained
+        self.weights = sum(part.numel() for part in trained)
         self.gradients = sum(part.numel() * part.element_size() for part in trained)
         self.optimizer = 0 if engine.has_moments else sum(part.numel() * 8 for part in trained)
 
@@ -69,8 +70,9 @@ class Preflight:
         """
         budget, floor = load.budget, max(load.longest, LEAST)
         with self._undisturbed():
-            self._try(load.worst(SMALL))  # so that gradients exist, and nothing is done for the first time
-            small = self._try(load.worst(SMALL))
+            tokens = min(SMALL, budget.tokens)
+            self._try(load.worst(tokens))  # so that gradients exist, and nothing is done for the first time
+            small = self._try(load.worst(tokens))
             while True:
                 fits = self._fits(small, budget.tokens, load.cache)
                 trial = self._largest(load, small) if fits else None
@@ -84,9 +86,9 @@ class Preflight:
         """The first micro-batch of the worst step, tried; None when a GPU has no room for it."""
         step = load.worst(load.budget.tokens)
         batches = list(islice(step.micro_batches, 2))
-        if _tokens(batches[0]) <= small.tokens:
-            return small
         alone = len(batches) == 1
+        if _tokens(batches[0]) <= small.tokens and not alone:
+            return small
         if alone:
             # The only micro-batch of its step begins without gradients: they grow while activations shrink.
             self._engine.clear()
@@ -167,24 +169,16 @@ def forecast(
     }
     if load.cache:
         memory[CACHE] = load.cache
-    saved = preflight.gradients * 3 * (config.keep + 1) if config.save_every is not None else 0
     return Forecast(
         command=config.command,
         steps=steps,
         tokens=trial.tokens,
         memory=memory,
         available=preflight.free,
-        disk={"model": preflight.gradients, f"checkpoints ({config.keep} kept)": saved},
+        disk=writes(config, preflight.weights),
         disk_free=free_disk(Path(config.out)),
         seconds=trial.seconds / max(1, trial.tokens) * load.tokens,
     )
-
-
-def free_disk(path: Path) -> int:
-    """Bytes free where `path` is or will be."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def _tokens(batch: Batch) -> int:
@@ -214,6 +208,11 @@ def fly(
         run.console.say(f"micro_batch_tokens {load.budget.tokens:,}: {rule}")
     run.console.say(found.line)
     run.writer.note(forecast=found.facts())
+    refuse_shortage(config, found.disk)
     if run.dry:
-        sampling = load.sampling() if load.sampling is not None else 0.0
-        raise Rehearsed(replace(found, seconds=(found.seconds or 0.0) + sampling))
+        raise Rehearsed(found if load.sampling is None else _with_sampling(found, load.sampling()))
+
+
+def _with_sampling(found: Forecast, seconds: float) -> Forecast:
+    """The forecast with the time of the sampler, for which every answer has its full length."""
+    return replace(found, seconds=(found.seconds or 0.0) + seconds, at_most=True)

@@ -20,6 +20,7 @@ from posttrain.models.parity import gate_scalar
 from posttrain.recipes import setup
 from posttrain.recipes.reward import new_scalar, pad_id
 from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
+from posttrain.recipes.weights import check_weights
 from posttrain.text.chat import Codec
 from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
 
@@ -200,6 +201,7 @@ class _Reward:
         if shared:
             self.scalar = _on_base(config.reward, start, "reward", config.packing)
         else:
+            check_weights(config.reward, where.device)
             self.scalar, self.own_attention = load_scalar(config.reward, device=where.device)
             gate_scalar(self.scalar, self.own_attention, packing=config.packing == "auto")
         self.scorer = RewardScorer(self.scalar, card, own, shared=self.same_words, budget=budget.tokens)
@@ -256,6 +258,7 @@ def _critic_apart(
     """The critic as a model of its own, what it trains, and the weights beneath it."""
     card = reward.card if _from_reward(config, reward, console) else None
     if card is not None:
+        check_weights(config.reward, where.device)
         (critic, own), base = load_scalar(config.reward, device=where.device), base_of(config.reward)
     else:
         copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)

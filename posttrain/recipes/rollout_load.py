@@ -13,6 +13,7 @@ from posttrain.data.pack import Budget
 from posttrain.recipes.load import Load
 from posttrain.recipes.roles import Roles
 from posttrain.rollout.buffer import Rollouts
+from posttrain.rollout.cache import columns_at_once
 from posttrain.rollout.sampler import MAX_SLOTS
 from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, Step
 
@@ -44,7 +45,7 @@ def rollout_load(
         # Annotating reads every answer forwards by several models: about as much work as one pass of training.
         tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1),
         frozen=roles.frozen,
-        cache=_cache(roles.actor.model.config.get_text_config()) * rows * full,
+        cache=_cache(roles.actor.model.config.get_text_config()) * rows * columns_at_once(full),
         sampling=sampling,
     )
 

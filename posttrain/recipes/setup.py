@@ -24,6 +24,7 @@ from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameter
 from posttrain.models.heads import Policy
 from posttrain.models.load import Loaded, base_of, context_length, load_causal
 from posttrain.models.parity import gate_policy
+from posttrain.recipes.weights import check_weights
 from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
 from posttrain.run import Run, RunWriter
 from posttrain.text.chat import Codec
@@ -116,7 +117,8 @@ def load_codec(path: str, template: str | None, console: Console) -> Codec:
 def load_start(
     path: str, codec: Codec, where: Machine, console: Console, *, packing: str = "auto", temperature: float = 1.0
 ) -> Start:
-    """Loads and gates a causal model; says what the gate measured."""
+    """Loads and gates a causal model; says what the gate measured. Raises DoesNotFit when there is no room for it."""
+    check_weights(path, where.device)
     loaded = load_causal(path, device=where.device)
     rows = cast("nn.Embedding", loaded.model.get_input_embeddings()).num_embeddings
     if codec.vocab_size > rows:

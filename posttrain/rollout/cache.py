@@ -62,8 +62,7 @@ class KVStore:
         self.shapes = shapes
         self.now = 0
         self.starts: list[int] = [0] * slots
-        # A quarter more than a row can need: the whole window is shifted that seldom.
-        self._most = longest + max(64, longest // 4)
+        self._most = _widest(longest)
         self._columns = min(self._most, _FIRST_COLUMNS)
         self._device = device
         self._slots = slots
@@ -114,6 +113,19 @@ class KVStore:
         self.starts[:rows] = [start - self.now + reach for start in self.starts[:rows]]
         self.now = reach
         return True
+
+
+def columns_at_once(longest: int) -> int:
+    """The columns of a store at its highest: while it grows to its last width it still has the one before."""
+    last, before = _widest(longest), _FIRST_COLUMNS
+    while 2 * before < last:
+        before *= 2
+    return last + before if last > _FIRST_COLUMNS else last
+
+
+def _widest(longest: int) -> int:
+    # A quarter more than a row can need: the whole window is shifted that seldom.
+    return longest + max(64, longest // 4)
 
 
 class DecodeLayout:
