@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +42,28 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pyt
     data.write_text("three")
     assert content_hash(data) != first
     assert len(read) == 2
+
+
+def test_a_database_is_its_rows_wherever_they_stand(tmp_path: Path) -> None:
+    """Rows go into a log first, and into the file when the last writer leaves: only the former changes the content."""
+    file = tmp_path / "feedback.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE events (kind TEXT)")
+        connection.commit()
+        empty = content_hash(file)
+        connection.execute("INSERT INTO events VALUES ('rank')")
+        connection.commit()
+        ranked = content_hash(file)
+        assert ranked != empty
+    assert not file.with_name("feedback.db-wal").exists()
+    assert content_hash(file) == ranked
+
+
+def test_a_damaged_database_is_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "feedback.db"
+    file.write_bytes(b"SQLite format 3\x00 and nothing else")
+    assert content_hash(file) == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_the_hash_of_a_model_sees_a_change_in_a_large_file_without_reading_all_of_it(tmp_path: Path) -> None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing, suppress
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 _WHOLE = 16 * 2**20
 _END = 2**20
 _BLOCKS, _BLOCK = 64, 2**16
+_DATABASE = b"SQLite format 3\x00"
 
 
 def content_hash(path: Path) -> str:
-    """The sha256 of a file, or of all files of a folder with their names; a file is read once in a process."""
+    """The sha256 of a file, or of all files of a folder with their names; a file is read once in a process.
+
+    That of a database goes by its rows, wherever they stand: the newest are in a log beside the file.
+    """
     if path.is_dir():
         parts = [f"{item.relative_to(path)} {content_hash(item)}" for item in sorted(path.rglob("*")) if item.is_file()]
         return sha256("\n".join(parts).encode()).hexdigest()
+    if _is_database(path):
+        with suppress(sqlite3.Error):  # what is wrong with it is said where its rows are read
+            return _database_hash(path)
     facts = path.stat()
     return _file_hash(os.fspath(path.resolve()), facts.st_size, facts.st_mtime_ns)
 
@@ -27,6 +37,19 @@ def _file_hash(path: str, size: int, mtime: int) -> str:
     """The size and time are for the cache: with another of either the file is read again."""
     with open(path, "rb") as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_DATABASE)) == _DATABASE
+
+
+def _database_hash(path: Path) -> str:
+    digest = sha256()
+    with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as connection:
+        for line in connection.iterdump():
+            digest.update(line.encode())
+    return digest.hexdigest()
 
 
 def model_hash(folder: Path) -> str:
