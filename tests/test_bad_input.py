@@ -118,3 +118,19 @@ def test_a_pool_is_never_written_over(folder: Path, capsys: pytest.CaptureFixtur
     write("pool.jsonl", "mine")
     words = ["sample", "model", "--prompts", "chat.jsonl", "--out", "pool.jsonl"]
     assert refused(words, capsys).startswith("pool.jsonl exists")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ppo", "--reward", "none", "--out", "out", "--prompts"],
+        ["sample", "--out", "out", "--prompts"],
+        ["eval", "--data"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_weight_means_nothing_where_every_row_is_used_once(
+    words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused([*words, "{path: chat.jsonl, weight: 2}", "--model", "model"], capsys)
+    assert "chat.jsonl  every row is used once here\n  fix: leave the weight out\n" in said

@@ -33,6 +33,7 @@ LARGEST_GAP = 1e-3
 
 def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
     """Trains a policy against a reward with PPO and writes its run folder."""
+    setup.refuse_weights(config.prompts, "prompts")
     check_reward(config.reward)
     return training(
         config,
