@@ -91,11 +91,16 @@ class EpochSource(Generic[Item]):
         return self._cached[1]
 
     def state(self) -> State:
-        """The number of steps handed out."""
-        return {"done": self._done}
+        """The number of steps handed out, and of how many rows."""
+        return {"done": self._done, "rows": [len(part.items) for part in self._sets]}
 
     def load_state(self, state: State) -> None:
-        """Goes on after the steps of `state`."""
+        """Goes on after the steps of `state`. Raises DataError when there are other numbers of rows than then."""
+        was, rows = cast("list[int]", state["rows"]), [len(part.items) for part in self._sets]
+        if was != rows:
+            counts = " + ".join(f"{count:,}" for count in was), " + ".join(f"{count:,}" for count in rows)
+            what = f"the run began with {counts[0]} rows, and {counts[1]} are there now"
+            raise DataError(f"{what}: it cannot go on\n  fix: --fresh, or the versions that it began with")
         self._done = cast("int", state["done"])
 
 

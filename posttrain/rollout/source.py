@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from posttrain.data.pack import Budget
+from posttrain.errors import DataError
 from posttrain.ops.kl import adapted
 from posttrain.rollout.annotate import health
 from posttrain.rollout.buffer import Rollouts
@@ -159,14 +160,17 @@ class RolloutSource:
 
     def state(self) -> State:
         """The rounds begun, the adaptive beta and, while a round has updates left, its answers and its place."""
-        state: State = {"round": self._round, "beta": self._beta}
+        state: State = {"round": self._round, "beta": self._beta, "prompts": len(self._prompts)}
         if self._held is None or self._handed == self.steps_per_round:
             return state
         state |= {"handed": self._handed, "metrics": dict(self._metrics)}
         return state | {f"{_ROLLOUTS}{name}": value for name, value in self._held.state().items()}
 
     def load_state(self, state: State) -> None:
-        """Goes on in the round of `state`, or with the next one."""
+        """Goes on in the round of `state`, or with the next one. Raises DataError when there are other prompts."""
+        if state["prompts"] != len(self._prompts):
+            what = f"the run began with {state['prompts']:,} prompts, and {len(self._prompts):,} are there now"
+            raise DataError(f"{what}: it cannot go on\n  fix: --fresh, or the versions that it began with")
         self._round = cast("int", state["round"])
         self._beta = cast("float", state["beta"])
         self._held, self._handed = None, 0

@@ -102,14 +102,20 @@ def test_a_source_goes_on_from_its_state_at_any_step(done: int) -> None:
     first = make()
     taken = [step.rows for step, _ in zip(first, range(done), strict=False)]
     second = make()
-    second.load_state({"done": done})
+    second.load_state({"done": done, "rows": [9]})
     assert [*taken, *(step.rows for step in second)] == whole
 
 
 def test_a_state_taken_while_a_step_is_worked_on_points_behind_it() -> None:
     steps = source(Weighted(items=rows(8)))
     for number, _ in enumerate(steps, 1):
-        assert steps.state() == {"done": number}
+        assert steps.state() == {"done": number, "rows": [8]}
+
+
+def test_a_source_does_not_go_on_with_other_rows() -> None:
+    state = source(Weighted(items=rows(9)), Weighted(items=rows(3))).state()
+    with pytest.raises(DataError, match=r"the run began with 9 \+ 3 rows, and 9 \+ 4 are there now"):
+        source(Weighted(items=rows(9)), Weighted(items=rows(4))).load_state(state)
 
 
 def test_no_rows_are_an_error() -> None:
