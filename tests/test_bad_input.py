@@ -134,3 +134,50 @@ def test_a_weight_means_nothing_where_every_row_is_used_once(
 ) -> None:
     said = refused([*words, "{path: chat.jsonl, weight: 2}", "--model", "model"], capsys)
     assert "chat.jsonl  every row is used once here\n  fix: leave the weight out\n" in said
+
+
+def test_a_length_that_cuts_every_end_of_turn_off_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("long.jsonl", *(json.dumps({"prompt": f"Count to {n}", "response": "1 2 3 4 " * 30}) for n in range(8)))
+    said = refused(sft("long.jsonl", "--max_length", "40", "--overlong", "truncate"), capsys)
+    assert "is never trained: the model would not learn to stop" in said
+    assert "fix: raise max_length, or set overlong to drop" in said
+
+
+@pytest.mark.parametrize("out", ["chat.jsonl", "./chat.jsonl", "ranked.jsonl", "model", "chat.jsonl/new.json"])
+@pytest.mark.parametrize("command", ["check", "eval", "sample"])
+def test_a_file_that_stands_already_is_never_written_over(
+    command: str, out: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {
+        "check": ["check", "chat.jsonl", "--out", out],
+        "eval": ["eval", "model", "--data", "chat.jsonl", "--out", out],
+        "sample": ["sample", "model", "--prompts", "chat.jsonl", "--out", out],
+    }
+    kept = Path("chat.jsonl").read_text()
+    refused(words[command], capsys)
+    assert Path("chat.jsonl").read_text() == kept
+
+
+def test_fresh_answers_never_replace_their_prompts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = Path("chat.jsonl").read_text()
+    words = ["sample", "model", "--prompts", "chat.jsonl", "--out", "chat.jsonl", "--fresh"]
+    assert refused(words, capsys) == "chat.jsonl is what this command reads\n  fix: give another --out\n"
+    assert Path("chat.jsonl").read_text() == kept
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def short(prompt, response)\n    return 1\n", "rewards.py:1  cannot be run: SyntaxError: expected ':'\n"),
+        (
+            "x = 1\nimport no_such_module\n",
+            "rewards.py:2  cannot be run: ModuleNotFoundError: No module named 'no_such_module'\n",
+        ),
+    ],
+)
+def test_a_file_of_rewards_that_cannot_be_run_is_named_with_its_line(
+    code: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("rewards.py").write_text(code)
+    words = ["ppo", "--model", "model", "--reward", "rewards.py:short", "--prompts", "chat.jsonl", "--out", "out"]
+    assert refused(words, capsys) == says + "  fix: mend the file\n"

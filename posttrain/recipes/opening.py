@@ -6,8 +6,9 @@ is an earlier run cleared away, and a model loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -165,10 +166,18 @@ def _open(config: Training, reads: Reads, console: Console) -> Door:
     aside = tried(lambda: open_sources(reads.aside, ("chat",), max_bad=max_bad))
     if shape is None or data is None or held is None or aside is None:
         raise _together(problems)
+    data, held, aside = _told_apart(data, held, aside)
     codec = setup.load_codec(config.model, config.template, console)
     limit = setup.max_length(config.max_length, context_length(shape), console)
     embedding: int = shape.get_text_config().vocab_size
     return Door(data=data, held=held, aside=aside, codec=codec, limit=limit, embedding=embedding, console=console)
+
+
+def _told_apart(*groups: Sequence[Source]) -> Iterator[list[Source]]:
+    """The sources, with whole paths for names where two would be the same: what is said of each is kept by name."""
+    names = Counter(source.name for group in groups for source in group)
+    for group in groups:
+        yield [replace(each, name=each.reading.path) if names[each.name] > 1 else each for each in group]
 
 
 def _shape(config: Training) -> PretrainedConfig:
@@ -197,7 +206,8 @@ def _examine(config: Training, door: Door) -> None:
     sources = [*door.data, *door.held, *door.aside]
     records = [record for source in sources for record in islice(source.reading, EXAMINED)]
     loss_on = config.loss_on if isinstance(config, SFTConfig) else "assistant"
-    diagnosis = diagnose(door.codec, records, loss_on=loss_on, embedding=door.embedding)
+    cut = door.limit if isinstance(config, SFTConfig) and config.overlong == "truncate" else None
+    diagnosis = diagnose(door.codec, records, loss_on=loss_on, cut=cut, embedding=door.embedding)
     for fact in diagnosis.notes:
         door.console.say(f"first {diagnosis.rows:,} rows: {fact.what}" if fact.rows else f"template: {fact.what}")
     refuse(diagnosis)

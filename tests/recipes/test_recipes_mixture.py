@@ -25,6 +25,7 @@ from posttrain.text.chat import Codec
 from posttrain.types import PrefixGroup
 
 Row = Mapping[str, object]
+NOTHING_LOST = {"turns as samples of their own": 0, "answers whose tokens decode to another text": 0}
 
 
 def chats(prompts: Sequence[object], answer: str = "yes") -> list[Row]:
@@ -220,6 +221,18 @@ def test_what_is_said_of_the_rows_stands_in_the_run_folder(stages: Stages, tmp_p
         assert counts["kept"] + counts["held out"] == 40
         assert f"train.jsonl: {counts['kept']} kept" in (run.path / "run" / "log.txt").read_text()
     assert runs[0].metrics[0]["loss"] == runs[1].metrics[0]["loss"]
+
+
+@pytest.mark.medium
+def test_files_of_one_name_are_told_apart(stages: Stages, tmp_path: Path) -> None:
+    files: list[Path] = []
+    for folder, prompts in (("train", range(20)), ("test", range(18, 22))):
+        (tmp_path / folder).mkdir()
+        files.append(write_rows(tmp_path / folder / "rows.jsonl", chats(prompts)))
+    data, held = map(str, files)
+    run = posttrain.sft(model=stages.base, data=data, eval_data=held, out=tmp_path / "run", steps=1, **QUICK)
+    assert run.record[f"{data}_rows"] == {"kept": 18, "ask a prompt of eval_data": 2} | NOTHING_LOST
+    assert run.record[f"{held}_rows"] == {"kept": 4} | NOTHING_LOST
 
 
 @pytest.mark.medium
