@@ -87,16 +87,16 @@ class _Counting(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
     ) -> object:
+        for storage in _storages((args, kwargs)):  # of weights and the like, which were there before
+            self._count(storage, 0)
         made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor):
-                self._count(leaf.untyped_storage())
+        for storage in _storages(made):
+            self._count(storage, _held(storage.nbytes()))
         return made
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _count(self, storage: torch.UntypedStorage, held: int) -> None:
         key = storage._cdata  # pyright: ignore[reportPrivateUsage]  # the address of the storage, whose data may move
-        if storage.nbytes() and key not in self._alive:
-            held = storage.nbytes() if storage.nbytes() >= _LARGE else round(_HEAP * storage.nbytes())
+        if key not in self._alive:
             self._alive[key] = held
             self._now += held
             self.peak = max(self.peak, self._now)
@@ -104,3 +104,12 @@ class _Counting(TorchDispatchMode):
 
     def _drop(self, key: int) -> None:
         self._now -= self._alive.pop(key)
+
+
+def _storages(tree: object) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _held(size: int) -> int:
+    """Bytes that the C library holds for a block of so many."""
+    return size if size >= _LARGE else round(_HEAP * size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -74,18 +74,19 @@ class Preflight:
             self._try(load.worst(tokens))  # so that gradients exist, and nothing is done for the first time
             small = self._try(load.worst(tokens))
             while True:
-                fits = self._fits(small, budget.tokens, load.cache)
-                trial = self._largest(load, small) if fits else None
+                step = load.worst(budget.tokens)
+                batches = list(islice(step.micro_batches, 2))
+                wanted = self._wanted(small, _tokens(batches[0]), load.cache)
+                fits = highest(wanted) <= SHARE * self.free
+                trial = self._largest(step, batches, small) if fits else None
                 if trial is not None:
                     return trial
                 if not budget.automatic or budget.tokens <= floor:
-                    self._refuse(load, small)
+                    self._refuse(load, wanted, _tokens(batches[0]))
                 budget.tokens = max(floor, budget.tokens // 2)
 
-    def _largest(self, load: Load, small: Trial) -> Trial | None:
+    def _largest(self, step: Step, batches: Sequence[Batch], small: Trial) -> Trial | None:
         """The first micro-batch of the worst step, tried; None when a GPU has no room for it."""
-        step = load.worst(load.budget.tokens)
-        batches = list(islice(step.micro_batches, 2))
         alone = len(batches) == 1
         if _tokens(batches[0]) <= small.tokens and not alone:
             return small
@@ -113,9 +114,6 @@ class Preflight:
         peak = peak_of(work, self._device)
         return Trial(tokens=_tokens(batch), peak=peak, seconds=time.perf_counter() - began)
 
-    def _fits(self, small: Trial, tokens: int, cache: int) -> bool:
-        return highest(self._wanted(small, tokens, cache)) <= SHARE * self.free
-
     def _wanted(self, small: Trial, tokens: int, cache: int) -> dict[str, int]:
         activations = round(small.peak * max(1.0, tokens / small.tokens))
         return {
@@ -125,9 +123,7 @@ class Preflight:
             CACHE: cache,
         }
 
-    def _refuse(self, load: Load, small: Trial) -> None:
-        tokens = load.budget.tokens
-        wanted = self._wanted(small, tokens, load.cache)
+    def _refuse(self, load: Load, wanted: dict[str, int], tokens: int) -> None:
         raise DoesNotFit(shortage(wanted, round(SHARE * self.free), tokens, list(self._fixes(load, wanted))))
 
     def _fixes(self, load: Load, wanted: dict[str, int]) -> Iterable[str]:
