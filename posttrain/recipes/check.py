@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +18,7 @@ from posttrain.errors import DataError, Problem
 from posttrain.recipes.check_page import page
 from posttrain.recipes.checked import Checked, CheckedFile, Shown
 from posttrain.recipes.survey import Survey
+from posttrain.run import check_file_out
 from posttrain.text.diagnosis import Diagnosis
 from posttrain.text.pieces import Piece
 from posttrain.types import ChatRecord, Kind, Message, PrefixGroup, PromptRecord, RankedRecord, Record, TextRecord
@@ -40,8 +40,11 @@ def check(config: CheckConfig, *, console: Console) -> Checked:
     """What is in every file of `data`, drawn as a page as well; nothing is trained and nothing is written but `out`.
 
     All rows are read and, with a model, tokenised; memory does not grow with them. What a run would refuse is in the
-    result, with `trainable` False. Raises DataError for what cannot be read as data at all, and ModelError.
+    result, with `trainable` False. Raises DataError for what cannot be read as data at all, ModelError, and
+    RunExists where `out` is a file already.
     """
+    if config.out is not None:
+        check_file_out(config.out, [*(item.path for item in config.data), config.eval_data or ""])
     words = _open_words(config)
     held = _held(config, console)
     files: list[CheckedFile] = []
@@ -105,12 +108,19 @@ class _Pass:
 
     def _pieces(self) -> Iterator[list[Record]]:
         """The records in pieces; what ends the pass is kept as a refusal."""
-        records = iter(self._reading)
+        piece: list[Record] = []
         try:
-            while piece := list(islice(records, _CHUNK)):
-                yield piece
+            for record in self._reading:
+                piece.append(record)
+                if len(piece) == _CHUNK:
+                    yield piece
+                    piece = []
         except DataError as error:
-            self._refusals += [problem for problem in error.problems if problem.place == self._reading.path]
+            # That no row is good is told with the counts. All else ended the pass before its end: a damaged file.
+            if self._reading.tally.bad < self._reading.tally.rows:
+                self._refusals += error.problems
+        if piece:
+            yield piece
 
     def _say_progress(self) -> None:
         verb = "tokenising" if self._words else "reading"

@@ -25,6 +25,7 @@ from posttrain.recipes.reward import accuracy_of
 from posttrain.recipes.rows import Rows, read_rows
 from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
 from posttrain.rollout.annotate import over_answers
+from posttrain.run import check_file_out
 from posttrain.text.chat import Codec
 from posttrain.types import (
     ChatRecord,
@@ -47,12 +48,14 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
     """What the rows allow: loss of conversations and text, accuracy of rankings, answers to prompts and conversations.
 
     With `against`, the share of prompts on which the judge prefers the first model's answer, ties one half, and the
-    KL between the two. Writes `out` where it is set.
+    KL between the two. Writes `out` where it is set, and raises RunExists for one that stands already.
     """
     setup.quiet_libraries()
     if config.against is not None and config.judge is None:
         raise ConfigError([Problem(place="--against", what="a comparison needs a judge", fix="give --judge runs/rm")])
     setup.refuse_weights(config.data, "data")
+    if config.out is not None:
+        check_file_out(config.out, [item.path for item in config.data])
     rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
     found = _of_reward(config, rows, console) if is_reward_model(config.model) else _of_policy(config, rows, console)
     console.table([{"measure": name, "value": _shown(value)} for name, value in found.items()], config.model)

@@ -12,18 +12,21 @@ from posttrain.console import Console
 from posttrain.errors import RunExists
 from posttrain.recipes import setup
 from posttrain.recipes.rows import read_rows
+from posttrain.run import check_file_out
 from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec
 
 
 def sample(config: SampleConfig, *, console: Console, fresh: bool = False) -> Path:
     """Writes `k` answers to every prompt, and returns the file's path.
 
-    Raises RunExists when the file exists and `fresh` is off: a pool may hold work that nothing can repeat.
+    Raises RunExists when the file exists and `fresh` is off: a pool may hold work that nothing can repeat. And for a
+    file that holds the prompts.
     """
     setup.quiet_libraries()
     path = Path(config.out)
-    if path.exists() and not fresh:
+    if path.is_file() and not fresh:
         raise RunExists(f"{path} exists\n  fix: give another --out, or --fresh to write over it")
+    check_file_out(config.out, [item.path for item in config.prompts], over=fresh)
     context = setup.context_of(config.model)
     codec = setup.load_codec(config.model, config.template, console)
     setup.refuse_weights(config.prompts, "prompts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,6 +74,18 @@ class RewardScorer:
         return answer_group(completion.prompt.id, prompt, [tokens])
 
 
+def _names_of(path: Path, file: str) -> dict[str, object]:
+    """What the user's file defines. Raises ModelError, with the line, when it cannot be run."""
+    try:
+        return runpy.run_path(str(path))
+    except Exception as error:  # whatever the user's own code raises
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        place = file if line is None else f"{file}:{line}"
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise ModelError(f"{place}  cannot be run: {type(error).__name__}: {reason}\n  fix: mend the file") from error
+
+
 def check_reward(spec: str) -> None:
     """Raises ModelError unless `spec` is a reward model or a function of a file, before anything is loaded."""
     if is_function(spec):
@@ -97,7 +110,7 @@ def function_scorer(spec: str) -> Scorer:
         raise ModelError(
             f"{spec}: no such reward model, and no such file as {file}\n  fix: give a run of `posttrain reward`"
         )
-    function = cast("Callable[[str, str], float] | None", runpy.run_path(str(path)).get(name))
+    function = cast("Callable[[str, str], float] | None", _names_of(path, file).get(name))
     if function is None:
         raise ModelError(f"{file} has no function {name}\n  fix: define `def {name}(prompt, response): ...` there")
 

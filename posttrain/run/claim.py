@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from posttrain.config import Settings
 from posttrain.engine.sealed import steps_in
@@ -128,8 +129,28 @@ def check_writable(path: Path) -> None:
             raise NotADirectoryError(0, f"{place} is a file")
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(0, f"no permission to write in {place}")
+        # Some places give permission and still take no file: a disk mounted to be read, /proc.
+        with TemporaryFile(dir=place):
+            pass
     except OSError as error:
         raise not_writable(path, error) from error
+
+
+def check_file_out(out: str, reads: Sequence[str], *, over: bool = False) -> None:
+    """Raises RunExists for a file to write that stands already, unless it may be written `over`, and for a folder.
+
+    And, always, for one of the files that the command `reads`. Raises FolderError where no file can be written. For
+    before anything is loaded: an answer that cannot be written is lost.
+    """
+    path = Path(out)
+    if any(Path(name).exists() and path.resolve() == Path(name).resolve() for name in reads):
+        raise RunExists(f"{path} is what this command reads\n  fix: give another --out")
+    if path.is_dir():
+        raise RunExists(f"{path} is a folder\n  fix: give the name of a file in it, such as --out {path / 'out.jsonl'}")
+    if path.is_file() and not over:
+        raise RunExists(f"{path} exists\n  fix: give another --out, or remove it")
+    if not path.exists():
+        check_writable(path.parent)
 
 
 def clear(path: Path) -> None:

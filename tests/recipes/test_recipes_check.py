@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import subprocess
@@ -76,6 +77,25 @@ def test_a_file_that_a_run_would_refuse_is_drawn_all_the_same(tmp_path: Path, ti
     assert "✗ sft would refuse this file:" in page
     kept, _ = one(data, model=tiny_model, max_bad="70%")
     assert kept.trainable
+
+
+def test_what_ends_a_file_before_its_end_is_refused_with_all_rows_before_it_counted(tmp_path: Path) -> None:
+    rows = "".join(json.dumps(asked(f"{n * 7919}?")) + "\n" for n in range(4000)).encode()
+    data = tmp_path / "train.jsonl.gz"
+    data.write_bytes(gzip.compress(rows)[:-20])
+    file, page = one(data)
+    [problem] = file.refusals
+    assert problem.what.startswith("the gzip file is damaged after this line")
+    assert problem.place == f"{data}:{file.rows}"
+    assert file.records == file.rows > 3900
+    assert "✗ sft would refuse this file:" in page
+
+
+def test_a_folder_is_refused_for_one_of_its_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *(asked(f"{n}?") for n in range(250)))  # more than are looked at to tell the layout
+    write(tmp_path / "b.jsonl")
+    file, _ = one(tmp_path)
+    assert [problem.what for problem in file.refusals] == ["the file is empty"]
 
 
 def test_without_a_model_what_needs_none_is_shown(tmp_path: Path) -> None:
