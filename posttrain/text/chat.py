@@ -310,6 +310,8 @@ class Codec:
             end = len(prompt) + len(answer)
             spans.append(joined(prompt, answer))
             trained[len(prompt) : end] = [True] * len(answer)
+        if turns and not self.dress.written and turns[-1].full == whole:  # the rendering lacks the last end of turn
+            tokens = list(spans[-1].tokens)
         marked = Span(tokens=tuple(tokens), trained=tuple(trained[: len(tokens)]))
         if all(marked.tokens[: len(span.tokens)] == span.tokens for span in spans):
             return (trimmed(self._overridden(record, marked, loss_on)),)

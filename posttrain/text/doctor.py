@@ -72,8 +72,8 @@ class Examination:
             found = self._encoded(records)
         except DataError:
             return self._one_by_one(records)
-        self._first_of(records, "rewritten", self._codec.losses.rewritten - before.rewritten)
-        self._first_of(records, "breaks", self._codec.losses.breaks - before.breaks)
+        for name, count in _changes(before, self._codec.losses).items():
+            self._first_of(records, name, count)
         return found
 
     def _one_by_one(self, records: Sequence[Record]) -> list[tuple[PrefixGroup, ...]]:
@@ -88,8 +88,8 @@ class Examination:
                 self._found.add("refused", record.id)
                 found.append(())
                 continue
-            for name in ("rewritten", "breaks"):
-                self._found.add(name, record.id, getattr(self._codec.losses, name) - getattr(before, name))
+            for name, count in _changes(before, self._codec.losses).items():
+                self._found.add(name, record.id, count)
         return found
 
     def _first_of(self, records: Sequence[Record], name: str, count: int) -> None:
@@ -98,7 +98,7 @@ class Examination:
             for record in records:
                 alone = replace(self._codec, losses=Losses())
                 _encode(alone, [record], self._loss_on)
-                if getattr(alone.losses, name):
+                if _changes(Losses(), alone.losses)[name]:
                     self._found.first[name] = record.id
                     break
         self._found.counts[name] += count
@@ -197,6 +197,13 @@ class Examination:
         known = {fact.name for fact in facts if fact.verdict == "refuse"}
         facts += (fact for fact in row_facts(self._found, codec, cut=self._cut) if fact.name not in known)
         return Diagnosis(rows=counts["rows"], template=codec.template_source, facts=tuple(facts))
+
+
+def _changes(before: Losses, after: Losses) -> dict[str, int]:
+    """The findings in what the codec counted: a conversation of one trained answer is one sample, rewritten or not."""
+    expanded = after.expanded - before.expanded
+    alone = after.rewritten - before.rewritten - expanded
+    return {"rewritten": expanded, "other prompt": alone, "breaks": after.breaks - before.breaks}
 
 
 def _encode(codec: Codec, records: Sequence[Record], loss_on: LossOn) -> list[tuple[PrefixGroup, ...]]:

@@ -34,7 +34,7 @@ def row_facts(found: Findings, codec: Codec, *, cut: int | None) -> Iterator[Fac
     counts = found.counts
     if counts["turns"]:
         yield _of_ends(found, codec.dress.ending, cut)
-        if counts["prefixes"] and not counts["rewritten"]:
+        if counts["prefixes"] and not (counts["rewritten"] or counts["other prompt"]):
             yield Fact(name="prefix", verdict="ok", what="generation prompt is a prefix")
     for name, (what, fix) in _SAYINGS.items():
         if counts[name]:
@@ -104,6 +104,10 @@ _SAYINGS = {
         "history reads otherwise than generation saw it in {rows}: "
         "each trained turn is a sample of its own (+{samples})",
         "nothing to mend: the template rewrites earlier turns",
+    ),
+    "other prompt": (
+        "generation begins answers otherwise than the template writes them in {rows}",
+        "nothing to mend: they are trained as generation sees them",
     ),
     "system dropped": (
         "the template drops the system message of {rows}",

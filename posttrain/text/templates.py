@@ -27,6 +27,9 @@ _PLAIN_MARKERS = (
 _MARKER_BUDGET = 8
 """Tokens that `User:` and `Assistant:` may cost together before the short markers are taken."""
 
+_PROBE = "one Probe"
+"""An answer that no change of letter case leaves as it is."""
+
 _DATE_CALL = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
 
 
@@ -74,11 +77,20 @@ class Dress:
 
 
 def dress(template: Template) -> Dress:
-    """How `template` dresses an answer, seen on a probe."""
-    words, place, probe = template.words, "the chat template", "probe"
+    """How `template` dresses an answer, seen on a probe.
+
+    Raises ModelError for a template that leaves answers out, or writes them otherwise than they were given.
+    """
+    words, place = template.words, "the chat template"
     question = (Message(role="user", content="question"),)
     prompt = template.render(question, place=place, generation=True)
-    before, _, after = template.answered(question, probe, place=place).rpartition(probe)
+    before, found, after = template.answered(question, _PROBE, place=place).rpartition(_PROBE)
+    if not found:
+        where = "the tokenizer's chat template" if template.source == "tokenizer" else f"the template {template.source}"
+        raise ModelError(
+            f"{where}  does not write what the assistant says as it is: the answer {_PROBE!r} is not in its rendering\n"
+            "  fix: take another template (template: plain), or mend it: {{ message['content'] }} for the assistant too"
+        )
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
     end = next((token for token in words.encode(after) if token in words.controls), None)
     if end is None:

@@ -108,7 +108,8 @@ def test_rows_without_anything_to_train_are_told_and_refused_when_they_are_all(t
 
 
 def test_a_template_that_writes_nothing_trains_nothing(tmp_path: Path) -> None:
-    codec = codec_of(byte_level(eos="<|endoftext|>", template="{% if add_generation_prompt %}Go:{% endif %}"), tmp_path)
+    short = "{% if messages | length < 3 %}{{ messages[-1]['content'] }}{% endif %}"
+    codec = codec_of(byte_level(eos="<|endoftext|>", template=short), tmp_path)
     assert "untrained" in names(diagnose(codec, [ROW], loss_on="all"), "refuse")
 
 
@@ -150,6 +151,38 @@ def test_rewritten_history_names_its_first_row_and_the_samples_it_adds(tmp_path:
     assert "in 1 row:" in fact(found, "rewritten").what
     assert "(+1)" in fact(found, "rewritten").what
     assert fact(found, "rewritten texts").rows == 1
+
+
+def test_a_template_that_ends_no_turn_adds_samples_only_where_there_are_several_answers(tmp_path: Path) -> None:
+    codec = codec_of(byte_level(eos="<|endoftext|>", template=UNENDED), tmp_path)
+    found = diagnose(codec, [talk("Hi", "Hello", id="row:2"), talk("Hi", "Hello", "More", "Fine.", id="row:3")])
+    rewritten = fact(found, "rewritten")
+    assert (rewritten.rows, rewritten.place) == (1, "row:3")
+    assert "in 1 row:" in rewritten.what
+    assert "(+1)" in rewritten.what
+    assert fact(found, "end trained").what.endswith("is trained (3 turns)")
+
+
+def test_one_answer_that_generation_would_see_after_another_prompt_adds_no_samples(tmp_path: Path) -> None:
+    thinks = UNENDED.replace("assistant:{", "assistant: <think>{")
+    codec = codec_of(byte_level(eos="<|endoftext|>", template=thinks.replace("+ '\n'", "+ eos_token")), tmp_path)
+    found = diagnose(codec, [talk("Hi", "Hello", id="row:2")])
+    assert "rewritten" not in names(found, "note")
+    assert (
+        fact(found, "other prompt").what == "generation begins answers otherwise than the template writes them in 1 row"
+    )
+
+
+_SILENT = (
+    "{% for m in messages %}{% if m['role'] != 'assistant' %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("jinja", [_SILENT, UNENDED.replace("['content']", "['content'] | upper")])
+def test_a_template_without_the_answers_as_they_were_given_is_refused(jinja: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the tokenizer's chat template  .*what the assistant says[^$]*fix: take an"):
+        codec_of(byte_level(eos="<|endoftext|>", template=jinja), tmp_path)
 
 
 def test_a_dropped_system_message_is_told(tmp_path: Path) -> None:
