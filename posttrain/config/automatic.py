@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
-from posttrain.config.shared import Every
+from posttrain.config.shared import Every, Settings
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 _SMALL, _LARGE = 2.6e5, 7e9
 
@@ -51,6 +53,19 @@ def auto_precision(device: str, *, able: bool) -> tuple[Literal["fp32", "bf16"],
 def auto_critic_rate(rate: float) -> tuple[float, str]:
     """The critic's learning rate beside a policy trained at `rate`, and the reason in one line."""
     return rate, f"critic.learning_rate {rate:g}: the policy's"
+
+
+def resolved(config: SettingsT, choices: Mapping[str, object]) -> SettingsT:
+    """The settings with what the automatic ones (dotted names) came to."""
+    tree = config.model_dump()
+    for name, value in choices.items():
+        *groups, last = name.split(".")
+        place = tree
+        for group in groups:
+            place = place[group]
+        if place.get(last) == "auto":
+            place[last] = value
+    return type(config).model_validate(tree)
 
 
 def planned(steps: int, shares: Mapping[str, Every | None]) -> str:

@@ -23,6 +23,7 @@ class Console:
         self._log: Callable[[str], None] | None = None
         self._waiting: list[str] = []
         self._progress: Progress | None = None
+        self.choices: dict[str, object] = {}
 
     def attach(self, log: Callable[[str], None]) -> None:
         """From now on lines also go to `log`, those said before it first."""
@@ -35,6 +36,11 @@ class Console:
         """Show a line: an automatic choice with its reason, a count of lost rows."""
         self._record(line)
         self._view.say(line)
+
+    def choose(self, setting: str, value: object, reason: str) -> None:
+        """Say what an automatic setting (a dotted name) came to, and why; `choices` keeps them all."""
+        self.choices[setting] = value
+        self.say(reason)
 
     def start(self, title: str, steps: int, *, where: str = "", done: int = 0) -> None:
         """Begin to show `steps` steps, `done` of them earlier. `where` is the device and precision: `cpu · fp32`."""

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from transformers import PretrainedConfig
 
 from posttrain.config import DataItem, SFTConfig, Training, dump
-from posttrain.config.automatic import held_out_share, share
+from posttrain.config.automatic import held_out_share, resolved, share
 from posttrain.console import Console
 from posttrain.engine.memory import return_large_blocks
 from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
@@ -108,6 +108,7 @@ def training(
     is wrong with models and files, with nothing written and an earlier run as it was.
     """
     setup.quiet_libraries()
+    console.choices.clear()
     return_large_blocks()
     parents = {"model": config.model, **(lineage or {})}
     files = setup.data_paths(reads.paths)
@@ -122,7 +123,8 @@ def training(
     data = read(door)
     if dry_run:
         _rehearse(config, door, lambda run: train(Opened(data=data, codec=door.codec, limit=door.limit, run=run)))
-    with RunWriter.create(config.out, config, fresh=fresh, lineage=parents, data=files) as writer:
+    hub = {name: source.reading.identity for name, source in _of_the_hub(door)}
+    with RunWriter.create(config.out, config, fresh=fresh, lineage=parents, data=files, hub=hub) as writer:
         if writer.finished:
             return _done(config, console, writer.run)
         console.attach(writer.log)
@@ -132,13 +134,21 @@ def training(
         return train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
 
 
+def _of_the_hub(door: Door) -> Iterator[tuple[str, Source]]:
+    """The sources that are no local files, by the path that names them."""
+    for source in (*door.data, *door.held, *door.aside):
+        if source.reading.size is None:
+            yield source.reading.path, source
+
+
 def _rehearse(config: Training, door: Door, train: Callable[[setup.Telling], object]) -> None:
     """Makes the run ready in a folder that is gone afterwards, and shows what it would take. Raises Rehearsed."""
-    door.console.say(f"dry run: nothing is written to {config.out}; the settings are\n{dump(config)}")
     with TemporaryDirectory() as folder, RunWriter.create(Path(folder) / "run", config) as writer:
         try:
             train(setup.Telling(writer=writer, console=door.console, dry=True))
         except Rehearsed as end:
+            settings = dump(resolved(config, door.console.choices))
+            door.console.say(f"dry run: nothing is written to {config.out}; the settings come to\n{settings}")
             door.console.table(end.forecast.table(), title="what this run takes")
             raise
 

@@ -100,7 +100,7 @@ def _critic_rate(config: PPOConfig, rate: float, console: Console) -> float:
         return config.critic.learning_rate
     chosen, reason = auto_critic_rate(rate)
     if config.baseline == "critic":
-        console.say(reason)
+        console.choose("critic.learning_rate", chosen, reason)
     return chosen
 
 

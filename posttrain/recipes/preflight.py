@@ -133,9 +133,9 @@ class Preflight:
         elif load.longest > LEAST:
             saved = size(activations / 2)
             yield f"--max_length {load.longest // 2}: {saved} less; longer rows are dropped, counted and said"
-        if wanted["gradients"] + wanted["optimizer"] > activations:
-            saved = size(wanted["gradients"] + wanted["optimizer"])
-            yield f"--lora.rank 16: nearly {saved} less, for gradients and optimizer"
+        held = wanted["gradients"] + wanted["optimizer"]
+        if held > 0.1 * highest(wanted):
+            yield f"--lora.rank 16: nearly {size(held)} less, for gradients and optimizer"
         if wanted[CACHE] > activations:
             yield "fewer rollouts, or a smaller max_new_tokens"
         yield "a smaller model, or a machine with more memory"
@@ -201,9 +201,10 @@ def fly(
     found = forecast(config, steps, load, trial, preflight, models)
     if asked:
         rule = "the most that the memory allows, and no more than keeps the machine busy"
-        run.console.say(f"micro_batch_tokens {load.budget.tokens:,}: {rule}")
+        tokens = load.budget.tokens
+        run.console.choose("micro_batch_tokens", tokens, f"micro_batch_tokens {tokens:,}: {rule}")
     run.console.say(found.line)
-    run.writer.note(forecast=found.facts())
+    run.writer.note(automatic=dict(run.console.choices), forecast=found.facts())
     refuse_shortage(config, found.disk)
     if run.dry:
         raise Rehearsed(found if load.sampling is None else _with_sampling(found, load.sampling()))

@@ -110,7 +110,7 @@ def choose_layout(config: PPOConfig, console: Console) -> str:
         layout, reason = "separate", "the reward model has another base"
     else:
         layout, reason = "adapters", "one base serves all roles"
-    console.say(f"layout {layout}: {reason}")
+    console.choose("layout", layout, f"layout {layout}: {reason}")
     return layout
 
 

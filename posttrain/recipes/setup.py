@@ -76,7 +76,7 @@ def machine(precision: Precision, console: Console | None = None) -> Machine:
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     chosen, reason = auto_precision(device.type, able=able)
     if console is not None:
-        console.say(reason)
+        console.choose("precision", chosen, reason)
     return Machine(device=device, bf16=chosen == "bf16")
 
 
@@ -136,7 +136,7 @@ def max_length(setting: int | Literal["auto"], context: int, console: Console) -
     """The longest sequence in tokens. Raises ModelError when more is asked for than the model has positions."""
     if setting == "auto":
         length, reason = auto_max_length(context)
-        console.say(reason)
+        console.choose("max_length", length, reason)
         return length
     if setting > context:
         raise ModelError(f"max_length {setting} is more than the model's context of {context}\n  fix: lower max_length")
@@ -177,7 +177,7 @@ def learning_rate(config: Training, model: nn.Module, console: Console) -> float
     added = sum(part.numel() for name in adapter_names(model) for part in adapter_parameters(model, name))
     size = sum(part.numel() for part in model.parameters()) - added
     rate, reason = auto_learning_rate(config.command, size, lora=config.lora is not None)
-    console.say(reason)
+    console.choose("learning_rate", rate, reason)
     return rate
 
 

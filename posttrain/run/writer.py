@@ -54,18 +54,20 @@ class RunWriter:
         fresh: bool = False,
         lineage: Mapping[str, str] | None = None,
         data: Sequence[str] = (),
+        hub: Mapping[str, str] | None = None,
     ) -> RunWriter:
         """A writer for `out`, with config.yaml and run.json written.
 
         `lineage` names the models this run starts from (`{"model": "runs/base"}`), `data` the files whose content is
-        part of it. An unfinished run with the same settings goes on from its checkpoints, and is started again where
-        it has none; `fresh` removes what an earlier run wrote.
+        part of it, `hub` what data sets of the hub are, by name. An unfinished run with the same settings goes on from
+        its checkpoints, and is started again where it has none; `fresh` removes what an earlier run wrote.
 
         Raises RunExists, with nothing written or removed, when the folder holds anything else: files that no run wrote,
         a run that is still being written, or a run with other settings. Raises FolderError when it cannot be written.
         """
         path = Path(out)
         record = new_record(config, lineage or {}, data)
+        record["data"] |= hub or {}
         check_free(path, [*(lineage or {}).values(), *data])
         if not fresh and judge(path, record, config, fresh=fresh).way is Way.DONE:
             return RunWriter(path, finished=True, _record=Run(path).record)

@@ -1,0 +1,47 @@
+"""What automatic settings come to is said, kept in run.json, and printed by a dry run as settings that run."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from posttrain.cli import main
+from posttrain.config import PPOConfig, SFTConfig, load_config, make_config
+from posttrain.config.automatic import resolved
+from posttrain.console import open_console
+
+
+def test_what_was_chosen_replaces_auto_and_nothing_else() -> None:
+    given = {"model": "m", "reward": "r", "prompts": "p", "out": "o", "max_length": 64}
+    config = make_config(PPOConfig, given)
+    found = resolved(config, {"max_length": 512, "learning_rate": 1e-3, "critic.learning_rate": 2e-3})
+    assert (found.max_length, found.learning_rate, found.critic.learning_rate) == (64, 1e-3, 2e-3)
+    assert found.precision == "auto"
+
+
+def test_a_choice_is_said_and_kept() -> None:
+    stream = io.StringIO()
+    console = open_console(stream=stream)
+    console.choose("precision", "fp32", "precision fp32: the CPU is no faster in bf16")
+    assert console.choices == {"precision": "fp32"}
+    assert stream.getvalue() == "precision fp32: the CPU is no faster in bf16\n"
+
+
+def test_a_dry_run_prints_settings_without_auto_and_the_run_notes_them(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("chat.jsonl").write_text('{"prompt": "Say 1", "response": "1"}\n' * 2, encoding="utf-8")
+    words = ["sft", "--model", str(tiny_model), "--data", "chat.jsonl", "--out", "out", "--eval_data", "null"]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    Path("again.yaml").write_text(said[said.index("version: 1") : said.index("what this run takes")], encoding="utf-8")
+    again = load_config(SFTConfig, "again.yaml", {})
+    assert "auto" not in (again.learning_rate, again.precision, again.max_length, again.micro_batch_tokens)
+    assert main(words) == 0
+    automatic = json.loads(Path("out/run/run.json").read_text(encoding="utf-8"))["automatic"]
+    assert automatic["learning_rate"] == again.learning_rate
+    assert automatic["micro_batch_tokens"] == again.micro_batch_tokens
