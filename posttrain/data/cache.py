@@ -68,8 +68,8 @@ class Cache:
             lock = _locked(path, fcntl.LOCK_SH)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        # Whoever removes an entry holds its lock: it may have gone while this waited.
-        if not path.is_dir():
+        # Whoever removes an entry holds its lock: it may have gone while this waited, and be there anew.
+        if not _stands(path, lock):
             os.close(lock)
             return None
         with suppress(PermissionError):  # another user's
@@ -82,8 +82,7 @@ class Cache:
         Where there is an entry already, since another process was faster, ours is used by this process alone.
         """
         path = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.folder))
-        (path / _LOCK).touch()
-        entry = Entry(path, _locked(path, fcntl.LOCK_SH), self)
+        entry = Entry(path, _new_lock(path), self)
         try:
             make(path)
         except BaseException:
@@ -125,6 +124,23 @@ def cache_home() -> Path:
     if own:
         return Path(own).expanduser()
     return (Path(user).expanduser() if user else Path.home() / ".cache") / "posttrain"
+
+
+def _new_lock(path: Path) -> int:
+    """A file descriptor that holds a new folder's lock, from the instant on that others can find it."""
+    aside = path / f"{_LOCK}.new"
+    lock = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    aside.rename(path / _LOCK)
+    return lock
+
+
+def _stands(path: Path, lock: int) -> bool:
+    """Whether the folder's lock is still the file that is locked."""
+    try:
+        return os.path.samestat(os.fstat(lock), (path / _LOCK).stat())
+    except FileNotFoundError:
+        return False
 
 
 def _locked(path: Path, kind: int) -> int:

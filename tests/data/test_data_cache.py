@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,39 @@ def test_of_two_builders_of_one_entry_both_have_it_and_one_stays(cache: Cache) -
     assert (cache.folder / "key" / "rows").read_text() == "theirs"
     del entry
     assert names(cache) == ["key"]
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Before the next lock is taken, another process acts."""
+    real = fcntl.flock
+
+    def acted(lock: int, kind: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        act()
+        real(lock, kind)
+
+    monkeypatch.setattr(fcntl, "flock", acted)
+
+
+def test_a_draft_just_begun_is_not_cleared_away_by_another_process(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, lambda: Cache(cache.folder).build("other", fill))
+    cache.build("key", fill)
+    assert names(cache) == ["key", "other"]
+
+
+def test_an_entry_that_is_removed_and_built_anew_while_it_is_found_is_not_held_by_its_old_lock(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced() -> None:
+        shutil.rmtree(cache.folder / "key")
+        Cache(cache.folder).build("key", fill)
+
+    cache.build("key", fill).release()
+    meanwhile(monkeypatch, replaced)
+    assert cache.find("key") is None
+    assert cache.find("key") is not None
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
