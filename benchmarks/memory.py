@@ -1,6 +1,6 @@
 """What a run adds to its loaded models at its highest, beside what it forecast before its first step.
 
-    python -m benchmarks memory [--quick] [--tokens 2048] [--tokenizer FOLDER]
+    python -m benchmarks memory [--quick] [--tokens 1024] [--tokenizer FOLDER]
 
 Random Llamas of two sizes are trained for two steps by every method, with all weights and with adapters of rank 16, on
 rows that are made up. Each run is a process of its own with one thread. Its baseline is the resident memory when the
@@ -44,8 +44,8 @@ class Size:
 
 
 SIZES = {
-    "15m": Size(hidden=288, layers=6, heads=6, intermediate=768, tied=True, tokens=2048),
-    "60m": Size(hidden=512, layers=10, heads=8, intermediate=1376, tied=False, tokens=1024),
+    "15m": Size(hidden=288, layers=6, heads=6, intermediate=768, tied=True, tokens=1024),
+    "60m": Size(hidden=512, layers=10, heads=8, intermediate=1376, tied=False, tokens=512),
 }
 METHODS = ("sft", "reward", "dpo", "ppo")
 
