@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
 LAYERS = [
-    {"types", "errors"},
+    {"types", "errors", "hub"},
     {"ops", "text"},
     {"models"},
     {"data"},

@@ -6,29 +6,23 @@ import difflib
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posttrain.data.json_rows import Found, Placed
 from posttrain.data.tables import plain_rows
 from posttrain.errors import DataError, Problem
+from posttrain.hub import hub_or_cache, reads_like_an_id
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DATA_FILE = re.compile(r".*\.(jsonl|ndjson|json|csv|tsv|parquet|txt|db|gz|ya?ml|py|md)", re.IGNORECASE)
 _BATCH = 512
 
 
 def is_hub_id(path: str) -> bool:
     """Whether `path` reads like `owner/name`, is not there, and is not a slip in a path that is."""
-    return (
-        _ID.fullmatch(path) is not None
-        and _DATA_FILE.fullmatch(path) is None
-        and not Path(path).exists()
-        and not Path(path).parent.is_dir()
-    )
+    return _DATA_FILE.fullmatch(path) is None and reads_like_an_id(path)
 
 
 class HubRows:
@@ -60,7 +54,8 @@ class HubRows:
     @cached_property
     def _dataset(self) -> Any:  # `datasets` ships no complete types
         try:
-            self._builder.download_and_prepare()
+            with hub_or_cache():
+                self._builder.download_and_prepare()
             return self._builder.as_dataset(split=self._split)
         except Exception as reason:  # the library lets through whatever its parsers and its network raise
             raise DataError([_failed(self.path, reason.__cause__ or reason)]) from reason
@@ -74,7 +69,8 @@ def _builder(path: str, subset: str | None) -> DatasetBuilder:
         fix = "pip install 'posttrain[hub]', or give a path"
         raise DataError([Problem(place=path, what=what, fix=fix)]) from missing
     try:
-        return datasets.load_dataset_builder(path, subset)
+        with hub_or_cache():
+            return datasets.load_dataset_builder(path, subset)
     except Exception as reason:  # as in `_dataset`
         raise DataError([_subset_problem(path, subset, str(reason)) or _failed(path, reason)]) from reason
 

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from posttrain.errors import ModelError
+from posttrain.hub import check_model_name, from_hub
 from posttrain.models import adapters
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.heads import ScalarModel
@@ -87,17 +88,12 @@ def load_scalar(path: str, *, device: torch.device | str = "cpu") -> tuple[Scala
 def base_of(path: str) -> str:
     """The folder or hub id of the full weights: the path itself, or what its adapter was trained on.
 
-    Raises ModelError for a folder that is no model folder.
+    Raises ModelError for a folder that is no model folder, and a name that is neither a folder nor `owner/name`.
     """
     folder = Path(path)
-    if folder.is_file():
-        raise ModelError(f"{path} is a file, not a model folder")
+    check_model_name(path)
     if not folder.is_dir():
-        if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.parent.is_dir():
-            return path
-        raise ModelError(
-            f"{path}: no such model folder\n  fix: give a folder with config.json, a run folder, or a hub id"
-        )
+        return path
     if is_adapter(path):
         base = json.loads((folder / adapters.CONFIG).read_text())["base_model_name_or_path"]
         try:
@@ -128,9 +124,12 @@ def is_reward_model(path: str) -> bool:
 def _from_pretrained(kind: type[Any], base: str) -> PreTrainedModel:
     load = cast("Callable[..., tuple[PreTrainedModel, dict[str, Any]]]", kind.from_pretrained)
     try:
-        model, info = load(
-            base, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
+        with from_hub(base):
+            model, info = load(
+                base, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+    except ModelError:  # in plain words already
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{base} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     missing = sorted(info["missing_keys"])

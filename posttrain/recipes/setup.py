@@ -19,6 +19,7 @@ from posttrain.config.automatic import auto_learning_rate, auto_max_length, auto
 from posttrain.console import Console
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
 from posttrain.errors import ConfigError, DataError, ModelError, Problem
+from posttrain.hub import from_hub
 from posttrain.loop import every
 from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach
 from posttrain.models.heads import Policy
@@ -95,7 +96,10 @@ def config_of(path: str) -> PretrainedConfig:
     Run(Path(path)).require_done()
     base = base_of(path)
     try:
-        return AutoConfig.from_pretrained(base, trust_remote_code=False)
+        with from_hub(base):
+            return AutoConfig.from_pretrained(base, trust_remote_code=False)
+    except ModelError:  # in plain words already
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{base} has no usable config.json: {str(error).strip().splitlines()[0]}") from error
 

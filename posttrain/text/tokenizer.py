@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from posttrain.errors import ModelError
+from posttrain.hub import from_hub
 
 _ANCHORS = ("\n", "a", ".", "1", "我", " ")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
@@ -145,33 +146,26 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
     Raises ModelError when there is none, or when it cannot be read.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir() and _reads_like_a_folder(folder):
-        raise ModelError(
-            f"{path}: no such folder\n  fix: give a model folder, a run folder, or the name of a model on the hub"
-        )
+    folder = Path(path)
     if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{path} holds no tokenizer\n  fix: copy tokenizer.json and tokenizer_config.json into it")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as reason:
-        first = next(iter(str(reason).splitlines()), type(reason).__name__)
-        raise ModelError(
-            f"no tokenizer could be loaded from {path}: {first}\n"
-            "  fix: give a folder with tokenizer.json and tokenizer_config.json, or the name of a model on the hub"
-        ) from reason
+    with from_hub(str(path)):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as reason:
+            first = next(iter(str(reason).splitlines()), type(reason).__name__)
+            raise ModelError(
+                f"no tokenizer could be loaded from {path}: {first}\n"
+                "  fix: give a folder with tokenizer.json and tokenizer_config.json, or the name of a model on the hub"
+            ) from reason
     return Tokenizer(tokenizer=cast(PreTrainedTokenizerBase, tokenizer))
-
-
-def _reads_like_a_folder(path: Path) -> bool:
-    """Whether `path` cannot be a hub id: those are `name` or `owner/name`, and the owner is no folder here."""
-    return path.is_absolute() or len(path.parts) > 2 or (len(path.parts) == 2 and path.parent.is_dir())
 
 
 def stop_ids_of(path: str | Path) -> frozenset[int]:
     """The ids on which the model at `path` stops by its own generation settings; empty when it has none."""
     try:
-        eos = cast("int | list[int] | None", GenerationConfig.from_pretrained(path).eos_token_id)
+        with from_hub(str(path)):
+            eos = cast("int | list[int] | None", GenerationConfig.from_pretrained(path).eos_token_id)
     except (OSError, ValueError):
         return frozenset()
     if eos is None:

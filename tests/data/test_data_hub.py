@@ -133,6 +133,7 @@ def results(home: Path, cases: list[tuple[str, str, dict[str, str]]], **environm
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    assert "Retrying" not in done.stderr
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
 
 
@@ -217,6 +218,16 @@ def test_without_a_network_the_copy_in_the_cache_is_the_same_data(online: dict[s
     assert offline["unknown"] == (
         "owner/unknown  there is no such file or folder, and the hub cannot be reached to look for a data set of this "
         "name\n  fix: check the path or the network; without a network give a file"
+    )
+
+
+@pytest.mark.medium
+def test_a_hub_that_does_not_answer_is_as_no_network_and_is_asked_once(online: dict[str, Any], home: Path) -> None:
+    cases = [("plain", "owner/plain", {}), ("unknown", "owner/unknown", dict[str, str]())]
+    refused = results(home, cases, HF_ENDPOINT="http://127.0.0.1:1")
+    assert refused["plain"] == online["plain"]
+    assert refused["unknown"].startswith(
+        "owner/unknown  there is no such file or folder, and the hub cannot be reached"
     )
 
 

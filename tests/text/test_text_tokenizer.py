@@ -23,7 +23,7 @@ def test_a_folder_without_a_tokenizer_says_which_files_to_copy(tmp_path: Path) -
 
 
 def test_a_missing_folder_is_not_taken_for_a_hub_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(ModelError, match="no such model folder"):
         load_tokenizer(tmp_path / "runs" / "sft")
 
 
