@@ -207,10 +207,10 @@ def _command(name: str) -> Callable[..., None]:
     known = {leaf.name.replace(".", "__"): leaf for leaf in leaves(config) if leaf.name != "version"}
 
     # `source` has no name here: cyclopts would take its annotation from this line instead of the signature below
-    def command(*positional: str | None, **given: Any) -> None:
+    def command(*positional: str, **given: Any) -> None:
         options = {switch: bool(given.pop(switch, False)) for switch in _switches(name)}
         flags = {known[key].name: value for key, value in given.items() if value is not None}
-        _run(config, positional[0] if positional else None, flags, options)
+        _run(config, positional, flags, options)
 
     return _signed(command, [*_setting_flags(config, known), *_switch_flags(name)])
 
@@ -250,9 +250,9 @@ def _setting_flags(config: type[Settings], known: Mapping[str, Leaf]) -> list[Ar
     file = "settings in YAML, which flags override"
     about = f"the {config.positional}, or {file}" if config.positional else file
     name = f"{config.positional}_or_settings" if config.positional else "settings"
-    first = Annotated[str | None, Parameter(help=about)]
+    first = Annotated[str, Parameter(help=about)]
     return [
-        Argument(name, Argument.POSITIONAL_ONLY, default=None, annotation=first),
+        Argument(name, Argument.VAR_POSITIONAL, annotation=first),
         *(_flag(key, leaf, own, config.command) for key, leaf in known.items()),
     ]
 
@@ -292,17 +292,18 @@ def _option(option: Option) -> Argument:
     )
 
 
-def _run(config: type[Settings], source: str | None, flags: dict[str, Any], options: Mapping[str, bool]) -> None:
+def _run(config: type[Settings], sources: Sequence[str], flags: Mapping[str, Any], options: Mapping[str, bool]) -> None:
     """Settings first, in seconds; the recipe with its heavy imports only when they are right."""
     from posttrain.config import load_config
+    from posttrain.config.flags import with_positional
     from posttrain.config.places import check_out
 
-    is_file = source is not None and (not config.positional or source.endswith((".yaml", ".yml")))
-    if source is not None and not is_file:
-        if config.positional in flags:
-            raise ConfigError(f"the {config.positional} is given twice: {source!r} and --{config.positional}")
-        flags = {config.positional: source, **flags}
-    settings = load_config(config, source if is_file else None, flags)
+    is_file = bool(sources) and (not config.positional or sources[0].endswith((".yaml", ".yml")))
+    if len(sources) > 1 and (is_file or config.positional != "data"):
+        raise ConfigError(f"unexpected argument '{sources[1]}'")
+    if sources and not is_file:
+        flags = with_positional(config.positional, sources, flags)
+    settings = load_config(config, sources[0] if is_file else None, flags)
     if config.positional:  # a run folder is looked at when it is claimed
         check_out(settings)
     _hush(debug=options["debug"])

@@ -161,6 +161,15 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
     [
         ("stf", "unknown command 'stf'; did you mean sft?"),
         ("train", "unknown command 'train'; did you mean sft?"),
+        ("trian", "unknown command 'trian'; did you mean sft?"),
+        ("chek", "unknown command 'chek'; did you mean check?"),
+        ("sft -q", "-q  unknown flag; did you mean --quiet?"),
+        ("check a.jsonl -x", "-x  unknown flag"),
+        ("check a.yaml b.jsonl", "unexpected argument 'b.jsonl'"),
+        ("sample runs/a runs/b", "unexpected argument 'runs/b'"),
+        ("sft --bf16", "--bf16  unknown flag; that is TRL's name, here: --precision bf16"),
+        ("sft --bf16 false", "--bf16  unknown flag; that is TRL's name, here: --precision auto"),
+        ("sft --use_peft", "--use_peft  unknown flag; that is TRL's name, here: --lora {rank: 32}"),
         (
             "quux",
             "unknown command 'quux'; there are demo, init, check, sft, sample, reward, ppo, dpo, eval",

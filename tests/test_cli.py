@@ -199,6 +199,24 @@ def test_sample_and_eval_take_the_model_in_first_place(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    ("words", "data"),
+    [
+        (["a.jsonl"], "a.jsonl"),
+        (["a.jsonl", "b.jsonl"], ["a.jsonl", "b.jsonl"]),
+        (["a.jsonl", "--data", "b.jsonl"], ["a.jsonl", "b.jsonl"]),
+        (["a.jsonl", "--data", "{path: a.jsonl, split: test}"], [{"path": "a.jsonl", "split": "test"}]),
+        (["a.jsonl", "b.jsonl", "--data", "{path: a.jsonl}"], ["b.jsonl", {"path": "a.jsonl"}]),
+    ],
+)
+def test_check_takes_any_number_of_files_and_one_with_settings_of_its_own_once(
+    words: list[str], data: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = called(monkeypatch, None)
+    assert cli.main(["check", *words]) == 0
+    assert recipe.config == make_config(CONFIGS["check"], {"data": data})
+
+
+@pytest.mark.parametrize(
     ("error", "code", "says"),
     [
         (Diverged("loss is not a number"), 4, "error: loss is not a number\n"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from posttrain.config.document import scalar
+from posttrain.config.foreign_values import switch
 from posttrain.config.hints import hint
 from posttrain.config.leaf import leaves
 from posttrain.config.methods import CONFIGS
-from posttrain.errors import Problem
+from posttrain.errors import ConfigError, Problem
 
 # What people type for a command that has another name here.
 _ALSO = {
@@ -47,11 +49,20 @@ def _spelled(word: str, known: dict[str, str]) -> str:
 
 def unknown(command: str, words: Sequence[str], flags: Sequence[str]) -> Iterator[Problem]:
     """One problem for each flag among the words that is none of `flags`."""
-    typed = dict(_typed(words))
-    given = {flag.lstrip("-").replace("-", "_"): scalar(value) for flag, value in typed.items()}
+    typed = {flag: _value(flag, text) for flag, text in _typed(words)}
+    given = {_name(flag): value for flag, value in typed.items()}
     for flag in typed:
-        if flag not in (*flags, *_ALWAYS):
+        if flag not in (*flags, *_ALWAYS, *(name[1:] for name in flags if len(name) == 3)):  # `-k` is `--k`
             yield Problem(place=flag, what=f"unknown flag{_meant(command, flag, given, flags)}")
+
+
+def _name(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
+
+
+def _value(flag: str, text: str) -> object:
+    """What a flag was given; one that stands alone is on, where elsewhere it is a switch."""
+    return scalar(text) if text else switch(_name(flag)) or ""
 
 
 def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -60,13 +71,15 @@ def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         flag, equals, value = word.partition("=")
         before = words[place - 1] if place else ""
         is_value = before.startswith("--") and "=" not in before
-        if (flag.startswith("--") and flag != "--") or (re.match(r"-[A-Za-z]\w", flag) and not is_value):
+        if (flag.startswith("--") and flag != "--") or (re.match(r"-[A-Za-z]", flag) and not is_value):
             after = [text for text in words[place + 1 : place + 2] if not text.startswith("-")]
             yield flag, value if equals else "".join(after)
 
 
 def _meant(command: str, flag: str, given: dict[str, object], flags: Sequence[str]) -> str:
-    config, name = CONFIGS.get(command), flag.lstrip("-").replace("-", "_")
+    config, name = CONFIGS.get(command), _name(flag)
+    if len(name) == 1:
+        return next((f"; did you mean {known}?" for known in flags if known.startswith(f"--{name}")), "")
     if config is None:
         return did_you_mean(flag, flags)
     if name in _FILES:
@@ -82,5 +95,23 @@ def did_you_mean(word: str, names: Sequence[str]) -> str:
 
 def unknown_command(name: str, commands: Sequence[str]) -> str:
     """What is said of a command that there is not."""
-    hint = f"; did you mean {_ALSO[name]}?" if name in _ALSO else did_you_mean(name, commands)
-    return f"unknown command '{name}'{hint or '; there are ' + ', '.join(commands)}"
+    near = difflib.get_close_matches(name, [*commands, *_ALSO], n=1, cutoff=0.5)
+    hint = f"did you mean {_ALSO.get(near[0], near[0])}?" if near else f"there are {', '.join(commands)}"
+    return f"unknown command '{name}'; {hint}"
+
+
+def with_positional(name: str, sources: Sequence[str], flags: Mapping[str, object]) -> dict[str, object]:
+    """The flags with what stands without one, as setting `name`, of which several may be given where it is a list.
+
+    A source that a flag gives with settings of its own (`{path: FILE, columns: …}`) is not taken twice.
+    Raises ConfigError where there is room for one.
+    """
+    given = flags.get(name)
+    if isinstance(given, list):
+        texts = cast("list[str]", given)
+        items = [cast("Mapping[str, object]", item) for item in map(scalar, texts) if isinstance(item, Mapping)]
+        paths = {item.get("path") for item in items}
+        return {**flags, name: [*(source for source in sources if source not in paths), *texts]}
+    if given is not None:
+        raise ConfigError(f"the {name} is given twice: {sources[0]!r} and --{name}")
+    return {name: sources[0] if len(sources) == 1 else [*sources], **flags}

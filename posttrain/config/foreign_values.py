@@ -38,6 +38,11 @@ def translated(name: str, given: Mapping[str, object]) -> object:
     return _MAKERS[key](value, given) if key in _MAKERS else value
 
 
+def switch(name: str) -> bool:
+    """Whether the option of theirs is one that is turned on or off."""
+    return True in _WORDS.get(name, {}) or name.startswith("use_")
+
+
 # What they hold says something else than the setting that is named.
 _NO_VALUE = (
     "total_episodes", "num_episodes", "train.num_episodes", "dataset_config", "dataset_train_split",
