@@ -28,7 +28,8 @@ from stages import Stages, build
 import posttrain
 from posttrain.cli import main
 from posttrain.engine.sealed import steps_in
-from posttrain.errors import ModelError, RunExists
+from posttrain.errors import Interrupted, ModelError, RunExists
+from posttrain.recipes import fitting
 from posttrain.run import Run, content_hash
 
 pytestmark = pytest.mark.medium
@@ -139,6 +140,17 @@ def test_a_run_that_is_asked_to_stop_saves_and_the_same_command_goes_on(
     assert f"interrupted: checkpoint at step {step} of 12; the same command goes on" in log
     assert f"going on from the checkpoint of step {step} of 12" in log
     assert differing(remains(whole), remains(out)) == []
+
+
+def test_a_run_that_is_asked_to_stop_before_its_first_step_says_where_it_stands(
+    trained: Stages, stopped: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "fly", lambda *_: signal.raise_signal(signal.SIGTERM))
+    newest = steps_in(out / "run" / "checkpoints")[0]
+    with pytest.raises(Interrupted, match=f"interrupted: checkpoint at step {newest} of 14; the same command goes on"):
+        again(trained, stopped, out)
+    with pytest.raises(Interrupted, match="nothing was saved; the same command begins again"):
+        again(trained, stopped, out, fresh=True)
 
 
 # --- what may be changed under a run, and what may not --------------------------------------------------------------

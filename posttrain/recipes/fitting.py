@@ -59,20 +59,20 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
     with _own_random_numbers(config.seed), interruption.watching():
         run.console.say(_planned(config, parts.source.steps))
         start = keeper.restore()
-        fly(
-            config, run, parts.source.steps, parts.load, parts.objective, parts.engine, where, parts.models.values()
-        )  # fmt: skip
-        title = f"{config.command}  {config.model} → {config.out}"
-        run.console.start(title, parts.source.steps, where=where.where, done=start)
-        with tracking(config.track, _tracked(config, run, start)) as tracked:
-            along = [*hooks, reporting(run), *tracked, keeper.after]
-            try:
+        try:
+            fly(
+                config, run, parts.source.steps, parts.load, parts.objective, parts.engine, where,
+                parts.models.values(),
+            )  # fmt: skip
+            title = f"{config.command}  {config.model} → {config.out}"
+            run.console.start(title, parts.source.steps, where=where.where, done=start)
+            with tracking(config.track, _tracked(config, run, start)) as tracked:
                 fit(
                     parts.source, parts.objective, parts.engine,
-                    hooks=along, start=start, whole=interruption.held_off,
+                    hooks=[*hooks, reporting(run), *tracked, keeper.after], start=start, whole=interruption.held_off,
                 )  # fmt: skip
-            except Interrupted:
-                raise Interrupted(f"interrupted: {keeper.stop()}") from None
+        except Interrupted:
+            raise Interrupted(f"interrupted: {keeper.stop()}") from None
 
 
 def _planned(config: Training, steps: int) -> str:
