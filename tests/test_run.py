@@ -298,6 +298,21 @@ def test_an_unfinished_run_with_weights_but_no_checkpoint_is_not_replaced_by_ano
     assert RunWriter.create(out, settings(out)).remarks == [f"{out} held a run that saved nothing: started over"]
 
 
+def test_a_run_that_goes_on_removes_the_model_and_problems_of_its_earlier_part(tmp_path: Path) -> None:
+    """A kill while the model was written leaves a torn one; every row is read again."""
+    with RunWriter.create(tmp_path, settings(tmp_path)) as writer:
+        writer.problems([Problem(place="d.jsonl:3", what="output is empty")])
+        writer.checkpoints.joinpath("step-000004").mkdir(parents=True)
+        (tmp_path / "model.safetensors").write_bytes(b"half")
+        writer.note(status="failed", ended="a while ago", error="none that matters")
+    with RunWriter.create(tmp_path, settings(tmp_path)) as writer:
+        assert writer.resuming
+        assert not (tmp_path / "model.safetensors").exists()
+        assert not (tmp_path / "run" / "problems.jsonl").exists()
+        assert writer.checkpoints.joinpath("step-000004").is_dir()
+        assert writer.run.record.keys().isdisjoint({"ended", "error"})
+
+
 def test_a_place_that_cannot_be_written_is_said_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "deep" / "run"

@@ -240,7 +240,6 @@ def _key(reading: Readable, encoder: Encoder[ItemT], settings: Mapping[str, JSON
         # Ids and problems name the file, so that a copy of another name has tokens of its own.
         "path": reading.path,
         "content": reading.identity,
-        "layout": reading.format,
         "kinds": encoder.kinds,
         "encoder": encoder.settings,
         "reading": settings,

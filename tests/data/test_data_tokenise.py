@@ -152,7 +152,9 @@ def test_a_second_pass_reads_no_row_and_makes_no_token(
     assert (first.cached, second.cached) == (False, True)
 
 
-def test_whatever_the_tokens_depend_on_makes_another_entry(codec: Codec, cache: Cache, tiny_model: Path) -> None:
+def test_whatever_the_tokens_depend_on_makes_another_entry(
+    codec: Codec, cache: Cache, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def make(reading: Reading, encoder: tokenise.Encoder[PrefixGroup], **settings: int) -> None:
         assert not tokens(reading, encoder, cache, **settings).cached
 
@@ -167,7 +169,9 @@ def test_whatever_the_tokens_depend_on_makes_another_entry(codec: Codec, cache: 
     make(Reading([chat(1)]), tokenise.conversations(codec, 60, "drop", "all"))
     make(Reading([chat(1)]), tokenise.conversations(notes, 60, "drop", "assistant"))
     make(Reading([chat(1)]), tokenise.conversations(codec, 60, "drop", "assistant"), max_bad=1)
-    assert len(names(cache)) == 8
+    monkeypatch.setattr(tokenise, "_makers", lambda: "another version")
+    make(Reading([chat(1)]), tokenise.conversations(codec, 60, "drop", "assistant"))
+    assert len(names(cache)) == 9
 
 
 def test_what_is_refused_leaves_no_entry(codec: Codec, cache: Cache) -> None:

@@ -12,6 +12,7 @@ import torch
 from rows_at_hand import answers, prompt_numbers
 
 from posttrain.data.pack import Budget
+from posttrain.errors import DataError
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
@@ -141,10 +142,18 @@ def test_a_state_taken_after_any_update_goes_on_with_the_next(done: int) -> None
     whole, first, second = Stage(plan), Stage(plan), Stage(plan)
     steps = [(step.rows, step.metrics, tokens_of(step)) for step in whole.source]
     list(islice(first.source, done))
-    second.source.load_state(first.source.state())
+    state = first.source.state()
+    assert any(name.startswith("rollouts.") for name in state) == bool(done % 4)  # none once a round is used up
+    second.source.load_state(state)
     rest = [(step.rows, step.metrics, tokens_of(step)) for step in second.source]
     assert rest == steps[done:]
     assert len(first.specs) + len(second.specs) == 3  # no round is sampled twice
+
+
+def test_a_source_does_not_go_on_with_other_prompts() -> None:
+    source = Stage(PLAN).source
+    with pytest.raises(DataError, match="the run began with 99 prompts, and 5 are there now"):
+        source.load_state(source.state() | {"prompts": 99})
 
 
 def test_the_answers_of_a_round_come_back_as_they_were() -> None:
