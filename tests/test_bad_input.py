@@ -181,3 +181,20 @@ def test_a_file_of_rewards_that_cannot_be_run_is_named_with_its_line(
     Path("rewards.py").write_text(code)
     words = ["ppo", "--model", "model", "--reward", "rewards.py:short", "--prompts", "chat.jsonl", "--out", "out"]
     assert refused(words, capsys) == says + "  fix: mend the file\n"
+
+
+@pytest.mark.parametrize("command", ["sft", "dpo", "ppo", "sample"])
+def test_a_reward_model_is_no_model_to_write_with(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "model" / "reward.json").write_text("{}")
+    write("rewards.py", "def short(prompt, response):", "    return -len(response)")
+    words = {
+        "sft": sft("chat.jsonl"),
+        "dpo": ["dpo", "--model", "model", "--data", "ranked.jsonl", "--out", "out"],
+        "ppo": ["ppo", "--model", "model", "--reward", "rewards.py:short", "--prompts", "chat.jsonl", "--out", "out"],
+        "sample": ["sample", "model", "--prompts", "chat.jsonl", "--out", "pool.jsonl"],
+    }
+    assert refused(words[command], capsys).startswith(
+        "model is a reward model: it scores answers and writes none\n  fix"
+    )

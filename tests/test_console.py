@@ -43,14 +43,22 @@ def test_a_long_run_makes_about_twenty_lines() -> None:
     assert len([line for line in text.getvalue().splitlines() if line.startswith("step")]) == 21
 
 
-def test_an_evaluation_after_a_step_is_a_line_of_its_own_with_where_it_started() -> None:
+def test_an_evaluation_after_a_step_is_a_line_of_its_own_with_the_first_one() -> None:
     console, text = plain()
     console.start("sft", 100)
     console.step(1, {"loss": 2.0})
     console.step(1, {"eval_loss": 2.5})
     console.step(7, {"loss": 1.5})
     console.step(7, {"eval_loss": 1.75})
-    assert text.getvalue().splitlines()[-1] == "step 7/100   eval 1.750 (start 2.500)"
+    assert text.getvalue().splitlines()[-1] == "step 7/100   eval 1.750 (first 2.500)"
+
+
+def test_a_run_that_goes_on_calls_no_later_evaluation_its_first() -> None:
+    console, text = plain()
+    console.start("sft", 100, done=50)
+    console.step(51, {"loss": 1.5})
+    console.step(51, {"eval_loss": 1.75})
+    assert text.getvalue().splitlines()[-1] == "step 51/100   eval 1.750"
 
 
 def test_square_brackets_in_a_line_are_text() -> None:

@@ -95,8 +95,9 @@ class Progress:
         parts = [f"{self.name} {number(self.latest[self.name])}"] if self.name in names else []
         for name, shown in _BESIDE:
             if name in names:
-                start = f" (start {number(self.first[name])})" if name.startswith("eval") else ""
-                parts.append(f"{shown} {number(self.latest[name])}{start}")
+                # The first one comes after some steps; of a run that goes on it is not known here.
+                first = f" (first {number(self.first[name])})" if name.startswith("eval") and not self.earlier else ""
+                parts.append(f"{shown} {number(self.latest[name])}{first}")
         return "   ".join(parts)
 
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from transformers import PretrainedConfig
 
-from posttrain.config import DataItem, SFTConfig, Training, dump
+from posttrain.config import DataItem, RewardConfig, SFTConfig, Training, dump
 from posttrain.config.automatic import held_out_share, resolved, share
 from posttrain.console import Console
 from posttrain.engine.memory import return_large_blocks
@@ -26,6 +26,7 @@ from posttrain.recipes import setup
 from posttrain.recipes.disk import check_disk
 from posttrain.recipes.preflight import Rehearsed
 from posttrain.recipes.rows import Source, open_sources
+from posttrain.recipes.scoring import check_policy
 from posttrain.recipes.weights import check_weights
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.text.chat import Codec
@@ -192,6 +193,8 @@ def _told_apart(*groups: Sequence[Source]) -> Iterator[list[Source]]:
 
 def _shape(config: Training) -> PretrainedConfig:
     shape = setup.config_of(config.model)
+    if not isinstance(config, RewardConfig):
+        check_policy(config.model)
     if config.lora is None and is_adapter(config.model):
         raise ModelError(f"{config.model} is an adapter, and lora is null\n  fix: set lora, for example --lora.rank 32")
     return shape

@@ -12,6 +12,7 @@ from posttrain.console import Console
 from posttrain.errors import RunExists
 from posttrain.recipes import setup
 from posttrain.recipes.rows import read_rows
+from posttrain.recipes.scoring import check_policy
 from posttrain.run import check_file_out
 from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec
 
@@ -28,6 +29,7 @@ def sample(config: SampleConfig, *, console: Console, fresh: bool = False) -> Pa
         raise RunExists(f"{path} exists\n  fix: give another --out, or --fresh to write over it")
     check_file_out(config.out, [item.path for item in config.prompts], over=fresh)
     context = setup.context_of(config.model)
+    check_policy(config.model)
     codec = setup.load_codec(config.model, config.template, console)
     setup.refuse_weights(config.prompts, "prompts")
     rows = read_rows(config.prompts, ("prompt",), console)

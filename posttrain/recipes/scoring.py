@@ -94,6 +94,13 @@ def check_reward(spec: str) -> None:
         RewardCard.read(spec)
 
 
+def check_policy(model: str) -> None:
+    """Raises ModelError for a reward model where a model that writes answers is asked for."""
+    if is_reward_model(model):
+        what = f"{model} is a reward model: it scores answers and writes none"
+        raise ModelError(f"{what}\n  fix: give the model that it was trained from, or another run of sft, ppo or dpo")
+
+
 def is_function(spec: str) -> bool:
     """True for `file.py:name`."""
     return ":" in spec and not is_reward_model(spec)
