@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import runpy
 import traceback
@@ -120,6 +121,11 @@ def function_scorer(spec: str) -> Scorer:
     function = cast("Callable[[str, str], float] | None", _names_of(path, file).get(name))
     if function is None:
         raise ModelError(f"{file} has no function {name}\n  fix: define `def {name}(prompt, response): ...` there")
+    try:
+        inspect.signature(function).bind("prompt", "response")
+    except TypeError as error:
+        what = f"{spec} cannot be called with a prompt and a response: {error}"
+        raise ModelError(f"{what}\n  fix: define `def {name}(prompt, response): ...`") from error
 
     def one(done: Completion) -> float:
         try:

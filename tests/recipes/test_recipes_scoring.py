@@ -47,3 +47,10 @@ def test_a_function_that_raises_is_named_with_what_it_was_given(rewards: Path) -
 def test_what_is_not_there_is_said_before_anything_runs(rewards: Path, spec: str, says: str) -> None:
     with pytest.raises(ModelError, match=says):
         function_scorer(spec.format(rewards))
+
+
+def test_a_function_of_other_arguments_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("def score(text):\n    return 1.0\n\nnumber = 3\n", encoding="utf-8")
+    for name in ("score", "number"):
+        with pytest.raises(ModelError, match="cannot be called with a prompt and a response"):
+            function_scorer(f"{tmp_path / 'other.py'}:{name}")
