@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
 LAYERS = [
-    {"types", "errors", "hub"},
+    {"types", "errors", "hub", "counted"},
     {"ops", "text"},
     {"models"},
     {"data"},

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 from posttrain.config.shared import Every, Settings
+from posttrain.counted import counted
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -33,7 +34,13 @@ def auto_learning_rate(method: str, parameters: int, *, lora: bool) -> tuple[flo
     place = min(max(place, 0.0), 1.0)
     rate = float(f"{small * (large / small) ** place:.1e}")
     trained = "LoRA" if lora else "all weights"
-    return rate, f"learning_rate {rate:g}: for {method} with {trained} at {parameters / 1e6:,.1f} M parameters"
+    return rate, f"learning_rate {rate:g}: for {method} with {trained} at {_size(parameters)}"
+
+
+def _size(parameters: int) -> str:
+    if parameters < 1e5:
+        return counted(parameters, "parameter")
+    return f"{parameters / 1e6:,.1f} M parameters" if parameters < 1e9 else f"{parameters / 1e9:,.1f} B parameters"
 
 
 def auto_max_length(context: int) -> tuple[int, str]:
@@ -71,7 +78,11 @@ def resolved(config: SettingsT, choices: Mapping[str, object]) -> SettingsT:
 def planned(steps: int, shares: Mapping[str, Every | None]) -> str:
     """What shares of a run of `steps` come to: `eval_every 10% is every 6 steps`; empty when none is a share."""
     parts = [(name, share) for name, share in shares.items() if isinstance(share, str)]
-    return ", ".join(f"{name} {share} is every {every(share, steps)} steps" for name, share in parts)
+    return ", ".join(f"{name} {share} is every {_steps(every(share, steps))}" for name, share in parts)
+
+
+def _steps(count: int | None) -> str:
+    return "step" if count == 1 else f"{count} steps"
 
 
 def every(setting: Every | None, steps: int) -> int | None:

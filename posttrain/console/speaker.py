@@ -12,6 +12,7 @@ from rich.console import Console as Terminal
 from posttrain.console.page import Line
 from posttrain.console.progress import Clock, Progress
 from posttrain.console.views import Lines, Panel, Silent, View
+from posttrain.counted import counted
 
 
 class Console:
@@ -45,7 +46,7 @@ class Console:
     def start(self, title: str, steps: int, *, where: str = "", done: int = 0) -> None:
         """Begin to show `steps` steps, `done` of them earlier. `where` is the device and precision: `cpu · fp32`."""
         self._progress = Progress(title=title, steps=steps, where=where, clock=self._clock, step=done, earlier=done)
-        self._record(f"{title}: {steps} steps on {where}" if where else f"{title}: {steps} steps")
+        self._record(f"{title}: {counted(steps, 'step')}" + (f" on {where}" if where else ""))
         self._view.start(self._progress)
 
     def step(self, number: int, metrics: Mapping[str, float]) -> None:

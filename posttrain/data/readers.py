@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from posttrain.counted import counted
 from posttrain.data.json_rows import Found, Placed
 from posttrain.data.messages import BadRow, Messages
 from posttrain.data.origins import Origin, origin_of
@@ -246,7 +247,7 @@ def _count_bad(tally: Tally, problem: Problem) -> None:
 
 
 def _unranked(path: str, records: int) -> Problem:
-    what = f"no two answers are ranked differently in any of {records:,} prompts"
+    what = f"no two answers are ranked differently in any of {counted(records, 'prompt')}"
     return Problem(place=path, what=what, fix="a ranking needs at least one answer above another")
 
 
@@ -257,7 +258,7 @@ def _refuse_bad(path: str, tally: Tally, max_bad: float) -> None:
     if len(kinds) == 1:
         raise DataError(kinds)
     share = f"{tally.bad / tally.rows:.0%}, at most {max_bad:.0%} may be"
-    what = f"{tally.bad:,} of {tally.rows:,} rows cannot be used ({share})"
+    what = f"{tally.bad:,} of {counted(tally.rows, 'row')} cannot be used ({share})"
     raise DataError([Problem(place=path, what=what), *kinds])
 
 

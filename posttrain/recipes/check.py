@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from posttrain.config import CheckConfig, DataItem
 from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
+from posttrain.counted import counted
 from posttrain.data.readers import Reading, open_data
 from posttrain.data.split import prompt_key
 from posttrain.errors import DataError, Problem
@@ -169,7 +170,9 @@ class _Pass:
         if words is None or not survey.overlong:
             return
         if self._reading.kind == "prompt":
-            what = f"{survey.overlong:,} prompts leave no room for an answer within max_length {words.limit}"
+            what = (
+                f"{counted(survey.overlong, 'prompt', 'leave')} no room for an answer within max_length {words.limit}"
+            )
             yield Problem(place=path, what=what, fix="shorten or remove them, or use a model with a longer context")
         elif survey.overlong == survey.records:
             what = f"every row is longer than max_length {words.limit}: nothing would be left to train on"
@@ -179,7 +182,7 @@ class _Pass:
 def _too_many_bad(reading: Reading, allowed: float) -> Iterator[Problem]:
     tally = reading.tally
     if tally.bad > allowed * tally.rows or tally.bad == tally.rows:
-        what = f"{tally.bad:,} of {tally.rows:,} rows cannot be used ({tally.bad / max(tally.rows, 1):.0%})"
+        what = f"{tally.bad:,} of {counted(tally.rows, 'row')} cannot be used ({tally.bad / max(tally.rows, 1):.0%})"
         fix = f"mend them; at most {allowed:.0%} may be bad (max_bad)"
         yield Problem(place=str(reading.path), what=what, fix=fix)
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from posttrain.console.page import Bit, Line, Tone, bars, line, visible
+from posttrain.counted import counted
 from posttrain.data.readers import folded
 from posttrain.recipes.checked import CheckedFile, Leakage, Lengths, Rankings, Shown
 from posttrain.text.diagnosis import Diagnosis, Fact
@@ -42,7 +43,7 @@ def _of_file(found: CheckedFile) -> Iterator[Line]:
     yield Line(
         bits=(
             name,
-            (f"   {found.rows:,} {'row' if found.rows == 1 else 'rows'}{size} · format: {found.format}", "plain"),
+            (f"   {counted(found.rows, 'row')}{size} · format: {found.format}", "plain"),
         )
     )
     bits: list[Bit] = [(f"  ok {found.ok:,}   ", "plain")]
@@ -51,7 +52,7 @@ def _of_file(found: CheckedFile) -> Iterator[Line]:
     if found.overlong is not None:
         bits.append((f"   overlong (>{found.limit}) {found.overlong:,}", "plain"))
     if found.records != found.ok:
-        bits.append((f"   in all {found.records:,} samples", "plain"))
+        bits.append((f"   in all {counted(found.records, 'sample')}", "plain"))
     yield Line(bits=tuple(bits))
 
 
@@ -66,7 +67,7 @@ def _of_problems(found: CheckedFile) -> Iterator[Line]:
         if problem.fix:
             yield line("", (f"       {' ' * width}  fix: {problem.fix}", "dim"))
     if len(kinds) > _PROBLEMS:
-        yield line("", (f"       and {len(kinds) - _PROBLEMS} more kinds of problems; --out FILE writes all", "dim"))
+        yield line("", (f"       and more of other kinds ({len(kinds) - _PROBLEMS:,}); --out FILE writes all", "dim"))
 
 
 def _of_lengths(lengths: Lengths | None, trained: float | None) -> Iterator[Line]:
@@ -80,10 +81,11 @@ def _of_lengths(lengths: Lengths | None, trained: float | None) -> Iterator[Line
 
 def _of_rankings(found: Rankings, *, words: bool) -> Iterator[Line]:
     answers = ", ".join(f"{count:,} × {size}" for size, count in list(found.answers.items())[:_COLUMNS])
-    said = f"{found.prompts:,} prompts · answers {answers} · {found.pairs:,} pairs · {found.ties:,} ties"
-    extra = {"answers not ranked": found.unranked, "margins": found.margins, "weights": found.weights}
-    said += "".join(f" · {count:,} {name}" for name, count in extra.items() if count)
-    said += f" · {found.annotators} annotators" if found.annotators else ""
+    said = f"{counted(found.prompts, 'prompt')} · answers {answers} · "
+    said += f"{counted(found.pairs, 'pair')} · {counted(found.ties, 'tie')}"
+    extra = {"answer not ranked": found.unranked, "margin": found.margins, "weight": found.weights}
+    said += "".join(f" · {counted(count, name)}" for name, count in extra.items() if count)
+    said += f" · {counted(found.annotators, 'annotator')}" if found.annotators else ""
     yield line("rankings", said)
     if found.longer_wins is None:
         return
@@ -107,7 +109,8 @@ def _of_columns(found: CheckedFile) -> Iterator[Line]:
     if found.limit is not None and found.lengths is not None:
         room = max(found.limit - found.lengths.longest, 0)
         yield line(
-            "room", f"for answers of up to {room:,} tokens after the longest prompt (max_length {found.limit:,})"
+            "room",
+            f"for answers of up to {counted(room, 'token')} after the longest prompt (max_length {found.limit:,})",
         )
 
 
@@ -134,11 +137,12 @@ def _said(fact: Fact) -> str:
 def _of_leakage(found: Leakage, file: CheckedFile) -> Iterator[Line]:
     name = Path(found.eval_data).name
     if not found.rows:
-        yield line("leakage", f"none of the {found.prompts:,} prompts of {name} is in it ", ("✓", "good"))
+        yield line("leakage", f"of {counted(found.prompts, 'prompt')} of {name} none is in it ", ("✓", "good"))
         return
     first = ", ".join(map(_short, found.places))
     more = " …" if found.rows > len(found.places) else ""
-    said = f"{found.rows:,} of {file.records:,} rows have a prompt that is in {name} too: {first}{more}"
+    have = "has" if found.rows == 1 else "have"
+    said = f"{found.rows:,} of {counted(file.records, 'row')} {have} a prompt that is in {name} too: {first}{more}"
     yield line("leakage", ("✗ ", "bad"), said)
     yield line(" ", ("  fix: take them out of one of the two, or what is measured there is memory", "dim"))
 

@@ -17,6 +17,7 @@ from posttrain import objectives
 from posttrain.config import DPOConfig
 from posttrain.config.automatic import every
 from posttrain.console import Console
+from posttrain.counted import counted
 from posttrain.data.examples import RankedItem
 from posttrain.data.pack import split_by_tokens
 from posttrain.data.rankings import dpo_step, ranked_batch, ranked_batches
@@ -89,9 +90,8 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
 
     sets = [replace(part, items=joined(number, part.items)) for number, part in enumerate(opened.data.sets, 1)]
     held = joined(0, opened.data.held)
-    console.say(
-        f"reference: {config.reference}, log-probs of {sum(len(part.items) for part in sets):,} rows computed once"
-    )
+    rows = counted(sum(len(part.items) for part in sets), "row")
+    console.say(f"reference: {config.reference}, log-probs of {rows} computed once")
     rate = setup.learning_rate(config, start.loaded.model, console)
     policy, parameters = setup.role(start, "dpo", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     source = EpochSource(

@@ -19,6 +19,7 @@ from torch import nn
 from posttrain.config import Training
 from posttrain.config.automatic import every, planned
 from posttrain.config.shared import Passes
+from posttrain.counted import counted
 from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
 from posttrain.engine.local import LocalEngine
 from posttrain.engine.sealed import damage, write_sealed
@@ -77,9 +78,9 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
 
 def _planned(config: Training, steps: int) -> str:
     """`1,240 steps of 32 rows; eval_every 10% is every 124 steps, save_every 25% is every 310 steps`."""
-    of = f" of {config.batch_size} rows" if isinstance(config, Passes) else ""
+    of = f" of {counted(config.batch_size, 'row')}" if isinstance(config, Passes) else ""
     shares = {name: getattr(config, name, None) for name in ("eval_every", "save_every", "rollouts_every")}
-    return "; ".join(part for part in (f"{steps:,} steps{of}", planned(steps, shares)) if part)
+    return "; ".join(part for part in (f"{counted(steps, 'step')}{of}", planned(steps, shares)) if part)
 
 
 def _tracked(config: Training, run: Telling, start: int) -> Tracked:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+from posttrain.counted import counted
+
 CACHE = "cache of the sampler"
 
 
@@ -42,7 +44,7 @@ class Forecast:
     @property
     def line(self) -> str:
         """`memory: 0.93 GB beyond the weights at the worst batch of 8,192 tokens; 21.3 GB are free`."""
-        worst = f"at the worst batch of {self.tokens:,} tokens"
+        worst = f"at the worst batch of {counted(self.tokens, 'token')}"
         return f"memory: {size(self.growth)} beyond the weights {worst}; {size(self.available)} are free"
 
     def table(self) -> list[dict[str, str]]:
@@ -53,7 +55,7 @@ class Forecast:
         rows.append({"what": "disk · together", "takes": size(sum(self.disk.values())), "free": size(self.disk_free)})
         pace = "not measured" if self.seconds is None else duration(self.seconds)
         pace = pace.replace("about", "at most") if self.at_most else pace
-        rows.append({"what": f"time · {self.steps:,} steps", "takes": pace})
+        rows.append({"what": f"time · {counted(self.steps, 'step')}", "takes": pace})
         return [{"what": row["what"], "takes": row["takes"], "free": row.get("free", "")} for row in rows]
 
 
@@ -81,5 +83,5 @@ def shortage(wanted: Mapping[str, int], free: int, tokens: int, fixes: Sequence[
     shown = "".join(f"\n  fix: {fix}" if not place else f"\n    or {fix}" for place, fix in enumerate(fixes))
     return (
         f"this does not fit: it needs {size(highest(wanted))} beyond the loaded weights, and {size(free)} are free"
-        f"\n  {parts}, at {tokens:,} tokens a micro-batch{shown}"
+        f"\n  {parts}, at {counted(tokens, 'token')} a micro-batch{shown}"
     )

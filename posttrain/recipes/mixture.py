@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from posttrain.config import DPOConfig, RewardConfig, SFTConfig
 from posttrain.config.automatic import held_out_share
 from posttrain.console import Console
+from posttrain.counted import counted
 from posttrain.data.cache import Cache
 from posttrain.data.source import Weighted, examples_per_epoch
 from posttrain.data.split import held_out
@@ -124,8 +126,13 @@ def _say(parts: Sequence[_Part[ItemT]], apart: Sequence[tuple[Source, Tokens[Ite
 
 
 def _kept(name: str, kept: int, losses: Mapping[str, int]) -> str:
-    lost = ", ".join(f"{count:,} {loss}" for loss, count in losses.items() if count)
+    lost = ", ".join(f"{count:,} {_one(loss) if count == 1 else loss}" for loss, count in losses.items() if count)
     return f"{name}: {kept:,} kept" + (f"; {lost}" if lost else "")
+
+
+def _one(loss: str) -> str:
+    """The name of a loss for one of them: `answer whose tokens decode to another text`."""
+    return re.sub(r"\b(answer|ranking|turn)s\b", r"\1", loss, count=1)
 
 
 def _say_shared(parts: Sequence[_Part[ItemT]], console: Console) -> None:
@@ -134,8 +141,8 @@ def _say_shared(parts: Sequence[_Part[ItemT]], console: Console) -> None:
         for other in parts[:number]:
             same = np.isin(part.items.contents, other.items.contents)
             if same.any():
-                what = f"{int(same.sum()):,} rows stand in {other.source.name} too ({_places(part.items, same)})"
-                console.say(f"{part.source.name}: {what}; both stay")
+                what = f"{counted(int(same.sum()), 'row', 'stand')} in {other.source.name} too"
+                console.say(f"{part.source.name}: {what} ({_places(part.items, same)}); both stay")
 
 
 def _say_leaks(parts: Sequence[_Part[ItemT]], apart: Sequence[tuple[Source, Tokens[ItemT]]], console: Console) -> None:
@@ -143,11 +150,10 @@ def _say_leaks(parts: Sequence[_Part[ItemT]], apart: Sequence[tuple[Source, Toke
     name = ", ".join(source.name for source, _ in apart)
     for part in parts:
         if part.leaks and part.apart.any():
-            prompts = len(np.unique(part.items.prompts[part.apart]))
-            console.say(
-                f"{part.source.name}: {int(part.apart.sum()):,} rows ask {prompts:,} prompts that {name} asks too "
-                f"({_places(part.items, part.apart)}); left out of training"
-            )
+            rows = counted(int(part.apart.sum()), "row", "ask")
+            prompts = counted(len(np.unique(part.items.prompts[part.apart])), "prompt")
+            places = _places(part.items, part.apart)
+            console.say(f"{part.source.name}: {rows} {prompts} that {name} asks too ({places}); left out of training")
 
 
 def _places(items: Store[ItemT], mask: NDArray[np.bool_]) -> str:
@@ -164,7 +170,9 @@ def _refuse_nothing(sets: Sequence[Weighted[ItemT]], parts: Sequence[_Part[ItemT
     lines = [part.kept for part in parts]
     fix = "give more rows, or a larger weight"
     if shortest:
-        lines.append(f"the shortest row that is too long has {min(shortest):,} tokens, and max_length is {limit:,}")
+        lines.append(
+            f"the shortest row that is too long has {counted(min(shortest), 'token')}, and max_length is {limit:,}"
+        )
         fix = "raise max_length, or set overlong to truncate"
     if any(part.leaks and part.apart.any() for part in parts):
         fix = "give eval_data other rows, or a share such as 2%"

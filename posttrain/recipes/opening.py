@@ -19,6 +19,7 @@ from transformers import PretrainedConfig
 from posttrain.config import DataItem, RewardConfig, SFTConfig, Training, dump
 from posttrain.config.automatic import held_out_share, resolved, share
 from posttrain.console import Console
+from posttrain.counted import counted
 from posttrain.engine.memory import return_large_blocks
 from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
 from posttrain.models.load import context_length, is_adapter
@@ -222,5 +223,7 @@ def _examine(config: Training, door: Door) -> None:
     cut = door.limit if isinstance(config, SFTConfig) and config.overlong == "truncate" else None
     diagnosis = diagnose(door.codec, records, loss_on=loss_on, cut=cut, embedding=door.embedding)
     for fact in diagnosis.notes:
-        door.console.say(f"first {diagnosis.rows:,} rows: {fact.what}" if fact.rows else f"template: {fact.what}")
+        door.console.say(
+            f"first {counted(diagnosis.rows, 'row')}: {fact.what}" if fact.rows else f"template: {fact.what}"
+        )
     refuse(diagnosis)

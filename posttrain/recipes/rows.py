@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 from posttrain.config import DataItem
 from posttrain.console import Console
+from posttrain.counted import counted
 from posttrain.data.readers import Reading, open_data
 from posttrain.errors import DataError, Problem
 from posttrain.types import JSON, Kind, Record
@@ -91,5 +92,5 @@ def in_memory(sources: Sequence[Source], console: Console) -> list[Rows]:
 def announced(name: str, rows: int, layout: str, bad: int, duplicates: int) -> str:
     """`train.jsonl: 2,000 rows, alpaca → chat; 4 bad (left out)`."""
     parts = [f"{bad:,} bad (left out)"] if bad else []
-    parts += [f"{duplicates:,} duplicates (left out)"] if duplicates else []
-    return f"{name}: {rows:,} rows, {layout}" + ("; " + ", ".join(parts) if parts else "")
+    parts += [f"{counted(duplicates, 'duplicate')} (left out)"] if duplicates else []
+    return f"{name}: {counted(rows, 'row')}, {layout}" + ("; " + ", ".join(parts) if parts else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from posttrain.config import SampleConfig
 from posttrain.console import Console
+from posttrain.counted import counted
 from posttrain.errors import RunExists
 from posttrain.recipes import setup
 from posttrain.recipes.rows import read_rows
@@ -41,7 +42,8 @@ def sample(config: SampleConfig, *, console: Console, fresh: bool = False) -> Pa
     completions = answer(prompts, sampling_spec(config))
     write_pool(path, prompts, completions, config.k)
     ended = sum(completion.stopped for completion in completions)
-    console.finish(f"{len(completions):,} answers to {len(prompts):,} prompts in {path}, {ended:,} ended by themselves")
+    answers = f"{counted(len(completions), 'answer')} to {counted(len(prompts), 'prompt')}"
+    console.finish(f"{answers} in {path}, {ended:,} ended by themselves")
     return path
 
 

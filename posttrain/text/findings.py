@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from posttrain.counted import counted
 from posttrain.text.chat import Codec
 from posttrain.text.diagnosis import Fact, Verdict
 
@@ -39,8 +40,8 @@ def row_facts(found: Findings, codec: Codec, *, cut: int | None) -> Iterator[Fac
     for name, (what, fix) in _SAYINGS.items():
         if counts[name]:
             said = what.format(
-                rows=_many(counts[name], "row"),
-                answers=_many(counts[name], "answer"),
+                rows=counted(counts[name], "row"),
+                answers=counted(counts[name], "answer"),
                 why=found.why,
                 spelling=found.spelling,
                 samples=f"{counts['extra samples']:,}",
@@ -56,19 +57,17 @@ def row_facts(found: Findings, codec: Codec, *, cut: int | None) -> Iterator[Fac
             )
 
 
-def _many(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'s' if count > 1 else ''}"
-
-
 def _of_ends(found: Findings, ending: str, cut: int | None) -> Fact:
     """Whether the end of turn is trained, on every turn that is."""
     turns, ended = found.counts["turns"], found.counts["ended turns"]
     if ended == turns:
-        return Fact(name="end trained", verdict="ok", what=f"end-of-turn {ending} is trained ({_many(turns, 'turn')})")
+        return Fact(
+            name="end trained", verdict="ok", what=f"end-of-turn {ending} is trained ({counted(turns, 'turn')})"
+        )
     fix = "raise max_length, or set overlong to drop"
     if cut is None:
         fix = "take a template that writes it (template: plain), or set loss_on to assistant"
-    what = f"end-of-turn {ending} is trained on {ended:,} of {_many(turns, 'turn')} only"
+    what = f"end-of-turn {ending} is trained on {ended:,} of {counted(turns, 'turn')} only"
     if not ended:
         what = f"end-of-turn {ending} is never trained: the model would not learn to stop"
     return Fact(

@@ -127,7 +127,7 @@ def test_rankings_show_ties_margins_annotators_and_whether_length_wins(tmp_path:
 
 def test_rankings_of_ties_only_are_refused(tmp_path: Path) -> None:
     file, _ = one(write(tmp_path / "ranked.jsonl", {"prompt": "A?", "responses": ["a", "b"], "ranks": [1, 1]}))
-    assert [problem.what for problem in file.refusals] == ["no two answers are ranked differently in any of 1 prompts"]
+    assert [problem.what for problem in file.refusals] == ["no two answers are ranked differently in any of 1 prompt"]
 
 
 def test_prompts_show_their_columns_and_the_room_for_an_answer(tmp_path: Path, tiny_model: Path) -> None:
@@ -158,11 +158,11 @@ def test_leaks_are_found_by_prompt_whatever_the_case_and_the_kind(tmp_path: Path
     file, page = one(data, eval_data=held)
     assert file.leakage is not None
     assert (file.leakage.rows, file.leakage.prompts, file.leakage.places) == (1, 2, ("train.jsonl:1",))
-    assert "✗ 1 of 3 rows have a prompt that is in test.jsonl too: train.jsonl:1" in page
+    assert "✗ 1 of 3 rows has a prompt that is in test.jsonl too: train.jsonl:1" in page
     clean, page = one(data, eval_data=write(tmp_path / "test.jsonl", {"prompt": "Where?"}))
     assert clean.leakage is not None
     assert clean.leakage.rows == 0
-    assert "none of the 1 prompts of test.jsonl is in it ✓" in page
+    assert "of 1 prompt of test.jsonl none is in it ✓" in page
 
 
 def test_a_share_that_is_held_out_cannot_leak(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_from_the_cache_the_same_is_said_and_noted(desk: Desk) -> None:
     desk.sft(train, eval_data="10%")
     first, problems, counts = list(desk.said), desk.opened.problems, desk.opened.counts
     assert first[0].startswith("train.jsonl: 63 rows, ")
-    assert first[0].endswith("; 1 bad (left out), 1 duplicates (left out)")
+    assert first[0].endswith("; 1 bad (left out), 1 duplicate (left out)")
     desk.said.clear()
     desk.sft(train, eval_data="10%")
     assert desk.said == [f"{first[0]}; tokens from cache", *first[1:]]
