@@ -26,6 +26,11 @@ def template_facts(codec: Codec, *, embedding: int | None) -> Iterator[Fact]:
         yield Fact(name="end written", verdict="note", what=what, fix=fix)
     stops = " ".join(words.spelling(token) for token in sorted(codec.stop_ids) if token < words.size)
     yield Fact(name="stops", verdict="ok", what=f"generation stops on {stops}")
+    ordinary = [repr(words.spelling(token)) for token in sorted(codec.stop_ids - words.controls) if token < words.size]
+    if ordinary:
+        what = f"generation also stops on {', '.join(ordinary)}: ordinary text, where answers would break off"
+        fix = "correct eos_token_id in generation_config.json, or in config.json"
+        yield Fact(name="ordinary stops", verdict="note", what=what, fix=fix)
     if words.tokenizer.pad_token_id == codec.end_of_turn:
         what = f"{dress.ending} also pads, which changes nothing: masks go by place"
         yield Fact(name="padding", verdict="ok", what=what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_a_good_model_is_told_to_be_good_with_every_turn_counted(tmp_path: Path)
         "generation prompt is a prefix",
     ]
     refuse(found)
+
+
+def test_a_stop_id_that_is_ordinary_text_is_told(tmp_path: Path) -> None:
+    codec = codec_of(llama3(), tmp_path)
+    letter = codec.words.encode("a")[0]
+    found = diagnose(replace(codec, stop_ids=codec.stop_ids | {letter}), [ROW])
+    assert fact(found, "ordinary stops").what == (
+        "generation also stops on 'a': ordinary text, where answers would break off"
+    )
 
 
 def test_an_end_that_no_rendering_holds_is_never_trained_and_refused(tmp_path: Path) -> None:
