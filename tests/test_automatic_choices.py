@@ -45,3 +45,22 @@ def test_a_dry_run_prints_settings_without_auto_and_the_run_notes_them(
     automatic = json.loads(Path("out/run/run.json").read_text(encoding="utf-8"))["automatic"]
     assert automatic["learning_rate"] == again.learning_rate
     assert automatic["micro_batch_tokens"] == again.micro_batch_tokens
+
+
+def test_prompts_without_room_for_all_tokens_and_rows_left_out_are_said(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.jsonl").write_text('{"prompt": "Say 1"}\n', encoding="utf-8")
+    words = ["sample", str(tiny_model), "--prompts", "prompts.jsonl", "--out", "pool.jsonl", "--max_new_tokens", "9999"]
+    assert main(words) == 0
+    assert "max_new_tokens 9,999: 1 of 1 prompt can have only shorter answers, within " in capsys.readouterr().out
+    rows = '{"prompt": "Say 1", "response": "1"}\n{"prompt": "Say 2", "response": ""}\n'
+    Path("chat.jsonl").write_text(rows, encoding="utf-8")
+    settings = ["--eval_data", "null", "--max_bad", "50%"]
+    assert main(["sft", "--model", str(tiny_model), "--data", "chat.jsonl", "--out", "out", *settings]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "what is left out as bad is listed in out/run/problems.jsonl; the first: chat.jsonl:2  response is empty"
+        in said
+    )

@@ -131,6 +131,9 @@ def training(
             return _done(config, console, writer.run)
         console.attach(writer.log)
         writer.problems(door.problems)
+        if door.problems:
+            listed = f"{config.out}/run/problems.jsonl"
+            console.say(f"what is left out as bad is listed in {listed}; the first: {door.problems[0]}")
         writer.note(**{f"{name}_rows": counts for name, counts in door.counts.items()})
         run = setup.Telling(writer=writer, console=console)
         return train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))

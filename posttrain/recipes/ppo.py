@@ -38,7 +38,7 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bo
     return training(
         config,
         Reads(data=config.prompts, kinds=("prompt",)),
-        _read,
+        lambda door: _read(config, door),
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
@@ -47,12 +47,13 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bo
     )
 
 
-def _read(door: Door) -> list[Prompt]:
+def _read(config: PPOConfig, door: Door) -> list[Prompt]:
     """The prompts as tokens. Raises DataError for those that leave no room for an answer."""
     rows = in_memory(door.data, door.console)
     door.problems.extend(problem for part in rows for problem in part.problems)
     prompts = door.codec.prompts([record for part in rows for record in part.of(PromptRecord)])
     setup.check_room(prompts, door.limit)
+    setup.say_room(prompts, door.limit, config.max_new_tokens, door.console)
     return prompts
 
 

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from posttrain.config import DataItem, Lora, Training
 from posttrain.config.automatic import auto_learning_rate, auto_max_length, auto_precision
 from posttrain.console import Console
+from posttrain.counted import counted
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
 from posttrain.errors import ConfigError, DataError, ModelError, Problem
 from posttrain.hub import from_hub
@@ -260,6 +261,14 @@ def data_paths(*groups: Sequence[str] | str | None) -> list[str]:
     """The local files among what a run reads, whose content belongs to it."""
     flat = [path for group in groups if group for path in ([group] if isinstance(group, str) else group)]
     return [path for path in flat if Path(path).exists()]
+
+
+def say_room(prompts: Sequence[Prompt], limit: int, wanted: int, console: Console) -> None:
+    """Says how many prompts leave less room than `wanted` answer tokens within `limit`."""
+    short = sum(len(prompt.tokens) + wanted > limit for prompt in prompts)
+    if short:
+        what = f"{short:,} of {counted(len(prompts), 'prompt')} can have"
+        console.say(f"max_new_tokens {wanted:,}: {what} only shorter answers, within {limit:,} tokens in all")
 
 
 def check_room(prompts: Sequence[Prompt], limit: int) -> None:
