@@ -24,8 +24,9 @@ import json, os, sys
 import torch, transformers, peft
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 from posttrain import cli
-from posttrain.recipes import dpo, ppo, reward, sft
+from posttrain.recipes import dpo, ppo, reward, setup, sft
 torch.set_num_threads(1)
+setup.SAMPLE_TOKENS = 16  # answers of full length are most of the time of a tiny run
 print("ready", flush=True)
 for line in sys.stdin:
     order = json.loads(line)
@@ -52,7 +53,7 @@ class Nursery:
     """Starts commands as processes of their own, one at a time."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", NURSERY],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
