@@ -101,7 +101,7 @@ def base_of(path: str) -> str:
         except ModelError as error:
             raise ModelError(f"{path} is an adapter, and its base cannot be used: {error}") from error
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{path} is not a model folder: it has no config.json\n  fix: give a Hugging Face folder")
+        raise ModelError(f"{path} is not a model folder: it has no config.json\n  fix: give {_models_in(folder)}")
     if not any(folder.glob("*.safetensors")):
         found = sorted(file.name for file in folder.glob("*.bin"))
         why = f"only {found[0]}, and pickles are never loaded" if found else "no *.safetensors file"
@@ -109,6 +109,13 @@ def base_of(path: str) -> str:
             f"{path} has no weights: {why}\n  fix: save the model again with safetensors, or give another folder"
         )
     return str(folder.resolve())
+
+
+def _models_in(folder: Path) -> str:
+    """What to give in the place of a folder that is no model: the first models that it holds, such as its runs."""
+    found = sorted(str(file.parent) for name in ("config.json", adapters.CONFIG) for file in folder.glob(f"*/{name}"))
+    more = " …" if len(found) > 3 else ""
+    return f"one of the models in it: {', '.join(found[:3])}{more}" if found else "a Hugging Face folder"
 
 
 def is_adapter(path: str) -> bool:

@@ -148,7 +148,7 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
     "all equal": (
         '{"prompt": "Hi", "responses": ["a", "b"], "ranks": [1, 1]}',
         "ranked",
-        "rows.jsonl  no two answers are ranked differently in any of 1 prompts\n"
+        "rows.jsonl  no two answers are ranked differently in any of 1 prompt\n"
         "  fix: a ranking needs at least one answer above another",
     ),
     "an order beyond the responses": (

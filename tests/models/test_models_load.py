@@ -208,6 +208,14 @@ def test_no_such_path_and_a_file_and_a_folder_of_something_else(tmp_path: Path) 
         load_causal(str(tmp_path))
 
 
+def test_a_folder_of_models_names_them(tmp_path: Path) -> None:
+    for name in ("ppo", "sft"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"no config\.json\n  fix: give one of the models in it: .*/ppo, .*/sft$"):
+        load_causal(str(tmp_path))
+
+
 def adapter_run(tmp_path: Path) -> tuple[Path, Path]:
     base = folder_of("llama", tmp_path / "base")
     loaded = load_causal(str(base))
