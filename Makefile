@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 venv: $(VENV)/installed  ## the environment
 
-demo: venv  ## the whole pipeline on a small world, about six minutes: base, SFT, rankings, reward, PPO, DPO, report
+demo: venv  ## the whole pipeline on a small world, under ten minutes: base, SFT, rankings, reward, PPO, DPO, report
 	$(BIN)/posttrain demo --out runs/demo
 
 test: venv  ## all tests but the slow ones, under ten minutes
