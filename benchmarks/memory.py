@@ -6,8 +6,8 @@ Random Llamas of two sizes are trained for two steps by every method, with all w
 rows that are made up. Each run is a process of its own with one thread. Its baseline is the resident memory when the
 forecast begins, with all models loaded; its peak is the highest from the end of the forecast on, so that evaluation and
 saving are part of it, and the forecast's own trial is not; the code of libraries, whose pages are read from their files
-as they are first needed, is no part of either. The last table is of the same run with and without the
-allocator's setting (`return_large_blocks`), in memory and in CPU seconds. Linux alone tells and resets the peak.
+as they are first needed, is no part of either. Seconds are of the CPU, after the forecast. Finetuning is run once more
+without the allocator's setting (`return_large_blocks`). Linux alone tells and resets the peak.
 """
 
 from __future__ import annotations
@@ -113,11 +113,11 @@ def measure(method: str, settings: Mapping[str, Any], *, allocator: bool) -> dic
     from posttrain.recipes import fitting, opening, preflight  # noqa: PLC0415
 
     facts: dict[str, Any] = {}
-    begin, fly, forecast = preflight.Preflight.__init__, fitting.fly, preflight.forecast
+    fly, forecast, free = fitting.fly, preflight.forecast, preflight.available
 
-    def counted(self: Any, *given: Any) -> None:
-        begin(self, *given)
+    def asked(device: Any) -> int:
         facts["loaded"], facts["code"] = _memory("VmRSS"), _memory("RssFile")
+        return free(device)
 
     def kept(*given: Any) -> Any:
         found = forecast(*given)
@@ -130,7 +130,7 @@ def measure(method: str, settings: Mapping[str, Any], *, allocator: bool) -> dic
         facts["code"] -= _memory("RssFile")
         facts["began"] = time.process_time()
 
-    preflight.Preflight.__init__ = counted
+    preflight.available = asked
     preflight.forecast = kept
     fitting.fly = flown
     if not allocator:
@@ -193,23 +193,30 @@ def main() -> int:
 
 
 def _of_size(name: str, size: Size, folder: Path, given: argparse.Namespace) -> float:
+    """The largest part by which a forecast was off."""
     model, worst = folder / name, 0.0
     write_model(model, size, given.tokenizer)
-    tokens = given.tokens or size.tokens
     for rank in given.ranks:
         for method in given.methods:
-            found = apart(method, settings_of(method, folder, model, tokens, rank))
-            ratio = found["growth"] / found["forecast"]
-            worst = max(worst, abs(ratio - 1))
-            parts = "  ".join(f"{part} {taken / 1e6:.0f}" for part, taken in found["memory"].items())
-            print(
-                f"{name}  {method:7}lora {rank or 'null':<5} forecast {found['forecast'] / 1e6:6.0f} MB"
-                f"  grew {found['growth'] / 1e6:6.0f} MB  ratio {ratio:.2f}   "
-                f"({parts}; {found['seconds']:.0f} s)",
-                flush=True,
-            )
+            settings = settings_of(method, folder, model, given.tokens or size.tokens, rank)
+            found = apart(method, settings)
+            worst = max(worst, abs(found["growth"] / found["forecast"] - 1))
+            _print(f"{name}  {method:7}lora {rank or 'null':<5}", found)
+            if method == "sft":
+                _print(
+                    f"{name}  {method:7}lora {rank or 'null':<5}", apart(method, settings, allocator=False), "without"
+                )
     shutil.rmtree(model)
     return worst
+
+
+def _print(name: str, found: Mapping[str, Any], setting: str = "") -> None:
+    parts = ", ".join(f"{part} {taken / 1e6:.0f}" for part, taken in found["memory"].items())
+    print(
+        f"{name} forecast {found['forecast'] / 1e6:5.0f} MB   grew {found['growth'] / 1e6:5.0f} MB"
+        f"   ratio {found['growth'] / found['forecast']:.2f}   {found['seconds']:4.0f} s   {setting or parts}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

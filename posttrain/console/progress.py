@@ -30,7 +30,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is: the numbers that both the panel and the plain lines show. `earlier` steps were done before."""
+    """How far a run is: the numbers that both the panel and the plain lines show. `earlier` steps were done before.
+
+    `ends`: when each step of this process ended.
+    """
 
     title: str
     steps: int
@@ -45,6 +48,7 @@ class Progress:
     again: bool = False
     earlier: int = 0
     began: float = 0.0
+    ends: list[float] = field(default_factory=list[float])
 
     def __post_init__(self) -> None:
         self.began = self.clock()
@@ -53,6 +57,9 @@ class Progress:
         """Take in the metrics of a step. A second call for the same step (an evaluation after it) adds to the first."""
         self.again = step == self.step
         self.step = step
+        if self.again and self.ends:
+            self.ends.pop()
+        self.ends.append(self.clock())
         self.news = tuple(metrics)
         self.tokens += metrics.get("tokens", 0.0)
         self.latest.update(metrics)
@@ -69,7 +76,7 @@ class Progress:
     @property
     def pace(self) -> str:
         """`3.4 it/s · 21.7 k tok/s · 4:24 left (done 14:07)`; what is not known yet is left out."""
-        seconds = self.clock() - self.began
+        seconds = self.ends[-1] - self.began if self.ends else 0.0
         if self.step == self.earlier or seconds <= 0:
             return ""
         rate = (self.step - self.earlier) / seconds
@@ -77,9 +84,21 @@ class Progress:
         if self.tokens:
             parts.append(f"{_thousands(self.tokens / seconds)} tok/s")
         if self.step < self.steps:
-            left = timedelta(seconds=round((self.steps - self.step) / rate))
+            left = timedelta(seconds=round(self.left))
             parts.append(f"{_duration(left.seconds + 86400 * left.days)} left (done {datetime.now() + left:%H:%M})")
         return " · ".join(parts)
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end at the pace of the later half of the steps: the first ones may be faster or slower.
+
+        Evaluations, samples and saving are part of the pace. 0 before the first step.
+        """
+        if not self.ends:
+            return 0.0
+        half = len(self.ends) // 2
+        since = self.ends[half - 1] if half else self.began
+        return (self.ends[-1] - since) / (len(self.ends) - half) * (self.steps - self.step)
 
     @property
     def numbers(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -40,7 +41,7 @@ def rollout_load(
 
     return Load(
         budget=budget,
-        worst=lambda tokens: _step(answers, config.group, tokens),
+        worst=lambda tokens: _step(_filling(answers, tokens), config.group, tokens),
         longest=full,
         # Annotating reads every answer forwards by several models: about as much work as one pass of training.
         tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1),
@@ -69,6 +70,20 @@ def _longest_answers(longest: Sequence[Prompt], config: PPOConfig, context: int)
             )
         )
     return answers
+
+
+def _filling(answers: Sequence[Completion], tokens: int) -> list[Completion]:
+    """The answers, one of them so short that the first micro-batch of `tokens` is full: they may end anywhere."""
+    chosen, room = list(answers), tokens
+    for place, answer in enumerate(answers):
+        asked, said = len(answer.prompt.tokens), len(answer.tokens)
+        if room < asked + said:
+            if place and room > asked:
+                kept = room - asked
+                chosen[place] = replace(answer, tokens=answer.tokens[:kept], logprobs=answer.logprobs[:kept])
+            break
+        room -= asked + said
+    return chosen
 
 
 def _step(answers: Sequence[Completion], group: int, tokens: int) -> Step:

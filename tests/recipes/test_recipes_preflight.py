@@ -154,6 +154,24 @@ def test_a_run_tries_a_step_of_its_longest_rows(method: str, stages: Stages, tmp
     assert load.longest < first <= 2 * load.longest
 
 
+def test_ppo_tries_full_micro_batches_of_answers_to_its_longest_prompts(stages: Stages, tmp_path: Path) -> None:
+    loads: list[Load] = []
+
+    def kept(*given: Any) -> None:
+        loads.append(given[3])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "fly", kept)
+        assert main([*commands(stages)["ppo-trunk"], "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    [load] = loads
+    prompt = load.longest - 4  # of max_new_tokens
+    assert prompt > 4
+    full = 2 * load.longest + prompt + 1  # room for two whole answers and one token of a third
+    assert [tokens_of(batch) for batch in load.worst(full).micro_batches] == [full, load.longest]
+    assert [tokens_of(batch) for batch in load.worst(full - 1).micro_batches] == [2 * load.longest] * 2
+    assert [tokens_of(batch) for batch in load.worst(1).micro_batches] == [load.longest] * 4
+
+
 def tokens_of(batch: Batch) -> int:
     return len(batch.tokens if isinstance(batch, TokenBatch) else batch.tokens.tokens)
 
