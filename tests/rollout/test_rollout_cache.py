@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from posttrain.engine.memory import peak_of
 from posttrain.models.attention import AttentionTerms
-from posttrain.rollout.cache import DecodeLayout, KVStore, Shapes
+from posttrain.rollout.cache import DecodeLayout, KVStore, Shapes, columns_at_once
 
 CPU = torch.device("cpu")
 HEADS, WIDTH = 2, 4
@@ -139,3 +140,18 @@ def test_a_step_that_skips_an_attention_call_is_an_error() -> None:
     rows.layout.open()
     with pytest.raises(RuntimeError, match="made 0 attention calls, reading a prompt made 1"):
         rows.layout.close()
+
+
+@pytest.mark.parametrize("longest", [100, 192, 300, 700, 1100])
+def test_a_store_never_holds_more_columns_than_it_is_said_to(longest: int) -> None:
+    slots, entries, width = 16, 8, 64
+    shapes = Shapes(blocks=(((1, width), tuple(range(entries))),), places=(), dtype=torch.float32)
+
+    def decode() -> None:
+        store = KVStore(shapes, slots=slots, longest=longest, device=CPU)
+        for _ in range(longest):
+            store.make_room(slots, 0)
+            store.now += 1
+
+    column = entries * slots * width * 4
+    assert peak_of(decode, CPU) / column == pytest.approx(columns_at_once(longest), rel=0.05)
