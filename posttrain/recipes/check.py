@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -49,9 +50,11 @@ def check(config: CheckConfig, *, console: Console) -> Checked:
     words = _open_words(config)
     held = _held(config, console)
     files: list[CheckedFile] = []
+    names = Counter(Path(item.path).name for item in config.data)
     for item in config.data:
         files.append(_Pass(config, item, words, held, console).checked())
-        console.page(page(files[-1], words=words is not None))
+        name = item.path if names[Path(item.path).name] > 1 else ""
+        console.page(page(files[-1], words=words is not None, name=name))
     if config.out is not None:
         _write(Path(config.out), [problem for file in files for problem in (*file.problems, *file.refusals)])
     return Checked(files=tuple(files), trainable=all(file.trainable for file in files))

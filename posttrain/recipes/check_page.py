@@ -21,10 +21,10 @@ _LONGER = 0.6
 """The share of pairs won by the longer answer from which a reward model would learn to like length."""
 
 
-def page(found: CheckedFile, *, words: bool) -> list[Line]:
-    """The lines for one file; without `words` (a model's tokenizer) those that need none."""
+def page(found: CheckedFile, *, words: bool, name: str = "") -> list[Line]:
+    """The lines for one file, under `name` or that of its path; without `words` (a tokenizer) those that need none."""
     return [
-        *_of_file(found),
+        *_of_file(found, name or Path(found.path).name or found.path),
         *_of_problems(found),
         *_of_lengths(found.lengths, found.trained_share),
         *(_of_rankings(found.rankings, words=words) if found.rankings else ()),
@@ -37,12 +37,11 @@ def page(found: CheckedFile, *, words: bool) -> list[Line]:
     ]
 
 
-def _of_file(found: CheckedFile) -> Iterator[Line]:
+def _of_file(found: CheckedFile, title: str) -> Iterator[Line]:
     size = "" if found.size is None else f" · {_bytes(found.size)}"
-    name = (Path(found.path).name or found.path, "strong")
     yield Line(
         bits=(
-            name,
+            (title, "strong"),
             (f"   {counted(found.rows, 'row')}{size} · format: {found.format}", "plain"),
         )
     )

@@ -69,6 +69,16 @@ def test_the_page_of_conversations(tmp_path: Path, tiny_model: Path) -> None:
     assert file.trained_share == pytest.approx((50 * short[1] + len(" Because.s")) / total)
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "train.jsonl", tmp_path / "b" / "train.jsonl", tmp_path / "more.jsonl"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        write(path, asked("Why?"))
+    _, page = checked([str(path) for path in paths])
+    titles = [line.split("   ")[0] for line in page.splitlines() if "format:" in line]
+    assert titles == [str(paths[0]), str(paths[1]), "more.jsonl"]
+
+
 def test_a_file_that_a_run_would_refuse_is_drawn_all_the_same(tmp_path: Path, tiny_model: Path) -> None:
     data = write(tmp_path / "train.jsonl", asked("Why?"), asked("Bad", ""), "not json")
     found, page = checked(data, model=tiny_model)
