@@ -30,6 +30,7 @@ def test_a_choice_is_said_and_kept() -> None:
     assert stream.getvalue() == "precision fp32: the CPU is no faster in bf16\n"
 
 
+@pytest.mark.medium
 def test_a_dry_run_prints_settings_without_auto_and_the_run_notes_them(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,6 +173,7 @@ def test_rankings_are_split_by_their_prompt(desk: Desk) -> None:
 # --- the door -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_a_model_and_files_that_are_missing_are_all_named(tmp_path: Path, stages: Stages) -> None:
     with pytest.raises(PosttrainError) as raised:
         posttrain.sft(
