@@ -21,12 +21,12 @@ from posttrain.config import (
     auto_max_length,
     auto_precision,
     dump,
-    every,
     held_out_share,
     leaves,
     load_config,
     make_config,
     planned,
+    steps_between,
 )
 from posttrain.config.foreign_absent import FAMILIES, LATER, MISSING, UNNEEDED
 from posttrain.config.foreign_names import RENAMED
@@ -314,7 +314,12 @@ def test_shares_of_a_run_are_said_in_steps() -> None:
 def test_lengths_and_intervals_follow_from_the_run() -> None:
     assert auto_max_length(512)[0] == 512
     assert auto_max_length(32_768) == (2048, "max_length 2048: enough for most, below the model's context of 32768")
-    assert [every("10%", 300), every("10%", 3), every(7, 300), every(None, 300)] == [30, 1, 7, None]
+    assert [steps_between("10%", 300), steps_between("10%", 3), steps_between(7, 300), steps_between(None, 300)] == [
+        30,
+        1,
+        7,
+        None,
+    ]
     assert [held_out_share("2%"), held_out_share("12.5 %"), held_out_share("x.jsonl"), held_out_share(None)] == [
         0.02,
         0.125,

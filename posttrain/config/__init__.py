@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from posttrain.config.automatic import auto_learning_rate as auto_learning_rate
     from posttrain.config.automatic import auto_max_length as auto_max_length
     from posttrain.config.automatic import auto_precision as auto_precision
-    from posttrain.config.automatic import every as every
     from posttrain.config.automatic import held_out_share as held_out_share
     from posttrain.config.automatic import planned as planned
     from posttrain.config.automatic import share as share
+    from posttrain.config.automatic import steps_between as steps_between
     from posttrain.config.document import dump as dump
     from posttrain.config.leaf import Leaf as Leaf
     from posttrain.config.leaf import leaves as leaves
@@ -62,7 +62,7 @@ _HOME = {
     "auto_max_length": "automatic",
     "auto_precision": "automatic",
     "dump": "document",
-    "every": "automatic",
+    "steps_between": "automatic",
     "held_out_share": "automatic",
     "json_schema": "schema",
     "leaves": "leaf",
@@ -95,7 +95,6 @@ __all__ = [
     "auto_max_length",
     "auto_precision",
     "dump",
-    "every",
     "held_out_share",
     "json_schema",
     "leaves",
@@ -104,6 +103,7 @@ __all__ = [
     "planned",
     "share",
     "starter_yaml",
+    "steps_between",
 ]
 
 

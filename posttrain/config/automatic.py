@@ -78,14 +78,14 @@ def resolved(config: SettingsT, choices: Mapping[str, object]) -> SettingsT:
 def planned(steps: int, shares: Mapping[str, Every | None]) -> str:
     """What shares of a run of `steps` come to: `eval_every 10% is every 6 steps`; empty when none is a share."""
     parts = [(name, share) for name, share in shares.items() if isinstance(share, str)]
-    return ", ".join(f"{name} {share} is every {_steps(every(share, steps))}" for name, share in parts)
+    return ", ".join(f"{name} {share} is every {_steps(steps_between(share, steps))}" for name, share in parts)
 
 
 def _steps(count: int | None) -> str:
     return "step" if count == 1 else f"{count} steps"
 
 
-def every(setting: Every | None, steps: int) -> int | None:
+def steps_between(setting: Every | None, steps: int) -> int | None:
     """The number of steps between two events in a run of `steps`, at least 1; None when the setting is null."""
     if setting is None:
         return None

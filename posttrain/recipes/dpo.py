@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from posttrain import objectives
 from posttrain.config import DPOConfig
-from posttrain.config.automatic import every
+from posttrain.config.automatic import steps_between
 from posttrain.console import Console
 from posttrain.counted import counted
 from posttrain.data.examples import RankedItem
@@ -106,7 +106,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[RankedItem]]) -> Run:
         config, [ParameterGroup(name="policy", parameters=parameters, learning_rate=rate)], source.steps, where
     )
     objective = objectives.dpo(policy, preference_loss(config))
-    interval = every(config.eval_every, source.steps)
+    interval = steps_between(config.eval_every, source.steps)
 
     def evaluate() -> dict[str, float]:
         batches = ranked_batches(held, budget.tokens, ties=config.ties, pair_weight=config.pair_weight)

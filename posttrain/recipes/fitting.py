@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from posttrain.config import Training
-from posttrain.config.automatic import every, planned
+from posttrain.config.automatic import planned, steps_between
 from posttrain.config.shared import Passes
 from posttrain.counted import counted
 from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
@@ -108,7 +108,7 @@ class _Keeper:
     def __init__(self, config: Training, run: Telling, parts: Parts, where: Machine) -> None:
         self._run = run
         self._steps = parts.source.steps
-        self._interval = every(config.save_every, self._steps)
+        self._interval = steps_between(config.save_every, self._steps)
         self._checkpoints = Checkpoints(run.writer.checkpoints, keep=config.keep)
         self._made = _Circumstances(where)
         self._heavy: dict[str, Stateful] = {

@@ -8,7 +8,7 @@ from typing import cast
 
 from posttrain import objectives
 from posttrain.config import PPOConfig
-from posttrain.config.automatic import auto_critic_rate, every
+from posttrain.config.automatic import auto_critic_rate, steps_between
 from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.engine.local import LocalEngine
@@ -197,7 +197,7 @@ def _gap(roles: Roles, completions: Sequence[Completion], prompts: Sequence[int]
 
 def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts], None]:
     """Keeps rollouts for the inspector, and shows one answer of each kept round."""
-    apart = every(config.rollouts_every, config.steps)
+    apart = steps_between(config.rollouts_every, config.steps)
 
     def watch(number: int, rollouts: Rollouts) -> None:
         if apart is None or (number % apart and number not in (1, config.steps)):

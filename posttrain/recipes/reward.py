@@ -12,7 +12,7 @@ import torch
 
 from posttrain import objectives
 from posttrain.config import DPOConfig, RewardConfig
-from posttrain.config.automatic import every
+from posttrain.config.automatic import steps_between
 from posttrain.console import Console
 from posttrain.data.examples import RankedItem
 from posttrain.data.rankings import ranked_batches, reward_step
@@ -108,7 +108,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
 
     hooks = [
         *setup.evaluating(
-            every(config.eval_every, source.steps) if held else None,
+            steps_between(config.eval_every, source.steps) if held else None,
             source.steps,
             evaluate,
         ),

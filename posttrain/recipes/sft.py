@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posttrain import objectives
 from posttrain.config import SFTConfig
-from posttrain.config.automatic import every
+from posttrain.config.automatic import steps_between
 from posttrain.console import Console
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.data.source import EpochSource
@@ -55,7 +55,7 @@ def _train(config: SFTConfig, opened: Opened[Mixture[PrefixGroup]]) -> Run:
     group = ParameterGroup(name="policy", parameters=parameters, learning_rate=rate)
     engine = setup.engine(config, [group], source.steps, where)
     objective = objectives.sft(policy)
-    interval = every(config.eval_every, source.steps)
+    interval = steps_between(config.eval_every, source.steps)
 
     def evaluate() -> dict[str, float]:
         return measure(_batches(data.held, budget.tokens), objective, engine)
