@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commands import commands, stopped_at_its_end, trained_on, weights_in
 from killing import differing, remains
-from safetensors.torch import load_file
-from stages import LORA, QUICK, Stages, write_rows
+from stages import LORA, Stages, write_rows
 
-import posttrain
 from posttrain.cli import main
 from posttrain.data.pack import Budget
 from posttrain.engine.local import LocalEngine
 from posttrain.errors import DoesNotFit, Interrupted
-from posttrain.recipes import disk, fitting, preflight, setup, weights
-from posttrain.recipes.forecast import CACHE, Forecast, highest, shortage
+from posttrain.recipes import fitting, preflight, setup, weights
 from posttrain.recipes.load import Load, fullest
-from posttrain.run import Run
 from posttrain.types import Batch, TokenBatch
 
-PPO = "--steps 1 --rollouts 4 --max_new_tokens 4 --ppo_epochs 1 --critic.warmup 0"
-FEW = "--steps 2 --batch_size 4 --eval_data null"
-ADAPTER = "--lora.rank 4 --lora.alpha 8"
 ROOM = 10**9
 """Bytes that are plenty for the tiny model."""
-
-
-def commands(stages: Stages) -> Mapping[str, list[str]]:
-    """Every method and every layout of PPO, without `--out`."""
-    words = {
-        "sft": f"--model {stages.base} --data {stages.chats} {FEW}",
-        "sft-dropout": f"--model {stages.base} --data {stages.chats} {FEW} {ADAPTER} --lora.dropout 0.3",
-        "reward": f"--model {stages.sft} --data {stages.rankings} {FEW}",
-        "dpo": f"--model {stages.sft_lora} --data {stages.rankings} {FEW} {ADAPTER}",
-        "ppo-separate": f"--model {stages.sft} --reward {stages.reward} --prompts {stages.prompts} {PPO}",
-        "ppo-adapters": f"--model {stages.sft_lora} --reward {stages.reward_lora} --prompts {stages.prompts} {PPO} "
-        f"{ADAPTER} --layout adapters",
-        "ppo-trunk": f"--model {stages.sft_lora} --reward {stages.reward} --prompts {stages.prompts} {PPO} {ADAPTER} "
-        "--layout trunk",
-    }
-    return {name: [name.partition("-")[0], *line.split()] for name, line in words.items()}
-
-
-EVERY = ("sft", "sft-dropout", "reward", "dpo", "ppo-separate", "ppo-adapters", "ppo-trunk")
 
 
 def long_rows(folder: Path) -> Path:
@@ -69,38 +42,6 @@ def memory_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
         return free
 
     monkeypatch.setattr(preflight, "available", available)
-
-
-def disk_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    """So many bytes are free on every disk."""
-
-    def usage(path: Path) -> SimpleNamespace:
-        return SimpleNamespace(free=free)
-
-    monkeypatch.setattr(disk.shutil, "disk_usage", usage)
-
-
-def weights_in(folder: Path) -> int:
-    return sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
-
-
-def stopped_at_its_end(words: Sequence[str]) -> None:
-    """Runs a command that is interrupted after its last step, with a checkpoint of it."""
-    finish = fitting.fit
-
-    def fit(*given: Any, **named: Any) -> None:
-        finish(*given, **named)
-        signal.raise_signal(signal.SIGINT)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "fit", fit)
-        assert main(words) == 130
-
-
-def trained_on(rows: Path, model: Path, out: Path, **settings: Any) -> Run:
-    """A run of finetuning without evaluation."""
-    asked: dict[str, Any] = {**QUICK, "eval_data": None, **settings}
-    return posttrain.sft(model=model, data=rows, out=out, **asked)
 
 
 # --- the worst step -------------------------------------------------------------------------------------------------
@@ -303,24 +244,6 @@ def test_the_tokens_of_a_checkpoint_stay_unless_others_are_asked_for() -> None:
 # --- what does not fit ----------------------------------------------------------------------------------------------
 
 
-def test_the_message_of_a_shortage() -> None:
-    wanted = {"gradients": 400_000_000, "optimizer": 800_000_000, "activations": 5_300_000_000, CACHE: 0}
-    fixes = ["--micro_batch_tokens auto, or 4,096: the same results in less memory", "a smaller model"]
-    assert shortage(wanted, 4_000_000_000, 8192, fixes) == (
-        "this does not fit: it needs 6.5 GB beyond the loaded weights, and 4.0 GB are free\n"
-        "  gradients 400 MB, optimizer 800 MB, activations 5.3 GB, at 8,192 tokens a micro-batch\n"
-        "  fix: --micro_batch_tokens auto, or 4,096: the same results in less memory\n"
-        "    or a smaller model"
-    )
-
-
-def test_a_run_updates_or_samples_and_never_both_at_once() -> None:
-    memory = {"weights": 1000, "gradients": 10, "optimizer": 20, "activations": 30}
-    assert highest(memory) == 60
-    assert highest({**memory, CACHE: 25}) == 60
-    assert highest({**memory, CACHE: 90}) == 110
-
-
 def test_a_run_that_does_not_fit_ends_with_code_3_and_trains_nothing(
     stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -371,109 +294,6 @@ def test_weights_without_room_are_refused_before_a_model_is_loaded(
         "  fix: a smaller model, or a machine with more memory\n"
     )
     assert not out.exists()
-
-
-def test_adapters_for_whose_checkpoints_the_disk_has_no_room_are_refused(
-    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"lora": LORA, "steps": 2}
-    run = trained_on(stages.chats, stages.base, tmp_path / "run", **settings)
-    trained = sum(tensor.numel() for tensor in load_file(run.path / "adapter_model.safetensors").values())
-    assert run.record["forecast"]["disk"] == {"model": 4 * trained, "3 checkpoints": 3 * 12 * trained}
-    disk_of(monkeypatch, 30 * trained)
-    with pytest.raises(
-        DoesNotFit, match=r"the run writes .* MB, and .* are free\n  model .*, 3 checkpoints .*\n  fix: "
-    ):
-        trained_on(stages.chats, stages.base, tmp_path / "other", **settings)
-    trained_on(stages.chats, stages.base, tmp_path / "one", keep=1, **settings)
-    trained_on(stages.chats, stages.base, tmp_path / "none", save_every=None, **settings)
-
-
-def test_what_a_run_has_written_is_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk_of(monkeypatch, 1000)
-    assert disk.free_disk(tmp_path / "new" / "run") == 1000
-    (tmp_path / "checkpoint").write_bytes(b"x" * 30)
-    assert disk.free_disk(tmp_path) == 1030
-
-
-# --- the dry run ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.medium
-@pytest.mark.parametrize("method", EVERY)
-def test_a_dry_run_writes_nothing_and_tells_what_the_run_takes(
-    method: str, stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "deep" / "run"
-    before = sorted(stages.base.parent.rglob("*")) + sorted(stages.sft.parent.rglob("*"))
-    words = [*commands(stages)[method], "--out", str(out), "--dry-run"]
-    assert main([*words, "--json"]) == 0
-    shown = capsys.readouterr()
-    assert list(tmp_path.iterdir()) == []
-    assert sorted(stages.base.parent.rglob("*")) + sorted(stages.sft.parent.rglob("*")) == before
-    facts = json.loads(shown.out)
-    assert facts["command"] == method.partition("-")[0]
-    assert facts["steps"] == (1 if method.startswith("ppo") else 2)
-    assert facts["growth"] == highest(facts["memory"]) > 0
-    assert facts["seconds"] > 0
-    assert facts["at_most"] is method.startswith("ppo")
-    assert (CACHE in facts["memory"]) is method.startswith("ppo")
-    assert f"dry run: nothing is written to {out}" in shown.err
-    for part in ("memory · weights", "memory · beyond the weights", "disk · model", "time · "):
-        assert part in shown.err
-    pace = next(line for line in shown.err.splitlines() if "time · " in line)
-    assert ("at most" in pace) is method.startswith("ppo")
-
-
-@pytest.mark.medium
-@pytest.mark.parametrize("method", EVERY)
-def test_the_settings_that_a_dry_run_prints_train_the_same_model(
-    method: str, stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, again, file = tmp_path / "run", tmp_path / "again", tmp_path / "saved.yaml"
-    words = commands(stages)[method]
-    assert main([*words, "--out", str(out), "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    first = next(place for place, line in enumerate(lines) if line.startswith("version: "))
-    last = next(place for place, line in enumerate(lines[first:], first) if not re.match(r"[\w.]+:|[ -]", line))
-    file.write_text("\n".join(lines[first:last]) + "\n")
-    assert main([words[0], str(file), "--quiet"]) == 0
-    assert main([*words, "--out", str(again), "--quiet"]) == 0
-    assert differing(remains(out), remains(again)) == []
-
-
-def test_a_dry_run_beside_a_run_that_is_under_way_leaves_it_alone(stages: Stages, tmp_path: Path) -> None:
-    words = [*commands(stages)["sft"], "--save_every", "1", "--quiet", "--out", str(tmp_path / "run")]
-    stopped_at_its_end(words)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    assert main([*words, "--dry-run"]) == 0
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
-
-
-def test_the_table_of_a_forecast() -> None:
-    found = Forecast(
-        command="ppo",
-        steps=1240,
-        tokens=8192,
-        memory={"weights": 538_000_000, "gradients": 9_800_000, "optimizer": 20_000_000, "activations": 900_000_000},
-        available=21_300_000_000,
-        disk={"model": 9_800_000, "3 checkpoints": 88_000_000},
-        disk_free=170_000_000_000,
-        seconds=408.2,
-        at_most=True,
-    )
-    assert [tuple(row.values()) for row in found.table()] == [
-        ("memory · weights", "538 MB", ""),
-        ("memory · gradients", "9.8 MB", ""),
-        ("memory · optimizer", "20 MB", ""),
-        ("memory · activations", "900 MB", ""),
-        ("memory · beyond the weights", "930 MB", "21.3 GB"),
-        ("disk · model", "9.8 MB", ""),
-        ("disk · 3 checkpoints", "88 MB", ""),
-        ("disk · together", "98 MB", "170.0 GB"),
-        ("time · 1,240 steps", "at most 0:06:48", ""),
-    ]
-    assert found.line == "memory: 930 MB beyond the weights at the worst batch of 8,192 tokens; 21.3 GB are free"
 
 
 def test_the_time_of_a_dry_run_is_that_of_its_trial_for_all_tokens(stages: Stages, tmp_path: Path) -> None:
