@@ -251,4 +251,7 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_said_before_anything_i
         train(needed - 1)
     assert not (tmp_path / "deep").exists()
     train(needed)
-    train(weights * 4, fresh=True, lora=LORA)
+    # Of adapters too, once they are attached and their size is known.
+    with pytest.raises(DoesNotFit, match="3 checkpoints"):
+        train(weights * 4, fresh=True, lora=LORA)
+    train(2 * needed, fresh=True, lora=LORA)
