@@ -66,7 +66,7 @@ def settings_of(method: str, folder: Path, model: Path) -> dict[str, Any]:
         reward = f"{folder / 'rewards.py'}:short"
         settings |= {"prompts": str(folder / "chats.jsonl"), "reward": reward, "max_new_tokens": 64}
         return settings | {"steps": 25, "rollouts": 16, "ppo_epochs": 4, "critic": {"warmup": 10}}
-    settings |= {"data": str(folder / "chats.jsonl"), "steps": 100, "batch_size": 16, "eval_data": "10%"}
+    settings |= {"data": str(folder / "chats.jsonl"), "steps": 100, "batch_size": 48, "eval_data": "10%"}
     return settings | {"samples": ["once upon a time"]}
 
 
