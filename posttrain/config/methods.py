@@ -18,12 +18,13 @@ from posttrain.config.shared import (
     Place,
     Positive,
     Settings,
+    Shown,
     Texts,
     Training,
 )
 
 
-class SFTConfig(Training, Passes):
+class SFTConfig(Training, Passes, Shown):
     """Supervised finetuning on conversations or text."""
 
     command: ClassVar[str] = "sft"
@@ -50,7 +51,7 @@ class RewardConfig(Training, Passes):
     )
 
 
-class DPOConfig(Training, Passes):
+class DPOConfig(Training, Passes, Shown):
     """Direct preference optimisation on pairs or rankings. A row of `batch_size` is a pair."""
 
     command: ClassVar[str] = "dpo"

@@ -169,7 +169,6 @@ class Passes(Settings):
         default="2%", description="held-out rows: a share of the data, split by prompt, or a file; null: none"
     )
     eval_every: Every | None = Field(default="10%", description="evaluate every so many steps, or share of the run")
-    samples: Texts = Field(default=(), description="prompts answered at every evaluation, to read along")
 
     @model_validator(mode="before")
     @classmethod
@@ -190,3 +189,9 @@ class Passes(Settings):
         if (self.epochs is None) == (self.steps is None):
             raise Clash("steps", "set either epochs or steps, the other null")
         return self
+
+
+class Shown(Settings):
+    """What the methods share whose model writes answers that a person may read along: SFT and DPO."""
+
+    samples: Texts = Field(default=(), description="prompts answered at every evaluation, to read along")
