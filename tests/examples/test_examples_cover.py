@@ -1,4 +1,4 @@
-"""No option without an example: each setting of a command stands in a YAML file, each shared one in that of some command."""
+"""Each setting of a command stands in a YAML example of it, each shared setting in that of some command."""
 
 from __future__ import annotations
 
