@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from posttrain.config.load import load_config as load_config
     from posttrain.config.load import make_config as make_config
     from posttrain.config.methods import CONFIGS as CONFIGS
-    from posttrain.config.methods import Beta as Beta
     from posttrain.config.methods import CheckConfig as CheckConfig
-    from posttrain.config.methods import Critic as Critic
     from posttrain.config.methods import DPOConfig as DPOConfig
     from posttrain.config.methods import EvalConfig as EvalConfig
-    from posttrain.config.methods import PPOConfig as PPOConfig
     from posttrain.config.methods import RewardConfig as RewardConfig
     from posttrain.config.methods import SampleConfig as SampleConfig
     from posttrain.config.methods import SFTConfig as SFTConfig
+    from posttrain.config.ppo import Beta as Beta
+    from posttrain.config.ppo import Critic as Critic
+    from posttrain.config.ppo import PPOConfig as PPOConfig
     from posttrain.config.schema import json_schema as json_schema
     from posttrain.config.shared import Data as Data
     from posttrain.config.shared import DataItem as DataItem
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
     from posttrain.config.starter import starter_yaml as starter_yaml
 
 _HOME = {
-    "Beta": "methods",
+    "Beta": "ppo",
     "CONFIGS": "methods",
     "CheckConfig": "methods",
-    "Critic": "methods",
+    "Critic": "ppo",
     "DPOConfig": "methods",
     "Data": "shared",
     "DataItem": "shared",
     "EvalConfig": "methods",
     "Leaf": "leaf",
     "Lora": "shared",
-    "PPOConfig": "methods",
+    "PPOConfig": "ppo",
     "RewardConfig": "methods",
     "SFTConfig": "methods",
     "SampleConfig": "methods",

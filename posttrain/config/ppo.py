@@ -1,0 +1,100 @@
+"""The settings of PPO: what is rewarded, how the four models are held, and when a run stops by itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from posttrain.config.shared import (
+    Clash,
+    Count,
+    Data,
+    Every,
+    Fraction,
+    NotNegative,
+    Place,
+    Positive,
+    Settings,
+    Texts,
+    Training,
+)
+
+
+class Beta(Settings):
+    """The weight of the KL penalty against the reference."""
+
+    coef: NotNegative = Field(default=0.05, description="penalty per nat of KL")
+    target: Positive | None = Field(
+        default=None, description="KL in nats per answer that the weight adapts to; null: the weight is fixed"
+    )
+    horizon: Positive = Field(default=10_000.0, description="answers over which an adaptive weight moves")
+    estimator: Literal["k1", "k2", "k3"] = Field(default="k1", description="how the KL of a sampled token is taken")
+
+
+class Critic(Settings):
+    """The value model."""
+
+    init: Literal["reward", "policy"] = Field(
+        default="reward", description="starting weights; reward falls back to policy if the models do not match"
+    )
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="updates of the critic alone before the policy moves"
+    )
+    learning_rate: Positive | Literal["auto"] = Field(default="auto", description="auto: the policy's")
+    detach: bool = Field(default=False, description="layout trunk: the critic's loss does not reach the shared trunk")
+
+
+class PPOConfig(Training):
+    """Reinforcement learning from a reward with PPO."""
+
+    command: ClassVar[str] = "ppo"
+
+    reward: Place = Field(description="the reward: a run of `reward`, a model, or rewards.py:function")
+    prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
+    layout: Literal["auto", "separate", "adapters", "trunk"] = Field(
+        default="auto",
+        description="the four models: apart, as adapters on one base, or the critic on the actor's trunk",
+    )
+    reward_form: Literal["token", "sequence", "spread"] = Field(
+        default="token", description="score at the last token, score less mean KL there, or spread evenly"
+    )
+    reward_clip: Positive | None = Field(default=5.0, description="largest absolute score; null: not clipped")
+    missing_eos_penalty: NotNegative = Field(
+        default=1.0, description="subtracted from the score of an answer cut by max_new_tokens"
+    )
+    steps: Count = Field(default=300, description="rounds of sampling and updating")
+    rollouts: Count = Field(default=128, description="answers per step, over all devices together")
+    group: Count = Field(default=1, description="answers per prompt")
+    max_new_tokens: Count = Field(default=256, description="longest answer in tokens")
+    temperature: Positive = Field(default=1.0, description="divides the logits of policy and reference alike")
+    stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
+    beta: Beta = Field(default_factory=Beta, description="the KL penalty")
+    clip: Positive = Field(default=0.2, description="clip range of the importance ratio")
+    value_clip: Positive | None = Field(default=0.2, description="clip range of the critic; null: not clipped")
+    value_coef: Positive = Field(default=1.0, description="weight of the critic's loss on a shared trunk")
+    entropy: NotNegative = Field(default=0.0, description="weight of the entropy bonus per token")
+    ppo_epochs: Count = Field(default=4, description="passes over the answers of a step")
+    minibatches: Count = Field(default=1, description="optimizer steps per pass")
+    whiten: bool = Field(default=True, description="advantages to mean 0 and variance 1 over the step")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="discount per token")
+    lam: Fraction = Field(default=0.95, description="lambda of generalised advantage estimation")
+    baseline: Literal["critic", "none", "rloo", "group"] = Field(
+        default="critic", description="what a return is compared with"
+    )
+    critic: Critic = Field(default_factory=Critic, description="the value model")
+    rollouts_every: Every | None = Field(default=10, description="keep a step's answers for reading; null: never")
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> PPOConfig:
+        if self.rollouts % self.group:
+            raise Clash("rollouts", f"{self.rollouts} answers do not divide into groups of {self.group}")
+        if self.minibatches > self.rollouts:
+            raise Clash("minibatches", f"{self.minibatches} minibatches need at least as many rollouts")
+        if self.baseline in ("rloo", "group") and self.group < 2:
+            raise Clash("baseline", f"{self.baseline} compares the answers of one prompt: set group to 2 or more")
+        if self.layout == "adapters" and self.lora is None:
+            raise Clash("layout", "adapters needs lora, for example lora: {rank: 32}")
+        if self.layout == "trunk" and self.baseline != "critic":
+            raise Clash("layout", f"trunk holds a critic, but baseline is {self.baseline}")
+        return self
