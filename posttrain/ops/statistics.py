@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Interval = tuple[float, float]
+_PICKS = 2_000_000  # rows drawn at a time: memory, not results
 
 
 def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interval:
@@ -38,6 +39,41 @@ def bootstrap_mean(values: Tensor, *, confidence: float = 0.95, draws: int = 200
     tail = (1 - confidence) / 2
     low, high = known[picks].mean(dim=1).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
+
+
+def bootstrap_ratio(
+    totals: Tensor, counts: Tensor, *, confidence: float = 0.95, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """The percentile bootstrap interval of sum(totals) / sum(counts), whole rows drawn again; both are [N].
+
+    For cases that come in clusters, such as the pairs of a prompt: a row is a cluster, drawn with all of its cases.
+    (0, 1) for fewer than two rows with cases. Source: Efron 1979; Field and Welsh 2007, for clusters.
+    """
+    kept = counts > 0
+    top, bottom = totals.detach().double().cpu()[kept], counts.detach().double().cpu()[kept]
+    rows = len(top)
+    if rows < 2:
+        return 0.0, 1.0
+    generator = torch.Generator().manual_seed(seed)
+    ratios: list[Tensor] = []
+    at_once = max(1, _PICKS // rows)
+    for first in range(0, draws, at_once):
+        picks = torch.randint(rows, (min(at_once, draws - first), rows), generator=generator)
+        ratios.append(top[picks].sum(dim=1) / bottom[picks].sum(dim=1))
+    tail = (1 - confidence) / 2
+    low, high = torch.cat(ratios).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def calibration_curve(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> list[tuple[float, float, int]]:
+    """Of each of `bins` equal bins that holds any of [N]: mean probability, mean outcome, and how many are in it."""
+    bin_of = (probabilities * bins).long().clamp(0, bins - 1)
+    found: list[tuple[float, float, int]] = []
+    for number in bin_of.unique().tolist():
+        inside = bin_of == number
+        said, was = probabilities[inside].double().mean(), outcomes[inside].double().mean()
+        found.append((float(said), float(was), int(inside.sum())))
+    return found
 
 
 def calibration_error(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> float:

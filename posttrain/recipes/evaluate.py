@@ -21,7 +21,7 @@ from posttrain.models.load import is_reward_model, load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
-from posttrain.recipes.reward import accuracy_of
+from posttrain.recipes.reward import card_of
 from posttrain.recipes.rows import Rows, read_rows
 from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
 from posttrain.rollout.annotate import over_answers
@@ -58,7 +58,8 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
         check_file_out(config.out, [item.path for item in config.data])
     rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
     found = _of_reward(config, rows, console) if is_reward_model(config.model) else _of_policy(config, rows, console)
-    console.table([{"measure": name, "value": _shown(value)} for name, value in found.items()], config.model)
+    shown = [{"measure": name, "value": _shown(value)} for name, value in found.items() if name != "reward_card"]
+    console.table(shown, config.model)
     if config.out is not None:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         Path(config.out).write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
@@ -66,7 +67,7 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
 
 
 def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Facts:
-    """A reward model's accuracy on rankings."""
+    """A reward model's accuracy on rankings, and its card."""
     codec = Codec.load(config.model, template=config.template)
     limit = setup.max_length(config.max_length, setup.context_of(config.model), console)
     records = [record for part in rows for record in part.of(RankedRecord)]
@@ -83,7 +84,9 @@ def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     scalar, own = load_scalar(config.model, device=where.device)
     gate_scalar(scalar, own, packing=config.packing == "auto")
     mean = RewardCard.read(config.model).score_at == "mean"
-    return {"accuracy": accuracy_of(items, ScoreReader(model=scalar, mean=mean), config.micro_batch_tokens).facts()}
+    card = card_of(items, ScoreReader(model=scalar, mean=mean), config.micro_batch_tokens)
+    console.table(card.table(), f"reward card of {config.model}")
+    return {"accuracy": card.accuracy.share.facts(), "reward_card": card.facts()}
 
 
 def _of_policy(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Facts:

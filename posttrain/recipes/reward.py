@@ -22,7 +22,6 @@ from posttrain.data.views import Changed, Joined
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import DataError
 from posttrain.loop import measure
-from posttrain.measures import Share, ranking_accuracy
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
 from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
@@ -33,6 +32,9 @@ from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.rows import in_memory
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
+from posttrain.recipes.setup import Telling
+from posttrain.reward_card import RewardFindings, findings_of
+from posttrain.reward_measures import Scores
 from posttrain.run import Run
 from posttrain.text.chat import Codec
 from posttrain.types import ChatRecord, PrefixGroup, PromptRecord
@@ -123,7 +125,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     codec.save(folder, pad=pad)
     card.write(folder)
     with where.autocast():
-        results = _results(sets, held, reader, budget.tokens, console)
+        results = _results(sets, held, reader, budget.tokens, run)
     console.finish(f"saved {config.out}")
     return run.writer.finish(**results)
 
@@ -179,25 +181,26 @@ def _demonstration(record: ChatRecord, codec: Codec) -> PrefixGroup:
 
 
 def _results(
-    sets: Sequence[Weighted[RankedItem]],
-    held: Sequence[RankedItem],
-    reader: ScoreReader,
-    budget: int,
-    console: Console,
+    sets: Sequence[Weighted[RankedItem]], held: Sequence[RankedItem], reader: ScoreReader, budget: int, run: Telling
 ) -> dict[str, object]:
+    """The accuracies for run.json; the whole cards go into run/reward_card.json, and one of them is shown."""
     found: dict[str, object] = {}
+    cards: dict[str, RewardFindings] = {}
     for name, items in (("training", Joined([part.items for part in sets])), ("held_out", held)):
         if items:
-            accuracy = accuracy_of(items, reader, budget)
-            console.say(f"{name.replace('_', '-')} accuracy {accuracy}")
-            found[f"{name}_accuracy"] = accuracy.facts()
+            cards[name] = card = card_of(items, reader, budget)
+            run.console.say(f"{name.replace('_', '-')} accuracy {card.accuracy.share}")
+            found[f"{name}_accuracy"] = card.accuracy.share.facts()
+    run.writer.keep("reward_card", {name: card.facts() for name, card in cards.items()})
+    name = "held_out" if "held_out" in cards else "training"
+    run.console.table(cards[name].table(), f"reward card, {name.replace('_', '-')} rankings")
     return found
 
 
-def accuracy_of(items: Sequence[RankedItem], reader: ScoreReader, budget: int) -> Share:
-    """The accuracy of raw scores over the strict pairs of rankings."""
-    scores = score_groups(reader, (item.group for item in items), budget)
-    return ranking_accuracy([item.ranks for item in items], scores.split([len(item.ranks) for item in items]))
+def card_of(items: Sequence[RankedItem], reader: ScoreReader, budget: int) -> RewardFindings:
+    """What raw scores say of rankings."""
+    scores = score_groups(reader, (item.group for item in items), budget).split([len(item.ranks) for item in items])
+    return findings_of([Scores(item=item, scores=part) for item, part in zip(items, scores, strict=True)])
 
 
 def pad_id(codec: Codec) -> int:

@@ -112,6 +112,10 @@ class RunWriter:
         self._record.update(facts)
         write_json(self.path / "run" / "run.json", self._record)
 
+    def keep(self, name: str, facts: Mapping[str, object]) -> None:
+        """Write facts that are too many for run.json into `run/<name>.json`."""
+        write_json(self.path / "run" / f"{name}.json", facts)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics of a step; numbers that are not finite are written as null."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}

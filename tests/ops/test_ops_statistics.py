@@ -7,7 +7,16 @@ import math
 import pytest
 import torch
 
-from posttrain.ops.statistics import bootstrap_mean, calibration_error, mean_ranks, pearson, spearman, wilson
+from posttrain.ops.statistics import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    calibration_curve,
+    calibration_error,
+    mean_ranks,
+    pearson,
+    spearman,
+    wilson,
+)
 
 
 def test_wilson_gives_the_textbook_interval() -> None:
@@ -40,6 +49,33 @@ def test_the_bootstrap_repeats_for_a_seed_and_leaves_the_global_state_alone() ->
 def test_the_bootstrap_refuses_nothing() -> None:
     with pytest.raises(ValueError, match="no values"):
         bootstrap_mean(torch.tensor([]))
+
+
+def test_the_bootstrap_of_a_ratio_with_one_case_a_row_is_that_of_the_mean() -> None:
+    values = torch.randn(300, dtype=torch.float64)
+    found = bootstrap_ratio(values, torch.ones(300), draws=2000)
+    assert found == pytest.approx(bootstrap_mean(values), abs=1e-9)
+
+
+def test_the_bootstrap_of_a_ratio_agrees_with_the_delta_method() -> None:
+    counts = torch.randint(1, 7, (800,)).double()
+    totals = (torch.rand(800, dtype=torch.float64) < 0.6) * counts  # a row is right or wrong as a whole
+    ratio = float(totals.sum() / counts.sum())
+    deviation = float((totals - ratio * counts).std()) / float(counts.mean()) / math.sqrt(800)
+    low, high = bootstrap_ratio(totals, counts)
+    assert (low, high) == pytest.approx((ratio - 1.96 * deviation, ratio + 1.96 * deviation), abs=0.01)
+
+
+def test_rows_without_cases_change_nothing_and_one_row_says_nothing() -> None:
+    totals, counts = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([2.0, 0.0, 2.0])
+    assert bootstrap_ratio(totals, counts) == bootstrap_ratio(totals[[0, 2]], counts[[0, 2]])
+    assert bootstrap_ratio(totals[:2], counts[:2]) == (0.0, 1.0)
+
+
+def test_the_calibration_curve_by_hand() -> None:
+    curve = calibration_curve(torch.tensor([0.05, 0.08, 0.95, 1.0]), torch.tensor([0.0, 1.0, 1.0, 0.5]))
+    assert curve == [(pytest.approx(0.065), 0.5, 2), (pytest.approx(0.975), 0.75, 2)]
+    assert calibration_curve(torch.zeros(0), torch.zeros(0)) == []
 
 
 def test_calibration_error_by_hand() -> None:
