@@ -161,9 +161,10 @@ class ScalarModel(nn.Module):
 
 
 def apply_scalar(head: nn.Linear, hidden: Tensor) -> Tensor:
-    """The head's float32 output [M] for hidden states [M, D]."""
+    """The head's output [M] for hidden states [M, D]: float64 from a float64 head, else float32."""
     with torch.autocast(device_type=hidden.device.type, enabled=False):
-        return nn.functional.linear(hidden.to(head.weight.dtype), head.weight).squeeze(-1).float()
+        output = nn.functional.linear(hidden.to(head.weight.dtype), head.weight).squeeze(-1)
+    return output if output.dtype == torch.float64 else output.float()
 
 
 def before(batch: TokenBatch, after: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Methods against theory: a world small enough to enumerate, and the laws that hold in it."""

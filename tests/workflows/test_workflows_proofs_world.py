@@ -1,0 +1,113 @@
+"""The enumerable world: its responses are all there are, and what it calls optimal is."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from posttrain.ops import credit, kl
+from posttrain.types import SamplingSpec
+from posttrain.workflows.proofs.models import (
+    make_policy,
+    make_scalar,
+    response_logprobs,
+    sampler_of,
+    token_logprobs,
+    token_values,
+)
+from posttrain.workflows.proofs.world import END, World, divergence, make_world
+
+BETA = 0.7
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world()
+
+
+@pytest.fixture(scope="module")
+def reference(world: World) -> Tensor:
+    return response_logprobs(world, make_policy(world, dtype=torch.float64)).detach()
+
+
+def test_the_responses_are_all_that_end_or_reach_the_limit(world: World) -> None:
+    words = "123"
+    expected = {"0", *(a + "0" for a in words), *(a + b + "0" for a in words for b in words)}
+    expected |= {"".join(three) for three in product(words, repeat=3)}
+    assert {"".join(map(str, tokens)) for tokens in world.responses} == expected
+    assert len(world.responses) == len(expected) == 40
+    assert [done.stopped for done in world.completions()[:40]] == [tokens[-1] == END for tokens in world.responses]
+    assert len(make_world(ends=False).responses) == 4**3
+
+
+def test_a_real_models_probabilities_add_up_to_one_and_give_its_tokens_back(world: World, reference: Tensor) -> None:
+    torch.testing.assert_close(reference.exp().sum(dim=-1), torch.ones(3, dtype=torch.float64), atol=1e-14, rtol=0)
+    tokenwise = token_logprobs(world, make_policy(world, dtype=torch.float64)).detach()
+    torch.testing.assert_close(world.of_tokens(reference), tokenwise, atol=1e-13, rtol=0)
+    assert float(divergence(reference, torch.full_like(reference, 1 / 40).log()).max()) > 0.1  # far from uniform
+
+
+def test_the_float64_model_is_the_float32_model(world: World, reference: Tensor) -> None:
+    torch.testing.assert_close(response_logprobs(world, make_policy(world)).detach(), reference, atol=1e-5, rtol=0)
+    critic = make_scalar(world, dtype=torch.float64)
+    assert token_values(world, critic).dtype == torch.float64
+
+
+def test_the_optimum_is_better_than_whatever_is_near_it_and_worth_beta_log_z(world: World, reference: Tensor) -> None:
+    best = world.optimum(reference, BETA)
+    value = world.objective(best, reference, BETA)
+    log_z = (reference.exp() * (world.rewards / BETA).exp()).sum(dim=-1).log()
+    torch.testing.assert_close(value, BETA * log_z, atol=1e-13, rtol=0)
+    for _ in range(20):
+        near = (best + 0.1 * torch.randn_like(best)).log_softmax(dim=-1)
+        lost = value - world.objective(near, reference, BETA)
+        torch.testing.assert_close(lost, BETA * divergence(near, best), atol=1e-13, rtol=0)
+        assert bool((lost > 0).all())
+
+
+def deltas(world: World, reference: Tensor, form: str, policy: Tensor) -> Tensor:
+    """Float64 [P, M]: r + V_next - V of every token on every path, through `ops.credit`, V the soft value."""
+    prompts, count = world.rewards.shape
+    response = (world.response + count * torch.arange(prompts)[:, None]).reshape(-1)
+    trained = torch.ones_like(response, dtype=torch.bool)
+    divergences = kl.k1(world.of_tokens(policy), world.of_tokens(reference)).reshape(-1)
+    rewards = credit.FORMS[form](world.rewards.reshape(-1), divergences, response, trained, BETA)
+    values = world.soft_values(reference, BETA)[:, world.before].reshape(-1)
+    found, _ = credit.gae(rewards, values, response, trained, 1.0, 0.0)
+    return found.view(prompts, -1)
+
+
+def test_at_the_optimum_every_delta_is_zero_on_every_path(world: World, reference: Tensor) -> None:
+    best = world.optimum(reference, BETA)
+    assert float(deltas(world, reference, "token", best).abs().max()) < 1e-12
+    spread = deltas(world, reference, "spread", best)
+    assert float(spread.abs().max()) > 0.1  # a share of the score comes too early or too late
+    assert float(world.of_response(spread).abs().max()) < 1e-12
+    # nowhere else: the reference itself leaves something to gain
+    assert float(world.of_response(deltas(world, reference, "token", reference)).abs().max()) > 0.1
+
+
+def test_the_simple_form_has_the_same_optimum_with_beta_over_the_length() -> None:
+    world = make_world(ends=False)
+    reference = response_logprobs(world, make_policy(world, dtype=torch.float64)).detach()
+    best = world.optimum(reference, BETA / world.length)
+    value = BETA / world.length * (world.mass(reference + world.rewards * world.length / BETA)[:, :1])
+    reached = world.of_response(deltas(world, reference, "sequence", best))
+    start = world.soft_values(reference, BETA)[:, :1]
+    # the deltas of a path add up to what it earns less the value it began with
+    torch.testing.assert_close(reached + start, value.expand_as(reached), atol=1e-12, rtol=0)
+
+
+def test_the_sampler_draws_each_response_as_often_as_it_should(world: World) -> None:
+    policy, draws = make_policy(world), 2000
+    expected = response_logprobs(world, policy).detach().exp() * draws
+    found = torch.zeros_like(expected)
+    for answer in sampler_of(world, policy)(world.prompts, SamplingSpec(max_new_tokens=world.length, samples=draws)):
+        found[world.place_of(answer)] += 1
+    often = expected >= 5
+    squares = ((found - expected).square() / expected)[often].sum()
+    freedom = int(often.sum())
+    assert float(squares) < freedom + 4 * (2 * freedom) ** 0.5  # chi-square, four standard deviations
