@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posttrain.engine.local import Engine
 from posttrain.errors import Diverged
-from posttrain.types import Batch, Hook, Mean, Objective, Scored, Source, Step
+from posttrain.types import Batch, Hook, Largest, Mean, Objective, Scored, Source, Step
 
 
 def fit(
@@ -40,7 +40,7 @@ def fit(
 
 def accumulate(step: Step, objective: Objective, engine: Engine) -> dict[str, float]:
     """Adds up the gradient of a step's micro-batches and returns its metrics, divided once."""
-    totals: dict[str, Mean] = {}
+    totals: dict[str, Mean | Largest] = {}
     for batch in step.micro_batches:
         with engine.precision():
             scored = objective(engine.place(batch))
@@ -62,7 +62,7 @@ def loss_of(scored: Scored, counts: Mapping[str, float]) -> Tensor | None:
 
 def measure(batches: Iterable[Batch], objective: Objective, engine: Engine) -> dict[str, float]:
     """The metrics of an objective over batches without training, divided once: they do not depend on batch size."""
-    totals: dict[str, Mean] = {}
+    totals: dict[str, Mean | Largest] = {}
     with torch.inference_mode():
         for batch in batches:
             with engine.precision():
@@ -82,15 +82,20 @@ def every(steps: int | None, act: Callable[[int], Mapping[str, float]], *, last:
     return [hook]
 
 
-def _merge(totals: dict[str, Mean], metrics: Mapping[str, Mean]) -> None:
-    for name, mean in metrics.items():
-        before = totals.get(name)
-        totals[name] = (
-            mean if before is None else Mean(total=before.total + mean.total, count=before.count + mean.count)
-        )
+def _merge(totals: dict[str, Mean | Largest], metrics: Mapping[str, Mean | Largest]) -> None:
+    for name, found in metrics.items():
+        before = totals.get(name, found)
+        if before is found:
+            totals[name] = found
+        elif isinstance(found, Mean) and isinstance(before, Mean):
+            totals[name] = Mean(total=before.total + found.total, count=before.count + found.count)
+        elif isinstance(found, Largest) and isinstance(before, Largest):
+            totals[name] = Largest(value=torch.maximum(before.value, found.value))
+        else:
+            raise TypeError(f"{name} is a mean in one micro-batch and a largest value in another")
 
 
-def _divided(totals: Mapping[str, Mean], engine: Engine, step: Step) -> dict[str, float]:
+def _divided(totals: Mapping[str, Mean | Largest], engine: Engine, step: Step) -> dict[str, float]:
     metrics = {name: _value(mean, engine) for name, mean in totals.items()}
     for name, value in metrics.items():
         if "loss" in name and value != value:
@@ -99,6 +104,8 @@ def _divided(totals: Mapping[str, Mean], engine: Engine, step: Step) -> dict[str
     return metrics
 
 
-def _value(mean: Mean, engine: Engine) -> float:
+def _value(mean: Mean | Largest, engine: Engine) -> float:
+    if isinstance(mean, Largest):
+        return float(mean.value)
     total, count = engine.total(torch.stack([mean.total.double(), mean.count.double()])).tolist()
     return total / count if count else 0.0

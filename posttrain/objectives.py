@@ -17,7 +17,7 @@ from posttrain.models.heads import Policy, PolicyOutput, ScalarModel, before
 from posttrain.ops import kl, losses
 from posttrain.ops.ragged import last_places, segment_mean, segment_sum
 from posttrain.ops.ranking import preferred
-from posttrain.types import Batch, Mean, Objective, RankedBatch, RolloutBatch, Scored, Term, TokenBatch
+from posttrain.types import Batch, Largest, Mean, Objective, RankedBatch, RolloutBatch, Scored, Term, TokenBatch
 
 PreferenceLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(chosen, rejected, reference chosen, reference rejected) summed log-probs [N] to losses [N]."""
@@ -121,9 +121,11 @@ def response_logprobs(policy: Policy, batch: RankedBatch) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PPOLoss:
-    """The numbers of the PPO loss. `kl_coef` > 0 puts k3 to the reference into the actor's loss (`kl_in: loss`).
+    """The numbers of the PPO loss.
 
-    `detach` keeps the critic's loss out of a trunk that it shares with the actor.
+    `kl` names the estimator (k2, k3) of the KL to the reference that the actor's loss holds, times the batch's `beta`;
+    None leaves it out. `detach` keeps the critic's loss out of a trunk that it shares with the actor. `ptx` weighs the
+    language-model loss of the text among the micro-batches.
     """
 
     clip: float
@@ -131,20 +133,24 @@ class PPOLoss:
     value_coef: float
     entropy: float = 0.0
     detach: bool = False
-    kl_coef: float = 0.0
+    kl: str | None = None
+    ptx: float = 0.0
 
 
-def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss) -> Objective:
-    """Clipped actor and critic losses; both counts are the response tokens of the step.
+def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss, *, reader: Policy | None = None) -> Objective:
+    """Clipped actor and critic losses, whose counts are the response tokens of the step, and `ptx` on text.
 
     The values come from the critic, or from the policy's own value head (layout `trunk`); without either there is
-    no critic term, as for the critic-free baselines.
+    no critic term, as for the critic-free baselines. `reader` is the policy at temperature 1: micro-batches of plain
+    tokens are text, whose count is their trained tokens. Source of `ptx`: Ouyang 2022 (InstructGPT), equation 2.
     """
 
     def score(batch: Batch) -> Scored:
+        if isinstance(batch, TokenBatch):
+            return _text(batch, reader or policy, numbers.ptx)
         batch = _rollout(batch)
         terms: dict[str, Term] = {}
-        metrics: dict[str, Mean] = {}
+        metrics: dict[str, Mean | Largest] = {}
         output = None
         if batch.train_actor or policy.value_head is not None:
             # While the critic warms up the policy must not move, not even through a trunk that the two share.
@@ -162,16 +168,29 @@ def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss) -> Objecti
     return score
 
 
+def _text(batch: TokenBatch, reader: Policy, weight: float) -> Scored:
+    total = losses.nll(reader(batch).logprobs).sum()
+    return Scored(
+        terms={"ptx": Term(total=total, weight=weight)}, metrics={"ptx_loss": _mean(total, batch.trained.sum())}
+    )
+
+
 def _actor(
-    batch: RolloutBatch, output: PolicyOutput, numbers: PPOLoss, terms: dict[str, Term], metrics: dict[str, Mean]
+    batch: RolloutBatch,
+    output: PolicyOutput,
+    numbers: PPOLoss,
+    terms: dict[str, Term],
+    metrics: dict[str, Mean | Largest],
 ) -> None:
     trained = batch.tokens.trained
     count = trained.sum()
     logprobs, old = output.logprobs[trained], batch.old[trained]
     total = losses.clipped_policy(logprobs, old, batch.advantages[trained], numbers.clip).sum()
     metrics["actor_loss"] = _mean(total, count)
-    if numbers.kl_coef:
-        total = total + numbers.kl_coef * kl.k3(logprobs, batch.reference[trained]).sum()
+    if numbers.kl is not None:
+        away = kl.ESTIMATORS[numbers.kl](logprobs, batch.reference[trained]).sum()
+        total = total + batch.beta * away
+        metrics["kl_loss"] = _mean(away, count)
     if output.entropy is not None:
         total = total - numbers.entropy * output.entropy[trained].sum()
         metrics["entropy"] = _mean(output.entropy[trained].sum(), count)
@@ -180,6 +199,7 @@ def _actor(
         ratio = (logprobs - old).exp()
         clipped = losses.is_clipped(logprobs, old, batch.advantages[trained], numbers.clip).float()
         metrics["ratio"] = _mean(ratio.sum(), count)
+        metrics["ratio_max"] = Largest(value=ratio.amax() if len(ratio) else ratio.new_ones(()))
         metrics["clip_fraction"] = _mean(clipped.sum(), count)
         metrics["step_kl"] = _mean(kl.k3(old, logprobs).sum(), count)
 
@@ -190,7 +210,7 @@ def _critic(
     numbers: PPOLoss,
     weight: float,
     terms: dict[str, Term],
-    metrics: dict[str, Mean],
+    metrics: dict[str, Mean | Largest],
 ) -> None:
     trained = batch.tokens.trained
     total = losses.clipped_value(

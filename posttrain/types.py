@@ -215,7 +215,7 @@ class RolloutBatch:
 
     `old`: log-probs of the policy that sampled. `reference`: log-probs of the reference. `values`: the critic's, before
     the update. `advantages` and `returns` come from generalised advantage estimation. While the critic warms up,
-    `train_actor` is False and the actor has no loss.
+    `train_actor` is False and the actor has no loss. `beta` weighs the KL to the reference where that is in the loss.
     """
 
     tokens: TokenBatch
@@ -225,6 +225,7 @@ class RolloutBatch:
     advantages: Tensor
     returns: Tensor
     train_actor: bool = True
+    beta: float = 0.0
 
 
 Batch: TypeAlias = TokenBatch | RankedBatch | RolloutBatch
@@ -270,11 +271,18 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Largest:
+    """A mergeable metric: the largest `value` of what was seen, a detached scalar."""
+
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """What an objective says of one micro-batch: loss = sum over names of weight * total / counts[name]."""
 
     terms: Mapping[str, Term]
-    metrics: Mapping[str, Mean]
+    metrics: Mapping[str, Mean | Largest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from posttrain.models.heads import Policy, scalar_head
 from posttrain.objectives import PPOLoss, ScoreReader
 from posttrain.ops import losses
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate
-from posttrain.types import Batch, Mean, Objective, Scored, State, Step, Term
+from posttrain.types import Batch, Largest, Mean, Objective, Scored, State, Step, Term
 
 ROWS = 20
 CUTS = [1, 5, 16, ROWS]
@@ -107,10 +107,10 @@ def ppo_method(*, trunk: bool) -> Method:
     def step(size: int) -> Step:
         batches: list[Batch] = []
         for rows in chunks(range(ROWS), size):
-            batches += rollouts.micro_batches(list(rows), 10_000, train_actor=True)
+            batches += rollouts.micro_batches(list(rows), 10_000, train_actor=True, beta=0.1)
         return Step(micro_batches=batches, counts={"actor": tokens, "critic": tokens})
 
-    numbers = PPOLoss(clip=0.2, value_clip=0.2, value_coef=0.5, entropy=0.01, kl_coef=0.1)
+    numbers = PPOLoss(clip=0.2, value_clip=0.2, value_coef=0.5, entropy=0.01, kl="k3")
     groups = [group("actor", actor)] + ([] if critic is None else [group("critic", critic)])
     return Method(objective=objectives.ppo(actor, critic, numbers), groups=groups, step=step)
 
@@ -269,3 +269,33 @@ def test_measuring_records_no_gradient() -> None:
 
     measure(method.step(ROWS).micro_batches, objective, method.engine())
     assert recording == [False]
+
+
+def test_a_largest_value_is_that_of_all_micro_batches() -> None:
+    method = sft_method()
+    found = iter([3.0, 7.0, 5.0])
+
+    def objective(batch: Batch) -> Scored:
+        return Scored(terms={}, metrics={"peak": Largest(value=torch.tensor(next(found)))})
+
+    step = Step(micro_batches=[pack(conversations(1))] * 3, counts={})
+    assert accumulate(step, objective, method.engine()) == {"peak": 7.0}
+
+
+def test_a_step_without_micro_batches_changes_nothing_but_the_place_in_the_schedule() -> None:
+    method = sft_method()
+    before = [part.detach().clone() for part in method.parameters()]
+    asked: list[int] = []
+
+    def schedule(done: int) -> float:
+        asked.append(done)
+        return 1.0
+
+    engine = LocalEngine(method.groups, schedule=schedule, grad_clip=1.0, weight_decay=0.5)
+    accumulate(Step(micro_batches=(), counts={}), method.objective, engine)
+    engine.step(())
+    assert all(torch.equal(one, other) for one, other in zip(before, method.parameters(), strict=True))
+    accumulate(method.step(5), method.objective, engine)
+    engine.step(())
+    assert asked == [0, 1]
+    assert any(not torch.equal(one, other) for one, other in zip(before, method.parameters(), strict=True))

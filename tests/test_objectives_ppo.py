@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import torch
-from architectures import tiny_policy, tiny_scalar
+from architectures import tiny, tiny_policy, tiny_scalar
 from rows_at_hand import answers, prompt_numbers
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from posttrain.loop import loss_of
 from posttrain.models.heads import Policy, ScalarModel, before, scalar_head
 from posttrain.objectives import PPOLoss
 from posttrain.rollout.buffer import pack_answers
-from posttrain.types import PrefixGroup, RolloutBatch, Scored, Span, TokenBatch
+from posttrain.types import Largest, PrefixGroup, RolloutBatch, Scored, Span, TokenBatch
 
 
 def value(scored: Scored, name: str) -> float:
@@ -90,7 +90,7 @@ class _Fixed:
 
 def test_what_is_not_trained_may_hold_anything_and_changes_nothing() -> None:
     actor, critic = tiny_policy(), tiny_scalar()
-    clean = rollout_batch(actor, off=0.1)
+    clean = replace(rollout_batch(actor, off=0.1), beta=0.1)
     masked = clean.tokens.trained
 
     def spoilt(values: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def test_what_is_not_trained_may_hold_anything_and_changes_nothing() -> None:
         clean, old=spoilt(clean.old), reference=spoilt(clean.reference), values=spoilt(clean.values),
         advantages=spoilt(clean.advantages), returns=spoilt(clean.returns),
     )  # fmt: skip
-    numbers = PPOLoss(clip=0.2, value_clip=0.2, value_coef=1.0, entropy=0.01, kl_coef=0.1)
+    numbers = PPOLoss(clip=0.2, value_clip=0.2, value_coef=1.0, entropy=0.01, kl="k3")
     gradients: list[list[Tensor]] = []
     for batch in (clean, dirty):
         loss = loss_of(objectives.ppo(actor, critic, numbers)(batch), {"actor": 5.0, "critic": 7.0})
@@ -114,8 +114,8 @@ def test_what_is_not_trained_may_hold_anything_and_changes_nothing() -> None:
 
 def test_entropy_and_kl_in_the_loss_are_those_of_the_whole_distribution() -> None:
     actor = tiny_policy()
-    batch = rollout_batch(actor)
-    numbers = PPOLoss(clip=0.2, value_clip=None, value_coef=1.0, entropy=0.3, kl_coef=0.7)
+    batch = replace(rollout_batch(actor), beta=0.7)
+    numbers = PPOLoss(clip=0.2, value_clip=None, value_coef=1.0, entropy=0.3, kl="k3")
     scored = objectives.ppo(actor, None, numbers)(batch)
     trained = batch.tokens.trained
     with torch.no_grad():
@@ -225,3 +225,44 @@ def test_the_value_head_of_a_trunk_reads_what_a_scalar_model_would() -> None:
         alone = before(batch, ScalarModel(actor.trunk.model, head)(batch))
     assert values is not None
     torch.testing.assert_close(values, alone)
+
+
+def test_the_kl_in_the_loss_follows_the_estimator_and_the_batchs_beta() -> None:
+    actor = tiny_policy()
+    batch = rollout_batch(actor)
+    plain = total(objectives.ppo(actor, None, PLAIN)(batch), "actor")
+    away = (batch.old - batch.reference)[batch.tokens.trained]
+    expected = {"k2": float((away**2).sum()) / 2, "k3": float(((-away).exp() - 1 + away).sum())}
+    for name, nats in expected.items():
+        scored = objectives.ppo(actor, None, replace(PLAIN, kl=name))(replace(batch, beta=0.3))
+        assert total(scored, "actor") == pytest.approx(plain + 0.3 * nats, rel=1e-4)
+        assert value(scored, "kl_loss") == pytest.approx(nats / len(away), rel=1e-3)
+        without = objectives.ppo(actor, None, replace(PLAIN, kl=name))(batch)
+        assert total(without, "actor") == pytest.approx(plain, rel=1e-6)
+
+
+def test_the_largest_ratio_is_that_of_one_token() -> None:
+    actor = tiny_policy()
+    batch = rollout_batch(actor)
+    place = int(batch.tokens.trained.nonzero()[3])
+    old = batch.old.clone()
+    old[place] -= 1.0
+    found = objectives.ppo(actor, None, PLAIN)(replace(batch, old=old)).metrics["ratio_max"]
+    assert isinstance(found, Largest)
+    assert float(found.value) == pytest.approx(2.718282, rel=1e-4)
+
+
+def test_text_among_the_micro_batches_has_a_loss_and_a_count_of_its_own() -> None:
+    actor = tiny_policy()
+    text = pack([PrefixGroup(id="row", root=Span(tokens=(3, 4, 5, 6), trained=(False, True, True, False)))])
+    hot = Policy(actor.model, temperature=2.0)  # samples at 2, reads text at 1
+    scored = objectives.ppo(hot, None, replace(PLAIN, ptx=0.5), reader=actor)(text)
+    with torch.no_grad():
+        logits = tiny("llama")(input_ids=torch.tensor([[3, 4, 5, 6]])).logits[0].log_softmax(-1)
+    expected = -float(logits[0, 4] + logits[1, 5])
+    assert set(scored.terms) == {"ptx"}
+    assert total(scored, "ptx") == pytest.approx(expected, rel=1e-5)
+    assert value(scored, "ptx_loss") == pytest.approx(expected / 2, rel=1e-5)
+    loss = loss_of(scored, {"actor": 7.0, "ptx": 2.0})
+    assert loss is not None
+    assert float(loss.detach()) == pytest.approx(0.5 * expected / 2, rel=1e-5)

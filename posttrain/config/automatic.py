@@ -62,6 +62,15 @@ def auto_critic_rate(rate: float) -> tuple[float, str]:
     return rate, f"critic.learning_rate {rate:g}: the policy's"
 
 
+def auto_estimator(setting: str, kl_in: str) -> tuple[str, str]:
+    """The estimator of the KL to the reference in the `reward` or the `loss`, and the reason in one line."""
+    if setting != "auto":
+        return setting, ""
+    if kl_in == "loss":
+        return "k3", "beta.estimator k3: never negative, as in GRPO"
+    return "k1", "beta.estimator k1: unbiased, and the rewards of an answer sum to its score less beta times its KL"
+
+
 def resolved(config: SettingsT, choices: Mapping[str, object]) -> SettingsT:
     """The settings with what the automatic ones (dotted names) came to."""
     tree = config.model_dump()

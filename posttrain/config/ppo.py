@@ -29,7 +29,9 @@ class Beta(Settings):
         default=None, description="KL in nats per answer that the weight adapts to; null: the weight is fixed"
     )
     horizon: Positive = Field(default=10_000.0, description="answers over which an adaptive weight moves")
-    estimator: Literal["k1", "k2", "k3"] = Field(default="k1", description="how the KL of a sampled token is taken")
+    estimator: Literal["auto", "k1", "k2", "k3", "exact"] = Field(
+        default="auto", description="the KL of a token; exact: over the whole vocabulary; auto: k1, in the loss k3"
+    )
 
 
 class Critic(Settings):
@@ -59,7 +61,12 @@ class PPOConfig(Training):
     reward_form: Literal["token", "sequence", "spread"] = Field(
         default="token", description="score at the last token, score less mean KL there, or spread evenly"
     )
-    reward_clip: Positive | None = Field(default=5.0, description="largest absolute score; null: not clipped")
+    reward_scale: Literal["running", "batch"] | None = Field(
+        default=None, description="divide scores by their deviation: of all so far, or of the step; null: not divided"
+    )
+    reward_clip: Positive | None = Field(
+        default=5.0, description="largest absolute score, after the scale; null: not clipped"
+    )
     missing_eos_penalty: NotNegative = Field(
         default=1.0, description="subtracted from the score of an answer cut by max_new_tokens"
     )
@@ -70,12 +77,18 @@ class PPOConfig(Training):
     temperature: Positive = Field(default=1.0, description="divides the logits of policy and reference alike")
     stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
     beta: Beta = Field(default_factory=Beta, description="the KL penalty")
+    kl_in: Literal["reward", "loss"] = Field(
+        default="reward", description="where the KL to the reference stands: in the rewards, or in the policy's loss"
+    )
     clip: Positive = Field(default=0.2, description="clip range of the importance ratio")
     value_clip: Positive | None = Field(default=0.2, description="clip range of the critic; null: not clipped")
     value_coef: Positive = Field(default=1.0, description="weight of the critic's loss on a shared trunk")
     entropy: NotNegative = Field(default=0.0, description="weight of the entropy bonus per token")
     ppo_epochs: Count = Field(default=4, description="passes over the answers of a step")
     minibatches: Count = Field(default=1, description="optimizer steps per pass")
+    epoch_kl_stop: Positive | None = Field(
+        default=None, description="KL in nats per token, old policy against new, that ends a step's updates; null: none"
+    )
     whiten: bool = Field(default=True, description="advantages to mean 0 and variance 1 over the step")
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="discount per token")
     lam: Fraction = Field(default=0.95, description="lambda of generalised advantage estimation")
@@ -95,6 +108,9 @@ class PPOConfig(Training):
             raise Clash("baseline", f"{self.baseline} compares the answers of one prompt: set group to 2 or more")
         if self.layout == "adapters" and self.lora is None:
             raise Clash("layout", "adapters needs lora, for example lora: {rank: 32}")
+        if self.kl_in == "loss" and self.beta.estimator in ("k1", "exact"):
+            why = "has no gradient on average" if self.beta.estimator == "k1" else "is for rewards"
+            raise Clash("beta.estimator", f"{self.beta.estimator} {why}: with kl_in loss use k3 or k2")
         if self.layout == "trunk" and self.baseline != "critic":
             raise Clash("layout", f"trunk holds a critic, but baseline is {self.baseline}")
         return self

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from posttrain.models.adapters import active
 from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
-from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy
-from posttrain.types import TokenBatch
+from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy, heads_divergence
+from posttrain.types import TokenBatch, moved
 
 
 class PolicyOutput(NamedTuple):
@@ -128,6 +128,19 @@ class Policy(nn.Module):
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2
             logits = cap * torch.tanh(logits / cap)
         return logits
+
+
+def divergence(policy: Policy, reference: Policy, batch: TokenBatch) -> Tensor:
+    """The exact KL of a policy from a reference before each trained token, nats, float [T] and 0 elsewhere.
+
+    Both are at the policy's temperature. Whole distributions stand side by side for a chunk of tokens at a time.
+    """
+    places = batch.trained.nonzero().squeeze(-1)
+    predictors = batch.predictor[places]
+    read = policy.trunk(batch)[predictors]
+    other = reference.trunk(moved(batch, reference.device))[predictors.to(reference.device)].to(read.device)
+    found = heads_divergence(read, policy.logits, other, reference.logits, temperature=policy.temperature)
+    return _scatter(found, places, len(batch.tokens))
 
 
 class ScalarModel(nn.Module):

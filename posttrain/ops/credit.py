@@ -16,7 +16,16 @@ from posttrain.ops.ragged import last_places, segment_mean, segment_sum
 
 RewardForm = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
+SMALLEST_DEVIATION = 1e-4
 NO_SPREAD = 1e-6  # added to a group's standard deviation, so that equal scores give advantage 0
+
+
+def scaled_scores(score: Tensor, deviation: float) -> Tensor:
+    """Float [R]: `score` divided by `deviation`, where that is more than rounding; the mean is not shifted.
+
+    A score keeps its sign: what was better than 0 stays so. Source: Engstrom 2020, section 3 (reward scaling).
+    """
+    return score / deviation if deviation > SMALLEST_DEVIATION else score
 
 
 def settled_scores(score: Tensor, stopped: Tensor, *, clip: float | None, missing_eos_penalty: float) -> Tensor:

@@ -26,7 +26,7 @@ def k3(actor: Tensor, reference: Tensor) -> Tensor:
     return torch.expm1(-difference) + difference
 
 
-ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}  # of sampled tokens; `exact` needs whole distributions
 
 
 def exact(actor: Tensor, reference: Tensor) -> Tensor:

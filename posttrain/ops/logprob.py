@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from posttrain.ops.kl import exact
+
 Head = Callable[[Tensor], Tensor]
 
 MAX_ELEMENTS = 2**24  # 64 MiB of float32 logits at a time
@@ -37,6 +39,31 @@ def head_logprobs_and_entropy(
     """
     chunks = list(_chunks(_chosen_and_entropy, hidden, targets, head, temperature, max_elements))
     return torch.cat([chosen for chosen, _ in chunks]), torch.cat([entropy for _, entropy in chunks])
+
+
+def heads_divergence(
+    hidden: Tensor,
+    head: Head,
+    other_hidden: Tensor,
+    other_head: Head,
+    *,
+    temperature: float = 1.0,
+    max_elements: int = MAX_ELEMENTS,
+) -> Tensor:
+    """Float [M]: KL of the first distribution from the second at every row, the exact sum over V, in nats.
+
+    Both logits are divided by `temperature`. At no time are more logits held than `max_elements` numbers of each.
+    """
+    if len(hidden) == 0:
+        return hidden.new_zeros(0)
+    width = _logits(head, hidden[:1], temperature).shape[-1]
+    rows = max(1, max_elements // width)
+    parts: list[Tensor] = []
+    for start in range(0, len(hidden), rows):
+        first = _logits(head, hidden[start : start + rows], temperature).log_softmax(-1)
+        second = _logits(other_head, other_hidden[start : start + rows], temperature).log_softmax(-1)
+        parts.append(exact(first, second))
+    return torch.cat(parts)
 
 
 def _chunks(

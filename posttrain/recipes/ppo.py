@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from posttrain import objectives
 from posttrain.config import PPOConfig
-from posttrain.config.automatic import auto_critic_rate, steps_between
+from posttrain.config.automatic import auto_critic_rate, auto_estimator, steps_between
 from posttrain.console import Console
 from posttrain.data.pack import Budget
-from posttrain.engine.local import LocalEngine
 from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.annotating import Annotator
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.opening import Door, Opened, Reads, training
-from posttrain.recipes.roles import Roles, cast_roles
+from posttrain.recipes.roles import cast_roles
 from posttrain.recipes.rollout_load import rollout_load
 from posttrain.recipes.rows import in_memory
 from posttrain.recipes.scoring import check_reward
-from posttrain.rollout.annotate import Annotators, CreditRules, annotate, over_answers
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
 from posttrain.run import Run
 from posttrain.run.inspect import write_rollouts
-from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec, State
-
-# Captured and teacher-forced log-probs differ by float rounding; a larger gap means that the sampler's are not usable.
-LARGEST_GAP = 1e-3
+from posttrain.types import Prompt, PromptRecord, SamplingSpec
 
 
 def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
@@ -65,6 +60,7 @@ def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
     roles = cast_roles(config, codec, where, budget, console)
     rate = setup.learning_rate(config, roles.start.loaded.model, console)
     critic_rate = _critic_rate(config, rate, console)
+    _say_kl(config, console)
     plan = _plan(config, budget)
     steps = plan.rounds * plan.epochs * plan.minibatches
     if plan.critic_warmup >= steps:
@@ -88,7 +84,7 @@ def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
         models={"actor": roles.actor} | ({} if roles.critic is None else {"critic": roles.critic}),
         also={"annotator": annotated},
     )
-    fitting.train(config, run, parts, where)
+    fitting.train(config, run, parts, where, [source.learned])
     roles.save(Path(config.out), codec)
     console.finish(f"saved {config.out}")
     last = run.writer.run.metrics[-1]
@@ -105,6 +101,17 @@ def _critic_rate(config: PPOConfig, rate: float, console: Console) -> float:
     return chosen
 
 
+def _say_kl(config: PPOConfig, console: Console) -> None:
+    """Says which KL is charged where, and which KL each metric is."""
+    estimator, reason = auto_estimator(config.beta.estimator, config.kl_in)
+    if reason:
+        console.choose("beta.estimator", estimator, reason)
+    console.say(
+        f"KL: {estimator} in the {config.kl_in}, against the start policy; of the metrics kl (k1) and kl_k3 are sums"
+        " over an answer against the start policy, step_kl is k3 per token, the old policy against the new one"
+    )
+
+
 def _plan(config: PPOConfig, budget: Budget) -> RoundPlan:
     return RoundPlan(
         rounds=config.steps,
@@ -112,6 +119,9 @@ def _plan(config: PPOConfig, budget: Budget) -> RoundPlan:
         group=config.group,
         epochs=config.ppo_epochs,
         minibatches=config.minibatches,
+        estimator=auto_estimator(config.beta.estimator, config.kl_in)[0],
+        kl_in_loss=config.kl_in == "loss",
+        epoch_kl_stop=config.epoch_kl_stop,
         critic_warmup=config.critic.warmup if config.baseline == "critic" else 0,
         beta=config.beta.coef,
         kl_target=config.beta.target,
@@ -129,77 +139,15 @@ def ppo_loss(config: PPOConfig) -> PPOLoss:
         value_coef=config.value_coef,
         entropy=config.entropy,
         detach=config.critic.detach,
+        kl=auto_estimator(config.beta.estimator, config.kl_in)[0] if config.kl_in == "loss" else None,
     )
 
 
-def credit_rules(config: PPOConfig) -> CreditRules:
-    """The numbers of rewards and advantages."""
-    return CreditRules(
-        form=config.reward_form,
-        estimator=config.beta.estimator,
-        score_clip=config.reward_clip,
-        missing_eos_penalty=config.missing_eos_penalty,
-        gamma=config.gamma,
-        lam=config.lam,
-        whiten=config.whiten,
-        baseline=config.baseline,
-    )
-
-
-class Annotator:
-    """Annotates each round; in the first one the sampler's log-probs are compared with teacher forcing."""
-
-    def __init__(self, config: PPOConfig, roles: Roles, engine: LocalEngine, budget: Budget, console: Console) -> None:
-        self._roles = roles
-        self._engine = engine
-        self._console = console
-        self._rules = credit_rules(config)
-        self._budget = budget
-        self._trusted: bool | None = None
-
-    def __call__(self, completions: Sequence[Completion], prompts: Sequence[int], beta: float) -> Rollouts:
-        """The rollouts with every quantity of their tokens."""
-        roles = self._roles
-        with self._engine.precision():
-            if self._trusted is None:
-                self._trusted = self._compared(completions, prompts)
-            models = Annotators(
-                reference=roles.reference_logprobs(),
-                scorer=roles.scorer,
-                value=roles.values(),
-                actor=None if self._trusted else roles.actor_logprobs(),
-                budget=self._budget.tokens,
-                total=self._engine.total,
-            )
-            return annotate(completions, prompts, models, self._rules, beta)
-
-    def _compared(self, completions: Sequence[Completion], prompts: Sequence[int]) -> bool:
-        """True when the sampler's log-probs are good enough to keep; said."""
-        gap = _gap(self._roles, completions, prompts, self._budget.tokens)
-        kept = "kept" if gap <= LARGEST_GAP else "computed again by teacher forcing"
-        self._console.say(f"old log-probs: the sampler's, {gap:.0e} from teacher forcing: {kept}")
-        return gap <= LARGEST_GAP
-
-    def state(self) -> State:
-        """What was decided in the first round."""
-        return {"trusted": self._trusted}
-
-    def load_state(self, state: State) -> None:
-        """The same decision, which is not made again."""
-        self._trusted = cast("bool | None", state["trusted"])
-
-
-def _gap(roles: Roles, completions: Sequence[Completion], prompts: Sequence[int], budget: int) -> float:
-    forced = over_answers(roles.actor_logprobs(), completions, prompts, budget)
-    captured = forced.new_tensor([value for completion in completions for value in completion.logprobs])
-    return float((forced - captured).abs().max()) if len(forced) else 0.0
-
-
-def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts], None]:
+def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts, dict[str, float]], None]:
     """Keeps rollouts for the inspector, and shows one answer of each kept round."""
     apart = steps_between(config.rollouts_every, config.steps)
 
-    def watch(number: int, rollouts: Rollouts) -> None:
+    def watch(number: int, rollouts: Rollouts, metrics: dict[str, float]) -> None:
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
         write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)

@@ -14,7 +14,7 @@ from posttrain.data.pack import Budget
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
 from posttrain.models.adapters import adapter_parameters, attach, load_adapter
-from posttrain.models.heads import Policy, ScalarModel, before, scalar_head
+from posttrain.models.heads import Policy, ScalarModel, before, divergence, scalar_head
 from posttrain.models.load import base_of, is_adapter, load_scalar, save_causal, save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.recipes import setup
@@ -50,6 +50,10 @@ class Roles:
     def actor_logprobs(self) -> LogprobFn:
         """The actor's log-probs as it stands."""
         return lambda batch: self.actor(moved(batch, self.actor.device)).logprobs
+
+    def divergence(self) -> LogprobFn:
+        """The KL of the actor as it stands from the reference over the whole vocabulary, before each answer token."""
+        return lambda batch: divergence(self.actor, self.reference, moved(batch, self.actor.device))
 
     def values(self) -> ValueFn | None:
         """The critic's value before each answer token, or None without a critic."""

@@ -34,7 +34,11 @@ class CreditRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotators:
-    """The frozen views of the models. `actor` is needed only where the sampler's own log-probs are not trusted."""
+    """The frozen views of the models. `actor` is needed only where the sampler's own log-probs are not trusted.
+
+    `exact` gives the KL over the whole vocabulary, for the estimator of that name; `scale` is what scores are divided
+    by, from the scores of the step.
+    """
 
     reference: LogprobFn
     scorer: Scorer
@@ -42,6 +46,8 @@ class Annotators:
     actor: LogprobFn | None
     budget: int
     total: Callable[[Tensor], Tensor] = ragged.identity
+    exact: LogprobFn | None = None
+    scale: Callable[[Tensor], float] = lambda scores: 1.0
 
 
 def annotate(
@@ -66,10 +72,16 @@ def annotate(
     scores = checked_scores(models.scorer, completions)
     stopped = torch.tensor([completion.stopped for completion in completions])
     settled = credit.settled_scores(
-        scores, stopped, clip=rules.score_clip, missing_eos_penalty=rules.missing_eos_penalty
+        credit.scaled_scores(scores, models.scale(scores)),
+        stopped,
+        clip=rules.score_clip,
+        missing_eos_penalty=rules.missing_eos_penalty,
     )
     trained = torch.ones_like(response, dtype=torch.bool)
-    divergence = kl.ESTIMATORS[rules.estimator](old, reference)
+    if models.exact is None:
+        divergence = kl.ESTIMATORS[rules.estimator](old, reference)
+    else:
+        divergence = over_answers(models.exact, completions, prompts, models.budget)
     coefficient = beta if rules.kl_in_reward else 0.0
     rewards = credit.FORMS[rules.form](settled, divergence, response, trained, coefficient)
     group = torch.tensor(list(prompts))
@@ -126,8 +138,18 @@ def checked_scores(scorer: Scorer, completions: Sequence[Completion]) -> Tensor:
     return scores
 
 
-def health(rollouts: Rollouts, total: Callable[[Tensor], Tensor] = ragged.identity) -> dict[str, float]:
-    """What a round shows of the policy: scores, KL per answer, lengths, endings, repetition, and the critic's fit."""
+def health(
+    rollouts: Rollouts,
+    total: Callable[[Tensor], Tensor] = ragged.identity,
+    *,
+    estimator: str = "k1",
+    beta_in_loss: float = 0.0,
+) -> dict[str, float]:
+    """What a round shows of the policy: scores, KL per answer, lengths, endings, repetition, and the critic's fit.
+
+    `kl` is k1, the others name their estimator: `kl_k3` always, and that of `rollouts.kl`. `objective` is what PPO
+    raises: an answer's rewards, KL and all, less `beta_in_loss` times its KL where that is in the loss.
+    """
     answers = rollouts.completions
     lengths = torch.tensor([float(len(answer.tokens)) for answer in answers])
     k3 = kl.k3(rollouts.old, rollouts.reference)
@@ -142,20 +164,27 @@ def health(rollouts: Rollouts, total: Callable[[Tensor], Tensor] = ragged.identi
             torch.tensor(float(sum(answer.stopped for answer in answers))),
             rollouts.old.neg().sum(),
             torch.tensor(sum(distinct_bigrams(answer.tokens) for answer in answers)),
+            rollouts.rewards.sum(),
+            rollouts.kl.sum(),
         ]
     )
-    count, tokens, score, settled, nats, nats_k3, stopped, surprise, distinct = total(sums.double()).tolist()
+    count, tokens, score, settled, nats, nats_k3, stopped, surprise, distinct, rewards, away = total(
+        sums.double()
+    ).tolist()
     found = {
         "score": score / count,
         "reward": settled / count,
         "kl": nats / count,
         "kl_k3": nats_k3 / count,
+        "objective": (rewards - beta_in_loss * away) / count,
         "length": tokens / count,
         "stopped": stopped / count,
         "sampled_entropy": surprise / max(1.0, tokens),
         "distinct_bigrams": distinct / count,
         "score_length_correlation": pearson(rollouts.scores, lengths),
     }
+    if estimator not in ("k1", "k3"):
+        found[f"kl_{estimator}"] = away / count
     if bool(rollouts.values.any()):
         everywhere = torch.ones_like(rollouts.response, dtype=torch.bool)
         found["explained_variance"] = float(ragged.explained_variance(rollouts.values, rollouts.returns, everywhere))

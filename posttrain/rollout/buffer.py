@@ -40,7 +40,9 @@ class Rollouts:
     advantages: Tensor
     returns: Tensor
 
-    def micro_batches(self, rows: Sequence[int], budget: int, *, train_actor: bool) -> Iterator[RolloutBatch]:
+    def micro_batches(
+        self, rows: Sequence[int], budget: int, *, train_actor: bool, beta: float = 0.0
+    ) -> Iterator[RolloutBatch]:
         """The answers `rows` in micro-batches of at most `budget` tokens; answers of one prompt share its prefix."""
         ordered = sorted(rows)  # the answers of a prompt are neighbours
         sizes = {row: _size(self.completions[row]) for row in ordered}
@@ -48,9 +50,9 @@ class Rollouts:
         for run in split_by_tokens(ordered, budget, size=lambda row: sizes[row]):
             tokens = pack_answers([self.completions[row] for row in run], [self.prompts[row] for row in run])
             index = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in run])
-            yield self._batch(tokens, index, train_actor=train_actor)
+            yield self._batch(tokens, index, train_actor=train_actor, beta=beta)
 
-    def _batch(self, tokens: TokenBatch, index: Tensor, *, train_actor: bool) -> RolloutBatch:
+    def _batch(self, tokens: TokenBatch, index: Tensor, *, train_actor: bool, beta: float) -> RolloutBatch:
         def laid(values: Tensor) -> Tensor:
             return values.new_zeros(len(tokens.tokens)).masked_scatter(tokens.trained, values[index])
 
@@ -62,6 +64,7 @@ class Rollouts:
             advantages=laid(self.advantages),
             returns=laid(self.returns),
             train_actor=train_actor,
+            beta=beta,
         )
 
     def _starts(self) -> list[int]:

@@ -14,6 +14,7 @@ from posttrain.ops.credit import (
     gae,
     group_advantages,
     rloo_advantages,
+    scaled_scores,
     sequence_rewards,
     settled_scores,
     spread_rewards,
@@ -179,3 +180,8 @@ def test_no_path_has_an_advantage_at_the_enumerated_optimum(form: str) -> None:
             lam = 0.95 if form == "token" else 1.0
             advantages, _ = gae(rewards, values, own, everything, 1.0, lam)
             assert advantages[: 2 if form == "token" else 1].abs().max() < 1e-12
+
+
+def test_scaled_scores_keep_their_sign_and_their_zero() -> None:
+    assert scaled_scores(torch.tensor([-3.0, 0.0, 6.0]), 3.0).tolist() == [-1.0, 0.0, 2.0]
+    assert scaled_scores(torch.tensor([4.0, 4.0]), 0.0).tolist() == [4.0, 4.0]  # nothing to divide by

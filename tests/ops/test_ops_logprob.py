@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy
+from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy, heads_divergence
 
 
 def problem(rows: int) -> tuple[Tensor, Tensor, nn.Linear]:
@@ -101,3 +101,27 @@ def test_large_logits_and_impossible_tokens_are_harmless() -> None:
     assert entropy.item() == 0.0
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("max_elements", [1, 11 * 3, 2**24])
+def test_the_divergence_of_two_heads_is_the_sum_over_the_vocabulary_however_it_is_cut(max_elements: int) -> None:
+    hidden, _, head = problem(10)
+    other_hidden, _, other = problem(10)
+    found = heads_divergence(hidden, head, other_hidden, other, temperature=0.7, max_elements=max_elements)
+    for row in range(10):
+        first, second = ((a(b[row]) / 0.7).softmax(-1).tolist() for a, b in ((head, hidden), (other, other_hidden)))
+        terms = [p * math.log(p / q) for p, q in zip(first, second, strict=True)]
+        assert found[row].item() == pytest.approx(sum(terms), rel=1e-9)
+
+
+def test_only_a_chunk_of_the_logits_of_two_heads_exists_at_a_time() -> None:
+    hidden, _, head = problem(40)
+    seen: list[int] = []
+
+    def watched(rows: Tensor) -> Tensor:
+        seen.append(len(rows))
+        return head(rows)
+
+    heads_divergence(hidden, watched, hidden, head, max_elements=11 * 7)
+    assert max(seen) == 7
+    assert heads_divergence(hidden[:0], head, hidden[:0], head).tolist() == []

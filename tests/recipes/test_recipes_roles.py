@@ -25,7 +25,8 @@ from posttrain.models.heads import ScalarModel
 from posttrain.models.load import load_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
-from posttrain.recipes.ppo import Annotator, ppo_loss
+from posttrain.recipes.annotating import Annotator
+from posttrain.recipes.ppo import ppo_loss
 from posttrain.recipes.roles import Roles, cast_roles, choose_layout
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
 from posttrain.rollout.annotate import over_answers

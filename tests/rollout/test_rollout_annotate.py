@@ -117,6 +117,39 @@ def test_kl_in_the_loss_leaves_the_reward_alone() -> None:
     assert found.kl.tolist() == [2.0, 2.0]
 
 
+def test_scores_are_scaled_then_clipped_then_cut_answers_pay() -> None:
+    batch = [answer(1), answer(1, name="q", stopped=False), answer(1, name="r")]
+    rules = replace(RULES, score_clip=2.0, missing_eos_penalty=1.0)
+    views = replace(models([8.0, 10.0, -2.0]), scale=lambda scores: 4.0)
+    found = run(batch, views, rules)
+    assert found.settled.tolist() == [2.0, 1.0, -0.5]  # 10 / 4 is cut to 2, and then the penalty comes
+    assert found.scores.tolist() == [8.0, 10.0, -2.0]
+
+
+@pytest.mark.parametrize("form", ["token", "sequence", "spread"])
+def test_the_exact_kl_takes_the_place_of_the_estimate_in_every_form(form: str) -> None:
+    batch = [answer(2, logprobs=(-1.0, -3.0))]
+    exact = torch.tensor([0.25, 0.75])
+    views = replace(models([1.0], reference=-2.0), exact=constant(exact))
+    found = run(batch, views, replace(RULES, form=form, estimator="exact"), beta=0.1)
+    assert torch.equal(found.kl, exact)
+    whole = 0.05 if form == "sequence" else 0.1  # the mean or the sum of the KL, times beta
+    assert float(found.rewards.sum()) == pytest.approx(1.0 - whole)
+    shown = health(found, estimator="exact")
+    assert shown["kl_exact"] == pytest.approx(1.0)
+    assert shown["kl"] == pytest.approx(0.0)  # k1: (-1 + 2) + (-3 + 2)
+    assert shown["objective"] == pytest.approx(1.0 - whole)
+
+
+def test_the_objective_counts_the_kl_once_wherever_it_stands() -> None:
+    batch = [answer(2, logprobs=(-1.0, -1.0)), answer(1, name="q", logprobs=(-2.0,))]
+    in_reward = run(batch, models([1.0, 3.0], reference=-3.0), RULES, beta=0.5)
+    in_loss = run(batch, models([1.0, 3.0], reference=-3.0), replace(RULES, kl_in_reward=False), beta=0.5)
+    expected = ((1.0 - 0.5 * 4.0) + (3.0 - 0.5 * 1.0)) / 2
+    assert health(in_reward)["objective"] == pytest.approx(expected)
+    assert health(in_loss, beta_in_loss=0.5)["objective"] == pytest.approx(expected)
+
+
 # --- baselines and whitening ------------------------------------------------------------------------------------
 
 

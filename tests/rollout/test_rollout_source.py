@@ -9,14 +9,15 @@ from itertools import islice
 
 import pytest
 import torch
-from rows_at_hand import answers, prompt_numbers
+from rows_at_hand import answers, conversations, prompt_numbers
 
-from posttrain.data.pack import Budget
+from posttrain.data.pack import Budget, pack
+from posttrain.data.source import EpochSource, Weighted
 from posttrain.errors import DataError
 from posttrain.rollout.annotate import Annotators, CreditRules, annotate
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
-from posttrain.types import Completion, Prompt, RolloutBatch, SamplingSpec, Step, TokenBatch
+from posttrain.types import Completion, PrefixGroup, Prompt, RolloutBatch, SamplingSpec, Source, Step, TokenBatch
 
 RULES = CreditRules(
     form="token", estimator="k1", score_clip=None, missing_eos_penalty=0.0, gamma=1.0, lam=0.95, whiten=False,
@@ -32,15 +33,16 @@ SPEC = SamplingSpec(max_new_tokens=8)
 class Stage:
     """A source over five prompts with a sampler and an annotator that keep a record of what they were asked."""
 
-    def __init__(self, plan: RoundPlan) -> None:
+    def __init__(self, plan: RoundPlan, texts: Source | None = None) -> None:
         self.prompts = list(dict.fromkeys(done.prompt.id for done in answers(5, 1)))
         self.asked: list[list[str]] = []
         self.specs: list[SamplingSpec] = []
         self.betas: list[float] = []
         asked = {done.prompt.id: done.prompt for done in answers(5, 1)}
         self.source = RolloutSource(
-            list(asked.values()), self.sample, self.annotate, SPEC, plan, watch=lambda number, rollouts: None
-        )
+            list(asked.values()), self.sample, self.annotate, SPEC, plan, texts=texts,
+            watch=lambda number, rollouts, metrics: None,
+        )  # fmt: skip
 
     def sample(self, prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
         self.asked.append([prompt.id for prompt in prompts])
@@ -166,3 +168,85 @@ def test_the_answers_of_a_round_come_back_as_they_were() -> None:
     for part in fields(Rollouts):
         if part.name not in ("completions", "prompts"):
             assert torch.equal(getattr(after, part.name), getattr(before, part.name)), part.name
+
+
+# --- the KL in the loss, rounds that end early, text beside ---------------------------------------------------------
+
+
+def test_the_beta_of_a_round_goes_into_its_batches_where_the_kl_is_in_the_loss() -> None:
+    plan = replace(PLAN, kl_target=6.0)
+    for in_loss in (False, True):
+        stage = Stage(replace(plan, kl_in_loss=in_loss))
+        seen = [(step.metrics["beta"], {batch.beta for batch in rollout_batches(step)}) for step in stage.source]
+        assert len({beta for beta, _ in seen}) == 3
+        assert all(batches == ({beta} if in_loss else {0.0}) for beta, batches in seen)
+
+
+def rollout_batches(step: Step) -> list[RolloutBatch]:
+    return [batch for batch in step.micro_batches if isinstance(batch, RolloutBatch)]
+
+
+def trained_on(stage: Stage, measured: Sequence[float], *, start: int = 0) -> list[tuple[float, int]]:
+    """Goes through the steps of a source as the loop does; what each skips and how many micro-batches it has."""
+    found: list[tuple[float, int]] = []
+    for number, step in enumerate(stage.source, start):
+        batches = len(list(step.micro_batches))
+        metrics = {"step_kl": measured[number]} if batches else {}
+        stage.source.learned(number, metrics)
+        found.append((step.metrics["skipped"], batches))
+    return found
+
+
+def test_a_step_that_went_too_far_ends_its_round_and_every_update_keeps_its_number() -> None:
+    plan = replace(PLAN, epoch_kl_stop=0.1, budget=Budget(999))
+    #           round 1: after its second update   round 2: at once        round 3: never, the limit is not passed
+    measured = [*(0.0, 0.11, 9.0, 9.0), *(0.2, 9.0, 9.0, 9.0), *(0.0, 0.05, 0.1, 0.1)]
+    found = trained_on(Stage(plan), measured)
+    assert [skipped for skipped, _ in found] == [0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0]
+    assert [bool(batches) for _, batches in found] == [not skipped for skipped, _ in found]
+
+
+@pytest.mark.parametrize("done", [1, 2, 3, 5])
+def test_a_round_that_ended_early_stays_ended_when_the_run_goes_on(done: int) -> None:
+    plan = replace(PLAN, epoch_kl_stop=0.1, budget=Budget(999))
+    measured = [0.0, 0.11] + [0.0] * 10
+    whole, first, second = Stage(plan), Stage(plan), Stage(plan)
+    expected = trained_on(whole, measured)
+    for number, step in enumerate(first.source):
+        first.source.learned(number, {"step_kl": measured[number]} if list(step.micro_batches) else {})
+        if number + 1 == done:
+            break
+    second.source.load_state(first.source.state())
+    assert trained_on(second, measured, start=done) == expected[done:]
+
+
+def texts() -> EpochSource[PrefixGroup]:
+    def step(rows: Sequence[PrefixGroup]) -> Step:
+        batch = pack(rows)
+        return Step(micro_batches=[batch], counts={"ptx": float(batch.trained.sum())}, rows=[row.id for row in rows])
+
+    return EpochSource([Weighted(items=conversations(5))], step, batch_size=2, epochs=None, steps=12, seed=3)
+
+
+def test_text_goes_along_with_every_update_of_the_actor_and_keeps_its_own_count() -> None:
+    plan = replace(PLAN, critic_warmup=3)
+    steps = [(step, list(step.micro_batches)) for step in Stage(plan, texts()).source]
+    alone = list(texts())
+    for place, (step, batches) in enumerate(steps):
+        text = [batch for batch in batches if isinstance(batch, TokenBatch)]
+        assert len(text) == (place >= 3)
+        if place >= 3:
+            wanted = alone[place - 3]
+            assert step.rows[-2:] == wanted.rows
+            assert step.counts["ptx"] == wanted.counts["ptx"]
+        answers_alone = sum(int(batch.tokens.trained.sum()) for batch in batches if isinstance(batch, RolloutBatch))
+        assert step.counts["actor"] == answers_alone
+
+
+@pytest.mark.parametrize("done", [3, 4, 7])
+def test_text_goes_on_with_the_row_after_the_last(done: int) -> None:
+    whole, first, second = Stage(PLAN, texts()), Stage(PLAN, texts()), Stage(PLAN, texts())
+    expected = [step.rows for step in whole.source]
+    list(islice(first.source, done))
+    second.source.load_state(first.source.state())
+    assert [step.rows for step in second.source] == expected[done:]
