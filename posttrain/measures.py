@@ -14,8 +14,8 @@ from posttrain.types import Completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """A share of `count` cases with its 95 % Wilson interval."""
+class Estimate:
+    """A number that was measured on `count` cases, with its 95 % interval."""
 
     value: float
     interval: Interval
@@ -28,6 +28,11 @@ class Share:
     def facts(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
         return {"value": self.value, "interval": list(self.interval), "count": self.count}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share(Estimate):
+    """A share of `count` cases; the interval is Wilson's."""
 
 
 def share(successes: float, count: int) -> Share:

@@ -17,7 +17,7 @@ LAYERS = [
     {"objectives"},
     {"rollout"},
     {"engine"},
-    {"run", "card", "loop", "measures", "reward_measures", "reward_card", "config", "console"},
+    {"run", "card", "loop", "measures", "text_measures", "reward_measures", "reward_card", "config", "console"},
     {"recipes", "feedback", "report"},
     {"workflows", "cli", "__init__", "__main__"},
 ]

@@ -128,7 +128,8 @@ def _placeholders(annotation: Any) -> Iterator[str]:
     elif get_origin(inner) is Literal:
         yield from (str(value) for value in get_args(inner))
     elif get_origin(inner) is tuple:
-        yield "TEXT"
+        first = get_args(inner)[0]
+        yield from (str(value) for value in get_args(first)) if get_origin(first) is Literal else ("TEXT",)
     else:
         names = {int: "N", float: "NUMBER", str: "TEXT", bool: "true|false", type(None): "null"}
         yield names.get(inner, "{...}")
@@ -144,13 +145,17 @@ def _words(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:
     if get_origin(annotation) is Literal:
         yield from (str(value) for value in get_args(annotation))
     elif get_origin(annotation) is tuple:
-        yield (
-            "a path or a list of {path, weight, columns}" if get_args(annotation)[0] is DataItem else "a list of texts"
-        )
+        yield _words_of_list(get_args(annotation)[0])
     elif annotation in (int, float):
         yield ("a whole number" if annotation is int else "a number") + _bounds(metadata)
     else:
         yield {str: "text", bool: "true or false", type(None): "null"}.get(annotation, "a mapping of texts to texts")
+
+
+def _words_of_list(item: Any) -> str:
+    if item is DataItem:
+        return "a path or a list of {path, weight, columns}"
+    return f"a list of {', '.join(get_args(item))}" if get_origin(item) is Literal else "a list of texts"
 
 
 def _bounds(metadata: Sequence[object]) -> str:

@@ -178,9 +178,15 @@ def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, 
     shown = "" if given.place(loc).startswith("--") else f"{name}: "
     if error["type"] == "value_error":
         return shown + str(error.get("ctx", {}).get("error"))
-    says = expected(info) if info and not isinstance(loc[-1], int) else _ITEMS[name in _DATA]
+    says = expected(info) if info and not isinstance(loc[-1], int) else _item(name, info)
     value = _value_at(given.values, loc)
     return f"{shown}expected {says}, got {_got(value)}{value_hint(name, says, value)}"
+
+
+def _item(name: str, info: FieldInfo | None) -> str:
+    """What an item of a list is expected to be: one of the names that the list takes, or what it is of."""
+    names = expected(info).removeprefix("a list of ") if info else "texts"
+    return " or ".join(names.split(", ")) if ", " in names and name not in _DATA else _ITEMS[name in _DATA]
 
 
 def _written(config: type[Settings], loc: Loc) -> tuple[Loc, FieldInfo | None]:

@@ -22,9 +22,10 @@ from posttrain.config.shared import (
     Texts,
     Training,
 )
+from posttrain.config.tasks import Compared, Measured, Measures
 
 
-class SFTConfig(Training, Passes, Shown):
+class SFTConfig(Training, Passes, Shown, Measured):
     """Supervised finetuning on conversations or text."""
 
     command: ClassVar[str] = "sft"
@@ -107,7 +108,7 @@ class SampleConfig(Sampling):
     min_p: Fraction = Field(default=0.0, description="drop tokens below this share of the likeliest token's")
 
 
-class EvalConfig(Sampling):
+class EvalConfig(Sampling, Compared):
     """Measures of a model, alone or against another."""
 
     command: ClassVar[str] = "eval"
@@ -116,6 +117,9 @@ class EvalConfig(Sampling):
     against: Place | None = Field(default=None, description="another model: answers are compared, with an interval")
     judge: Place | None = Field(
         default=None, description="what compares answers: a run of `reward`, a model, or rewards.py:function"
+    )
+    measures: Measures = Field(
+        default=("exact_match",), description="measures of answers beside their references, where rows have one"
     )
     out: Place | None = Field(default=None, description="a JSON file for the result; null: only printed")
     max_length: Count | Literal["auto"] = Field(

@@ -45,7 +45,8 @@ def _as_place(value: object) -> object:
     return os.path.expanduser(value)
 
 
-def _as_texts(value: object) -> object:
+def as_texts(value: object) -> object:
+    """One text as a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -61,7 +62,7 @@ Text: TypeAlias = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 Place: TypeAlias = Annotated[str, BeforeValidator(_as_place), Field(min_length=1)]
 _OneOrMany: TypeAlias = Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]]
 Texts: TypeAlias = Annotated[
-    tuple[Text, ...], Field(strict=False), BeforeValidator(_as_texts, json_schema_input_type=_OneOrMany)
+    tuple[Text, ...], Field(strict=False), BeforeValidator(as_texts, json_schema_input_type=_OneOrMany)
 ]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]

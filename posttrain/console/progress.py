@@ -15,6 +15,13 @@ _COURSE = ("score", "loss")
 _BESIDE = (
     ("eval_loss", "eval"),
     ("eval_accuracy", "eval accuracy"),
+    ("eval_exact_match", "exact match"),
+    ("eval_token_f1", "token f1"),
+    ("eval_bleu", "bleu"),
+    ("eval_chrf", "chrf"),
+    ("eval_rouge1", "rouge-1"),
+    ("eval_rouge2", "rouge-2"),
+    ("eval_rougeL", "rouge-L"),
     ("accuracy", "accuracy"),
     ("margin", "margin"),
     ("kl", "kl"),

@@ -15,12 +15,13 @@ from posttrain.data.examples import ranked_within, within
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.errors import ConfigError, DataError, Problem
 from posttrain.loop import measure
-from posttrain.measures import kl_per_answer, median_length, share, stopped_share, win_rate
+from posttrain.measures import kl_per_answer, median_length, stopped_share, win_rate
 from posttrain.models.heads import Policy
 from posttrain.models.load import is_reward_model, load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
+from posttrain.recipes.measuring import asked, comparable, compared
 from posttrain.recipes.reward import card_of
 from posttrain.recipes.rows import Rows, read_rows
 from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
@@ -98,11 +99,11 @@ def _of_policy(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     groups = _groups(rows, codec)
     if groups:
         found["nll"] = _nll(start.policy, groups, limit, config, where, console)
-    asked = _asked(rows)
-    if not groups and not asked:
+    questions = _asked(rows)
+    if not groups and not questions:
         raise DataError("rankings measure a reward model; a policy is measured on conversations, text or prompts")
-    if asked:
-        found |= _answers(config, start, codec.prompts(asked), limit, where, console)
+    if questions:
+        found |= _answers(config, start, codec.prompts(questions), limit, where, console)
     return found
 
 
@@ -134,13 +135,8 @@ def _nll(
 
 def _asked(rows: Sequence[Rows]) -> list[PromptRecord]:
     """The prompts among the rows; a conversation asks for its last answer, which stands by as the reference."""
-    asked = [record for part in rows for record in part.of(PromptRecord)]
-    for part in rows:
-        asked += [
-            PromptRecord(id=chat.id, messages=chat.messages[:-1], columns={"reference": chat.messages[-1].content})
-            for chat in part.of(ChatRecord)
-        ]
-    return asked
+    prompts = [record for part in rows for record in part.of(PromptRecord)]
+    return prompts + [asked(chat) for part in rows for chat in part.of(ChatRecord)]
 
 
 def _answers(
@@ -161,10 +157,9 @@ def _answers(
         "ended_by_itself": stopped_share(ours).facts(),
         "median_tokens": median_length(ours),
     }
-    references = [answer.prompt.record.columns.get("reference") for answer in ours]
-    if all(isinstance(reference, str) for reference in references):
-        hits = sum(answer.text.strip() == str(wanted).strip() for answer, wanted in zip(ours, references, strict=True))
-        found["exact_match"] = share(hits, len(ours)).facts()
+    questions = comparable(prompts, config, console, source="measures")
+    measures = compared(config, [ours[place] for place in questions.places], questions)
+    found |= {name: measure.facts() for name, measure in measures.items()}
     if config.judge is None:
         return found
     judge = load_judge(config.judge, start.codec, config, where)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from transformers import PretrainedConfig
 
 from posttrain.data.pack import Budget
 from posttrain.data.source import EpochSource, Weighted
 from posttrain.data.store import lengths_of
 from posttrain.data.views import Joined
 from posttrain.recipes.setup import Machine
+from posttrain.rollout.cache import columns_at_once
 from posttrain.types import Step
 
 ItemT = TypeVar("ItemT", bound=Sized)
@@ -59,10 +61,12 @@ def load_of(
     step: Callable[[Sequence[ItemT], int], Step],
     *,
     frozen: Sequence[nn.Module] = (),
+    cache: int = 0,
 ) -> Load:
     """The load of a run over a data set, whose steps are `step(rows, tokens of a micro-batch)`.
 
-    `frozen` models are asked once about every row, before the first step.
+    `frozen` models are asked once about every row, before the first step. `cache` is that of `sampler_cache` where the
+    run samples.
     """
     of_sets = [lengths_of(part.items) for part in sets]
     rows, lengths = Joined([part.items for part in sets]), np.concatenate(of_sets)
@@ -80,7 +84,16 @@ def load_of(
         longest=int(lengths.max()),
         tokens=epoch / source.examples_per_epoch * source.examples + read,
         frozen=frozen,
+        cache=cache,
     )
+
+
+def sampler_cache(shape: PretrainedConfig, rows: int, longest: int) -> int:
+    """Bytes of the keys and values of `rows` answers at once, in float32; `longest`: tokens with their prompt."""
+    text: Any = shape.get_text_config()
+    heads = cast("int", getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+    width = cast("int", getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    return 2 * 4 * cast("int", text.num_hidden_layers) * heads * width * rows * columns_at_once(longest)
 
 
 def fullest(lengths: NDArray[np.integer[Any]], budget: int, count: int) -> list[int]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
 
 import torch
 
 from posttrain.config import PPOConfig
 from posttrain.data.pack import Budget
-from posttrain.recipes.load import Load
+from posttrain.recipes.load import Load, sampler_cache
 from posttrain.recipes.roles import Roles
 from posttrain.rollout.buffer import Rollouts
-from posttrain.rollout.cache import columns_at_once
 from posttrain.rollout.sampler import MAX_SLOTS
 from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, Step
 
@@ -46,7 +44,7 @@ def rollout_load(
         # Annotating reads every answer forwards by several models: about as much work as one pass of training.
         tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1),
         frozen=roles.frozen,
-        cache=_cache(roles.actor.model.config.get_text_config()) * rows * columns_at_once(full),
+        cache=sampler_cache(roles.actor.model.config, rows, full),
         sampling=sampling,
     )
 
@@ -104,10 +102,3 @@ def _step(answers: Sequence[Completion], group: int, tokens: int) -> Step:
         rows=[],
         metrics={},
     )
-
-
-def _cache(shape: Any) -> int:
-    """Bytes of the keys and values of one token in all layers, as float32."""
-    heads = cast("int", getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads)
-    width = cast("int", getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads)
-    return 2 * 4 * cast("int", shape.num_hidden_layers) * heads * width

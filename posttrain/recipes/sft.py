@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain import objectives
@@ -17,8 +18,9 @@ from posttrain.loop import measure
 from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.load import budget_of, load_of
+from posttrain.recipes.measuring import Evaluation, Questions, held_questions
 from posttrain.recipes.mixture import Mixture, mixture
-from posttrain.recipes.opening import Opened, Reads, training
+from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.run import Run
 from posttrain.types import PrefixGroup, Step, TokenBatch
 
@@ -28,7 +30,7 @@ def sft(config: SFTConfig, *, console: Console, fresh: bool = False, dry_run: bo
     return training(
         config,
         Reads(data=config.data, kinds=("chat", "text"), held_out=config.eval_data),
-        lambda door: mixture(config, door, conversations(door.codec, door.limit, config.overlong, config.loss_on)),
+        lambda door: _read(config, door),
         lambda opened: _train(config, opened),
         console=console,
         fresh=fresh,
@@ -36,8 +38,21 @@ def sft(config: SFTConfig, *, console: Console, fresh: bool = False, dry_run: bo
     )
 
 
-def _train(config: SFTConfig, opened: Opened[Mixture[PrefixGroup]]) -> Run:
-    codec, run, data = opened.codec, opened.run, opened.data
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """Rows to train on and rows held out; `questions` are those of the latter that are answered and measured."""
+
+    mixture: Mixture[PrefixGroup]
+    questions: Questions | None
+
+
+def _read(config: SFTConfig, door: Door) -> _Data:
+    found = mixture(config, door, conversations(door.codec, door.limit, config.overlong, config.loss_on))
+    return _Data(mixture=found, questions=held_questions(config, door))
+
+
+def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
+    codec, run, data, questions = opened.codec, opened.run, opened.data.mixture, opened.data.questions
     console = run.console
     where = setup.machine(config.precision, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
@@ -57,22 +72,24 @@ def _train(config: SFTConfig, opened: Opened[Mixture[PrefixGroup]]) -> Run:
     objective = objectives.sft(policy)
     interval = steps_between(config.eval_every, source.steps)
 
-    def evaluate() -> dict[str, float]:
+    def loss() -> dict[str, float]:
         return measure(_batches(data.held, budget.tokens), objective, engine)
 
     answer = setup.sampler(policy, codec, start.context, where)
+    evaluate = Evaluation(config, loss, questions, answer)
     hooks = [
         *setup.evaluating(interval if data.held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
-    load = load_of(budget, data.sets, source, config.batch_size, _step)
+    cache = questions.cache(start.loaded.model.config, config.max_new_tokens) if questions else 0
+    load = load_of(budget, data.sets, source, config.batch_size, _step, cache=cache)
     parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy}, load=load)
     fitting.train(config, run, parts, where, hooks)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
-    results = evaluate() if data.held else {}
+    results = evaluate.results() if data.held else {}
     console.finish(f"saved {config.out}")
-    return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
+    return run.writer.finish(**results)
 
 
 def _step(groups: Sequence[PrefixGroup], budget: int) -> Step:

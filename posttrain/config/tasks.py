@@ -1,0 +1,63 @@
+"""The settings of a task's own measures, shared by those commands whose answers are compared with references."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from posttrain.config.shared import Clash, Count, Settings, Text, as_texts
+
+Measure: TypeAlias = Literal["exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
+Measures: TypeAlias = Annotated[
+    tuple[Measure, ...],
+    Field(strict=False),
+    BeforeValidator(as_texts, json_schema_input_type=Measure | list[Measure]),
+]
+
+
+class Compared(Settings):
+    """How answers are measured beside references."""
+
+    measures: Measures = Field(default=(), description="measures of answers beside their references")
+    answer_after: Text | None = Field(
+        default=None, description="compare only what follows the last such text, such as '####'; null: all of it"
+    )
+    normalize: Literal["none", "squad", "number"] = Field(
+        default="none",
+        description="exact_match but for spaces around; squad: case, punctuation and articles; number: the last number",
+    )
+    bleu_tokenizer: Literal["auto", "13a", "intl", "zh", "char", "none"] = Field(
+        default="auto", description="of sacrebleu, for bleu; auto: by the script of the references, printed"
+    )
+
+    @model_validator(mode="after")
+    def _each_has_its_measure(self) -> Compared:
+        if self.answer_after is not None and not self.measures:
+            raise Clash("answer_after", "nothing is compared: set measures, for example [exact_match]")
+        if self.normalize != "none" and "exact_match" not in self.measures:
+            raise Clash("normalize", f"{self.normalize} is of exact_match, which measures do not name; add it")
+        if self.bleu_tokenizer != "auto" and "bleu" not in self.measures:
+            raise Clash("bleu_tokenizer", "is of bleu, which measures do not name; add it")
+        return self
+
+
+LONGEST, ROWS = 256, 200
+
+
+class Measured(Compared):
+    """Measures by generation while a run goes on, on what it holds out."""
+
+    max_new_tokens: Count = Field(default=LONGEST, description="longest answer of the measures, in tokens")
+    measure_rows: Count = Field(default=ROWS, description="held-out conversations that are answered, at most")
+
+    @model_validator(mode="after")
+    def _something_is_measured(self) -> Measured:
+        eval_data: object = getattr(self, "eval_data", None)
+        if self.measures and eval_data is None:
+            raise Clash("measures", "nothing is held out to measure on: set eval_data, a share or a file")
+        changed = {"max_new_tokens": self.max_new_tokens != LONGEST, "measure_rows": self.measure_rows != ROWS}
+        if not self.measures and any(changed.values()):
+            name = next(name for name, given in changed.items() if given)
+            raise Clash(name, "nothing is answered: set measures, for example [exact_match]")
+        return self
