@@ -24,6 +24,7 @@ Loc: TypeAlias = "tuple[str | int, ...]"
 Tree: TypeAlias = "dict[str, Any]"
 
 _COMMENT_COLUMN = 44
+_SHORT = 60
 _NO_FILE = "settings are a YAML file; a model is given as --model, data as --data"
 
 
@@ -132,7 +133,7 @@ def _commented(config: Settings, remark: Callable[[FieldInfo], str]) -> Commente
             continue
         mapping[name] = _writable(setting)
         said = remark(info)
-        if said and not (isinstance(mapping[name], CommentedSeq) and mapping[name]):
+        if said and not (isinstance(mapping[name], CommentedSeq) and not mapping[name].fa.flow_style()):
             mapping.yaml_add_eol_comment(said, name, column=_COMMENT_COLUMN)
     return mapping
 
@@ -145,7 +146,9 @@ def _writable(setting: object) -> object:
         items = [_writable(item) for item in setting]  # pyright: ignore[reportUnknownVariableType]
         if len(items) == 1 and isinstance(setting[0], DataItem) and isinstance(items[0], str):
             return items[0]
-        return _flow(CommentedSeq(items)) if not items else CommentedSeq(items)
+        # Some short words fit on the line of their setting, and leave room for what is said of it.
+        short = all(isinstance(item, str) for item in items) and sum(map(len, map(str, items))) <= _SHORT
+        return _flow(CommentedSeq(items)) if short else CommentedSeq(items)
     return setting
 
 

@@ -61,7 +61,7 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
     "settings and data are always checked": ("A", "strict loss_watchdog_threshold loss_watchdog_patience"),
     "every evaluation covers all of eval_data": (
         "TAL",
-        "eval_packing eval_sample_packing prediction_loss_only eval_on_start eval_accumulation_steps do_causal_lm_eval"
+        "eval_packing eval_sample_packing prediction_loss_only eval_on_start eval_accumulation_steps"
         " eval_on_each_dataset batch_eval_metrics eval_delay",
     ),
     "attention is the kernel that torch has for the device, checked against the model's own": (
@@ -166,7 +166,7 @@ _REST: dict[str, str] = {
         "cls_model_config deepcompile dion_lr dion_momentum dion_rank_fraction dion_rank_multiple_of "
         "do_bench_eval dp_replicate_size dp_shard_size dpo_generate_during_eval dpo_loss_weights dpo_norm_loss "
         "dpo_padding_free dpo_use_liger_kernel dpo_use_logits_to_keep dpo_use_weighting dynamic_checkpoint "
-        "eaft_alpha eaft_k embeddings_skip_upcast eval_causal_lm_metrics eval_max_new_tokens eval_sequence_len "
+        "eaft_alpha eaft_k embeddings_skip_upcast eval_sequence_len "
         "eval_table_size experimental_skip_move_to_device experts_implementation flex_attn_compile_kwargs "
         "fp32_norm_classes fp32_norms fp8_config fp8_enable_fsdp_float8_all_gather freeze_mm_modules "
         "fused_attn_kernel gc_collect_steps gemma4_hybrid_attn_impl generate_samples generation_do_sample "

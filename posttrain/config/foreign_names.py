@@ -122,6 +122,11 @@ RENAMED: dict[str, Foreign] = {
         "truncation_mode": ("T", "overlong", "overlong: truncate cuts the end of the last answer"),
         "response_length": ("T", "max_new_tokens"),
         "max_completion_length": ("TA", "max_new_tokens"),
+        "eval_max_new_tokens": ("A", "max_new_tokens"),
+        # measures of answers
+        "predict_with_generate": ("L", "measures", "those you want, such as [bleu, rouge1, rougeL]"),
+        "do_causal_lm_eval": ("A", "measures", "those you want, such as [bleu, chrf]"),
+        "eval_causal_lm_metrics": ("A", "measures", "sacrebleu is bleu here; comet, ter and perplexity are not here"),
         "generate_max_len": ("O", "max_new_tokens"),
         "rollout.max_new_tokens": ("O", "max_new_tokens"),
         "rollout.temperature": ("O", "temperature"),

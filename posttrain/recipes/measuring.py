@@ -119,15 +119,15 @@ def held_questions(config: SFTConfig, door: Door) -> Questions | None:
     records = [asked(chat) for _, _, chat in sorted(chosen, key=lambda item: item[1])]
     prompts = [prompt for prompt in door.codec.prompts(records) if len(prompt.tokens) < door.limit]
     if len(prompts) < len(records):
-        left = counted(len(records) - len(prompts), "held-out conversation")
-        door.console.say(f"measures: {left} leave no room for an answer within {door.limit:,} tokens, not measured")
+        left = counted(len(records) - len(prompts), "conversation", "leave")
+        door.console.say(f"measures: {left} no room for an answer within {door.limit:,} tokens, not measured")
     if not prompts:
         what = f"measures need held-out conversations, and eval_data {config.eval_data} holds none that can be answered"
         raise DataError(f"{what}\n  fix: hold out more, give a file of conversations, or take measures out")
     questions = comparable(prompts, config, door.console, source="measures")
     how = "all of the text" if config.answer_after is None else f"what follows {config.answer_after!r}"
     door.console.say(
-        f"measures: {', '.join(config.measures)} of {counted(len(questions.prompts), 'held-out conversation')}, "
+        f"measures: {', '.join(config.measures)} of {counted(len(questions.prompts), 'conversation')} held out, "
         f"greedy answers of up to {counted(config.max_new_tokens, 'token')}; compared is {how}"
         + (f", exact_match by {config.normalize}" if "exact_match" in config.measures else "")
     )
