@@ -9,6 +9,7 @@ import pytest
 import posttrain
 from posttrain.cli import main
 
+LORA = "{rank, alpha, dropout, targets, rank_pattern, alpha_pattern, rslora, dora, start}"
 LEAST = "model: m\ndata: train.jsonl\nout: run\n"
 
 
@@ -79,8 +80,23 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "packing: true",
             "packing: expected auto or off, got true; write auto: here packing changes the speed, never the results",
         ),
-        ("lora: 8", "lora: expected a group {rank, alpha, dropout, targets} or null, got 8; write {rank: 8}"),
-        ("lora: true", "lora: expected a group {rank, alpha, dropout, targets} or null, got true; write {rank: 32}"),
+        ("lora: 8", f"lora: expected a group {LORA} or null, got 8; write {{rank: 8}}"),
+        ("lora: true", f"lora: expected a group {LORA} or null, got true; write {{rank: 32}}"),
+        (
+            "lora: {rank_pattern: {q_proj: 0}}",
+            "lora.rank_pattern: expected a mapping of texts to whole numbers or null, got {q_proj: 0}",
+        ),
+        (
+            "lora: {start: continue, dora: true}",
+            "lora.dora: start continue keeps the adapter's own shape: leave this out",
+        ),
+        ("lora: {rank: null}", "lora.rank: null is for start continue, where the model's own adapter has it"),
+        (
+            "lora: {dora: true, dropout: 0.1}",
+            "lora.dropout: with dora it would act on the base's part of a layer too; use 0",
+        ),
+        ("lora: {use_rslora: true}", "unknown key 'lora.use_rslora'; that is TRL's name, here: lora.rslora"),
+        ("peft_use_dora: true", "unknown key 'peft_use_dora'; that is axolotl's name, here: lora: {dora: true}"),
         ("lora: {rank: 8, alhpa: 2}", "unknown key 'lora.alhpa'; did you mean 'lora.alpha'?"),
         ("lora: {r: 8}", "unknown key 'lora.r'; that is TRL's name, here: lora.rank"),
         ("lora.rank: 8", "unknown key 'lora.rank'; write lora: {rank: 8}"),
@@ -202,7 +218,8 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
         ("ppo --model m --reward r --prompts p --out o --whiten yes",
          "--whiten  expected true or false, got 'yes'; write true"),
         ("sft --model m --data d --out o --lora 32",
-         "--lora  expected a group {rank, alpha, dropout, targets} or null, got 32; write {rank: 32}"),
+         "--lora  expected a group {rank, alpha, dropout, targets, rank_pattern, alpha_pattern, "
+         "rslora, dora, start} or null, got 32; write {rank: 32}"),
         ("sft --per_device_train_batch_size 8 --gradient_accumulation_steps 4", "2 problems\n"
          "  --per_device_train_batch_size  unknown flag; that is TRL's name, here: micro_batch_tokens for memory, "
          "and --batch_size 32 for rows per optimizer step, over all devices together\n"

@@ -99,7 +99,7 @@ samples: [1]
         ":6  unknown key 'per_device_train_batch_size'; that is TRL's name, here: micro_batch_tokens for memory, and "
         "batch_size: 4 for rows per optimizer step, over all devices together",
         ":7  learning_rate: expected a number above 0 or auto, got 'fast'",
-        ":8  lora.rank: expected a whole number of at least 1, got 'many'",
+        ":8  lora.rank: expected a whole number of at least 1 or null, got 'many'",
         ":9  epochs: expected a number above 0 or null, got -1",
         ":10  samples: expected text, got 1; write it in quotes: '1'",
     ]
@@ -337,3 +337,19 @@ def test_a_flag_for_steps_or_epochs_replaces_the_files_other(
     text = f"model: m\ndata: d.jsonl\nout: o\n{file}\n"
     config = load_config(SFTConfig, written(tmp_path, text), {flag: "5"})
     assert (config.epochs, config.steps) == found
+
+
+def make_lora(**given: object) -> object:
+    return Lora(**given)
+
+
+def test_a_group_that_is_made_wrong_in_python_says_so_in_our_words() -> None:
+    assert problems(lambda: Lora(rank=-1)) == ["rank: expected a whole number of at least 1 or null, got -1"]
+    assert problems(lambda: make_lora(rnk=3)) == ["unknown keyword 'rnk'; did you mean rank?"]
+
+
+def test_an_adapter_that_goes_on_has_its_own_shape_and_the_settings_say_so() -> None:
+    config = make_config(SFTConfig, {**SFT, "lora": {"start": "continue", "dropout": 0.1}})
+    assert config.lora is not None
+    assert (config.lora.rank, config.lora.alpha, config.lora.targets) == (None, None, None)
+    assert make_config(SFTConfig, config.model_dump()) == config

@@ -117,9 +117,9 @@ _MISSING: dict[str, tuple[str, str]] = {
         "load_in_4bit load_in_8bit quantization_bit quantization_method ds.load_in_4bit bnb_4bit_quant_type"
         " bnb_4bit_compute_dtype use_bnb_nested_quant double_quantization gptq fp8 quantization qat",
     ),
-    "plain LoRA is what there is": (
+    "LoRA with rank and alpha patterns, rslora or dora, is what there is": (
         "TAL",
-        "use_rslora use_dora peft_use_dora peft_use_rslora pissa_init loftq_config lora_modules_to_save"
+        "pissa_init loftq_config lora_modules_to_save"
         " modules_to_save additional_target relora freeze_trainable_layers unfrozen_parameters lora_fan_in_fan_out",
     ),
     "the last model is kept; the losses of the run say where to stop": (
@@ -176,8 +176,8 @@ _REST: dict[str, str] = {
         "is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_preprocess "
         "is_qwen_derived_model jagged_restart_anneal_steps jagged_restart_steps jagged_restart_warmup_steps "
         "large_head_attention lisa_layers_attribute lisa_n_layers lisa_step_interval llama4_linearized_experts "
-        "loftq_bits lora_alpha_pattern lora_embedding_kernel lora_mlp_kernel lora_o_kernel lora_on_cpu "
-        "lora_qkv_kernel lora_rank_pattern lr_div_factor lr_quadratic_warmup max_packed_sequence_len "
+        "loftq_bits lora_embedding_kernel lora_mlp_kernel lora_o_kernel lora_on_cpu "
+        "lora_qkv_kernel lr_div_factor lr_quadratic_warmup max_packed_sequence_len "
         "mean_resizing_embeddings merge_lora merge_method min_sample_len model_quantization_config "
         "model_quantization_config_kwargs multipack_real_batches num_dataset_shards_to_save "
         "num_generation_samples otel_metrics_host otel_metrics_port overrides_of_model_config "

@@ -185,6 +185,12 @@ RENAMED: dict[str, Foreign] = {
         "lora_target_linear": ("A", "lora.targets"),
         "target_modules": ("TO", "lora.targets"),
         "ds.lora.target_modules": ("O", "lora.targets"),
+        "use_rslora": ("TL", "lora.rslora"),
+        "peft_use_rslora": ("A", "lora.rslora"),
+        "use_dora": ("TL", "lora.dora"),
+        "peft_use_dora": ("A", "lora.dora"),
+        "lora_rank_pattern": ("A", "lora.rank_pattern"),
+        "lora_alpha_pattern": ("A", "lora.alpha_pattern"),
         # reinforcement learning
         "reward_model": ("L", "reward"),
         "reward_model_path": ("T", "reward"),

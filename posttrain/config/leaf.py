@@ -149,7 +149,14 @@ def _words(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:
     elif annotation in (int, float):
         yield ("a whole number" if annotation is int else "a number") + _bounds(metadata)
     else:
-        yield {str: "text", bool: "true or false", type(None): "null"}.get(annotation, "a mapping of texts to texts")
+        yield {str: "text", bool: "true or false", type(None): "null"}.get(annotation, _mapping(annotation))
+
+
+def _mapping(annotation: Any) -> str:
+    """`a mapping of texts to whole numbers`."""
+    values = [kind for part in get_args(annotation) for kind in (part, *get_args(part))]
+    kind = "whole numbers" if int in values else "numbers" if float in values else "texts"
+    return f"a mapping of texts to {kind}"
 
 
 def _words_of_list(item: Any) -> str:

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from posttrain.config.document import Document, Loc, Tree, read, scalar
 from posttrain.config.foreign import foreign, translation
-from posttrain.config.foreign_values import shown
+from posttrain.config.foreign_values import shown as spelled
 from posttrain.config.hints import hint, value_hint
 from posttrain.config.leaf import Leaf, expected, group_of, leaves
 from posttrain.config.places import check_settings_file
@@ -149,7 +149,7 @@ def _problems(config: type[Settings], given: _Given, errors: Sequence[ErrorDetai
     yield from (found[loc] for loc in sorted(found, key=lambda loc: (given.flag(loc), given.line(loc))))
     names = sum(name not in config.model_fields for name in given.values)
     if names >= _WORTH_COPYING and len(told) >= _WORTH_COPYING and given.file is not None:
-        lines = "".join(f"\n  {name}: {shown(value)}" for name, value in told.items())
+        lines = "".join(f"\n  {name}: {spelled(value)}" for name, value in told.items())
         yield Problem(place=str(given.file), what=f"as settings of {config.command}, as far as it can be told:{lines}")
 
 
@@ -180,7 +180,8 @@ def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, 
         return shown + str(error.get("ctx", {}).get("error"))
     says = expected(info) if info and not isinstance(loc[-1], int) else _item(name, info)
     value = _value_at(given.values, loc)
-    return f"{shown}expected {says}, got {_got(value)}{value_hint(name, says, value)}"
+    got = spelled(value) if says.startswith("a mapping") and isinstance(value, Mapping) else _got(value)
+    return f"{shown}expected {says}, got {got}{value_hint(name, says, value)}"
 
 
 def _item(name: str, info: FieldInfo | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -18,7 +19,16 @@ class Clash(ValueError):
         super().__init__(message)
 
 
-class Settings(BaseModel):
+class _Told(type(BaseModel)):
+    """Makes a class of settings raise ConfigError, in our words, where it is called: `pt.Lora(rank=-1)`."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, **given: object) -> object:
+            return import_module("posttrain.config.load").make_config(cls, given)
+
+
+class Settings(BaseModel, metaclass=_Told):
     """Settings that refuse unknown keys, convert nothing but int to float, and cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
@@ -96,12 +106,51 @@ Data: TypeAlias = Annotated[
 class Lora(Settings):
     """Low-rank adapters in place of training all weights."""
 
-    rank: Count = Field(default=32, description="rank of the update")
-    alpha: Positive = Field(default=64.0, description="the update is scaled by alpha / rank")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="dropout before the adapter")
-    targets: Literal["all-linear"] | Texts = Field(
-        default="all-linear", description="the layers that get an adapter: all-linear, or names of modules"
+    rank: Count | None = Field(default=32, description="rank of the update; null: with start continue, the adapter's")
+    alpha: Positive | None = Field(
+        default=64.0, description="the update is scaled by alpha / rank; null: with start continue, the adapter's"
     )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="dropout before the adapter")
+    targets: Literal["all-linear"] | Texts | None = Field(
+        default="all-linear",
+        description="the layers that get an adapter: all-linear, or names of modules; null: with start continue",
+    )
+    rank_pattern: Mapping[str, Count] | None = Field(
+        default=None, description="other ranks for some layers: {o_proj: 8}; null: one rank"
+    )
+    alpha_pattern: Mapping[str, Positive] | None = Field(
+        default=None, description="other alphas for some layers: {o_proj: 16}; null: one alpha"
+    )
+    rslora: bool = Field(default=False, description="scale the update by alpha / sqrt(rank)")
+    dora: bool = Field(default=False, description="learn the length of every row of a weight apart (DoRA)")
+    start: Literal["new", "continue"] = Field(
+        default="new", description="a new adapter, on top of the model's own; continue: the model's own adapter goes on"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _continuing_takes_the_shape_as_it_is(cls, values: Any) -> Any:
+        """With `start: continue` what gives a new adapter its shape is null, so that the settings say what happens."""
+        if isinstance(values, Mapping) and values.get("start") == "continue":  # pyright: ignore[reportUnknownMemberType]
+            return {**dict.fromkeys(_SHAPE), **values}
+        return values
+
+    @model_validator(mode="after")
+    def _shape_and_start_agree(self) -> Lora:
+        given = [name for name in _SHAPE if getattr(self, name) is not None]
+        if self.start == "new" and len(given) < len(_SHAPE):
+            missing = next(name for name in _SHAPE if name not in given)
+            raise Clash(missing, "null is for start continue, where the model's own adapter has it")
+        if self.start == "continue":
+            given += [name for name in ("rank_pattern", "alpha_pattern", "rslora", "dora") if getattr(self, name)]
+            if given:
+                raise Clash(given[0], "start continue keeps the adapter's own shape: leave this out")
+        if self.dora and self.dropout > 0:
+            raise Clash("dropout", "with dora it would act on the base's part of a layer too; use 0")
+        return self
+
+
+_SHAPE = ("rank", "alpha", "targets")
 
 
 # --- settings of every training method ----------------------------------------------------------------------------

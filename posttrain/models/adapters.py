@@ -10,32 +10,30 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer, ParamWrapper
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from posttrain.errors import ModelError
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-_PREFIX = "base_model.model."
+from posttrain.models.dora import Magnitude
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSpec:
-    """A new adapter's shape: W + (alpha / rank) B A, A drawn from the seed.
+    """A new adapter's shape: W + s B A with s = alpha / rank, A drawn from the seed.
 
-    `targets` are module name endings, or "all-linear": every linear layer but the language head.
+    `targets` are module name endings, or "all-linear": every linear layer but the language head. The patterns give
+    single modules a rank or alpha of their own, by peft's rules. With `rslora` s = alpha / sqrt(rank) (Kalajdzievski
+    2023); with `dora` the length of every row of W + s B A is learnt apart (Liu 2024).
     """
 
     rank: int
@@ -43,6 +41,10 @@ class LoraSpec:
     dropout: float = 0.0
     targets: tuple[str, ...] | str = "all-linear"
     seed: int = 0
+    rank_pattern: Mapping[str, int] = field(default_factory=dict[str, int])
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict[str, float])
+    rslora: bool = False
+    dora: bool = False
 
 
 _layers: WeakKeyDictionary[nn.Module, dict[str, LoraLayer]] = WeakKeyDictionary()
@@ -80,19 +82,71 @@ def attach(model: nn.Module, name: str, spec: LoraSpec) -> list[nn.Parameter]:
     """
     if name in adapter_names(model):
         raise ModelError(f"an adapter named {name!r} is already attached")
-    config = LoraConfig(
-        r=spec.rank,
-        lora_alpha=cast("int", spec.alpha),
-        lora_dropout=spec.dropout,
-        target_modules=_linear_layers(model) if spec.targets == "all-linear" else list(spec.targets),
-        fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),
-        bias="none",
-    )
+    config = _config(model, spec)
     # Names and what is there already enter the seed: two adapters of one stack must not share their rows of A.
     attached = [part.shape for other in adapter_names(model) for part in adapter_parameters(model, other)]
     digest = hashlib.blake2b(f"{spec.seed} {name} {attached}".encode(), digest_size=6).digest()
-    _inject(model, config, name)
+    inject(model, config, name)
     _draw(model, name, torch.Generator().manual_seed(int.from_bytes(digest)))
+    return _trainable(model, name)
+
+
+def duplicate(model: nn.Module, source: str, name: str, *, dropout: float = 0.0) -> list[nn.Parameter]:
+    """The parameters of a new adapter with the shape and the numbers of `source`, which stays frozen as it is."""
+    inject(model, _config(model, spec_of(model, source, dropout=dropout)), name)
+    with torch.no_grad():
+        pairs = zip(adapter_parameters(model, source), adapter_parameters(model, name), strict=True)
+        for old, new in pairs:
+            new.copy_(old)
+    return _trainable(model, name)
+
+
+def spec_of(model: nn.Module, name: str, *, dropout: float = 0.0, seed: int = 0) -> LoraSpec:
+    """The shape of an attached adapter, for a new one like it."""
+    layers = {place: layer for place, layer in lora_layers(model).items() if name in layer.lora_A}
+    ranks = {place: layer.r[name] for place, layer in layers.items()}
+    alphas = {place: float(layer.lora_alpha[name]) for place, layer in layers.items()}
+    rank, alpha = (Counter(found.values()).most_common(1)[0][0] for found in (ranks, alphas))
+    # Of layers of rank 1 nothing can be told, nor need it be.
+    place = max(layers, key=lambda place: cast("int", layers[place].r[name]))
+    widest, root = layers[place], alphas[place] / math.sqrt(ranks[place])
+    return LoraSpec(
+        rank=int(rank),
+        alpha=alpha,
+        dropout=dropout,
+        targets=tuple(layers),
+        seed=seed,
+        rank_pattern={place: size for place, size in ranks.items() if size != rank},
+        alpha_pattern={place: size for place, size in alphas.items() if size != alpha},
+        rslora=ranks[place] > 1 and math.isclose(widest.scaling[name], root),
+        dora=name in widest.lora_magnitude_vector,
+    )
+
+
+def _config(model: nn.Module, spec: LoraSpec) -> LoraConfig:
+    """peft's words for the shape."""
+    here = {name for name, _ in model.named_modules()}
+
+    def placed(name: str) -> str:
+        # A name within a whole model, given to its backbone.
+        prefix = f"{getattr(model, 'base_model_prefix', '')}."
+        return name.removeprefix(prefix) if prefix[:-1] not in here else name
+
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=cast("int", spec.alpha),
+        lora_dropout=spec.dropout,
+        target_modules=_linear_layers(model) if isinstance(spec.targets, str) else [*map(placed, spec.targets)],
+        rank_pattern={placed(name): rank for name, rank in spec.rank_pattern.items()},
+        alpha_pattern={placed(name): cast("int", alpha) for name, alpha in spec.alpha_pattern.items()},
+        use_rslora=spec.rslora,
+        use_dora=spec.dora,
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),
+        bias="none",
+    )
+
+
+def _trainable(model: nn.Module, name: str) -> list[nn.Parameter]:
     parameters = adapter_parameters(model, name)
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -126,7 +180,7 @@ def _draw(model: nn.Module, name: str, generator: torch.Generator) -> None:
                 weight.copy_(drawn)
 
 
-def _inject(model: nn.Module, config: LoraConfig, name: str) -> None:
+def inject(model: nn.Module, config: LoraConfig, name: str) -> None:
     """Adds a frozen adapter; base weights become frozen, and adapters that were trainable stay so."""
     trainable = [p for other in adapter_names(model) for p in adapter_parameters(model, other) if p.requires_grad]
     try:
@@ -143,6 +197,9 @@ def _inject(model: nn.Module, config: LoraConfig, name: str) -> None:
             "LoRA cannot be attached to fused expert weights"
             "\n  fix: name linear layers in lora.targets, for example q_proj, k_proj, v_proj and o_proj"
         )
+    for layer in lora_layers(model).values() if config.use_dora else ():
+        if name in layer.lora_A:
+            layer.lora_magnitude_vector[name] = Magnitude(layer.get_base_layer())
     model.requires_grad_(False)
     for parameter in trainable:
         parameter.requires_grad_(True)
@@ -154,103 +211,19 @@ def adapter_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def adapter_parameters(model: nn.Module, name: str) -> list[nn.Parameter]:
-    """The A and B of one adapter, layer by layer."""
-    return [
-        _weight(part, name)
-        for layer in lora_layers(model).values()
-        for part in (layer.lora_A, layer.lora_B)
-        if name in part
-    ]
+    """The A and B of one adapter, and the magnitudes of one that has them, layer by layer."""
+    return [part for layer in lora_layers(model).values() for part in parts_of(layer, name).values()]
+
+
+def parts_of(layer: LoraLayer, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of one adapter in one layer, by the names that they have in a file; none where it is not."""
+    parts = {
+        "lora_A.weight": layer.lora_A,
+        "lora_B.weight": layer.lora_B,
+        "lora_magnitude_vector": layer.lora_magnitude_vector,
+    }
+    return {key: _weight(part, name) for key, part in parts.items() if name in part}
 
 
 def _weight(part: nn.ModuleDict, name: str) -> nn.Parameter:
     return cast("nn.Parameter", part[name].weight)
-
-
-def factors(model: nn.Module, stack: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """One adapter equal to the whole stack: module name to (A [R, in], B [out, R]), the scaling folded into B."""
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, layer in lora_layers(model).items():
-        parts = [
-            (
-                cast("nn.Linear", layer.lora_A[role]).weight,
-                cast("nn.Linear", layer.lora_B[role]).weight * layer.scaling[role],
-            )
-            for role in stack
-            if role in layer.lora_A
-        ]
-        if parts:
-            found[name] = (torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1))
-    return found
-
-
-def save_adapter(
-    model: nn.Module, stack: Sequence[str], folder: Path, *, base: str, prefix: str = "", score: Tensor | None = None
-) -> None:
-    """Writes the stack as one adapter against `base`, by exact concatenation; `PeftModel.from_pretrained` loads it.
-
-    `prefix` is where the model stands inside the one that the folder is for ("model." for a backbone). `score` [1, D]
-    goes along as a module to save, for a sequence classifier.
-    """
-    with torch.no_grad():
-        parts = {f"{prefix}{name}": pair for name, pair in factors(model, stack).items()}
-        ranks = {name: a.shape[0] for name, (a, _) in parts.items()}
-        rank = max(ranks.values())
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=rank,
-            target_modules=sorted(parts),
-            rank_pattern={name: size for name, size in ranks.items() if size != rank},
-            alpha_pattern={name: size for name, size in ranks.items() if size != rank},
-            fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in lora_layers(model).values()),
-            base_model_name_or_path=base,
-            task_type="CAUSAL_LM" if score is None else "SEQ_CLS",
-            modules_to_save=None if score is None else ["score"],
-            inference_mode=True,
-        )
-        tensors = {
-            f"{_PREFIX}{name}.lora_{letter}.weight": factor.detach().cpu().contiguous()
-            for name, pair in parts.items()
-            for letter, factor in zip("AB", pair, strict=True)
-        }
-        if score is not None:
-            tensors[f"{_PREFIX}score.weight"] = score.detach().cpu().contiguous()
-    config.save_pretrained(str(folder))
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "") -> Tensor | None:
-    """Attaches the adapter of `folder`, frozen, and returns its score head's weight [1, D] where it has one.
-
-    `prefix` is where the model stands inside the one that the folder was written for. Raises ModelError when the file's
-    tensors are not those that the model needs.
-    """
-    config = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
-    config.modules_to_save = None
-    config.inference_mode = False
-    if prefix and not isinstance(config.target_modules, str):
-        config.target_modules = [target.removeprefix(prefix) for target in config.target_modules or ()]
-        config.rank_pattern = {key.removeprefix(prefix): rank for key, rank in (config.rank_pattern or {}).items()}
-        config.alpha_pattern = {key.removeprefix(prefix): alpha for key, alpha in (config.alpha_pattern or {}).items()}
-    if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"{folder} has no weights: no {WEIGHTS}\n  fix: save the adapter again with safetensors")
-    _inject(model, config, name)
-    tensors = load_file(folder / WEIGHTS)
-    score = tensors.pop(f"{_PREFIX}score.weight", None)
-    for module_name, layer in lora_layers(model).items():
-        for letter, part in (("A", layer.lora_A), ("B", layer.lora_B)):
-            if name in part:
-                key = f"{_PREFIX}{prefix}{module_name}.lora_{letter}.weight"
-                _fill(_weight(part, name), tensors.pop(key, None), f"{folder}: {key}")
-    if tensors:
-        raise ModelError(f"{folder}: {len(tensors)} adapter tensors fit no layer of the base, first {min(tensors)}")
-    return score
-
-
-def _fill(weight: nn.Parameter, found: Tensor | None, name: str) -> None:
-    if found is None:
-        raise ModelError(f"{name} is missing and would be random")
-    if found.shape != weight.shape:
-        raise ModelError(f"{name} has shape {tuple(found.shape)}, the base needs {tuple(weight.shape)}")
-    with torch.no_grad():
-        weight.copy_(found)

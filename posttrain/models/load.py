@@ -24,7 +24,7 @@ from transformers import (
 
 from posttrain.errors import ModelError
 from posttrain.hub import check_model_name, from_hub
-from posttrain.models import adapters
+from posttrain.models import adapter_files
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.heads import ScalarModel
 
@@ -56,7 +56,7 @@ def load_causal(path: str, *, device: torch.device | str = "cpu") -> Loaded:
     model = _from_pretrained(AutoModelForCausalLM, base)
     stack: tuple[str, ...] = ()
     if is_adapter(path):
-        adapters.load_adapter(model, START, Path(path))
+        adapter_files.load_adapter(model, START, Path(path))
         stack = (START,)
     own = _prepare(model, device)
     return Loaded(model=model, stack=stack, base=base, own_attention=own, path=path)
@@ -71,7 +71,7 @@ def load_scalar(path: str, *, device: torch.device | str = "cpu") -> tuple[Scala
     backbone = _from_pretrained(AutoModel, base)
     stack: tuple[str, ...] = ()
     if is_adapter(path):
-        weight = adapters.load_adapter(backbone, START, Path(path), prefix=_prefix(backbone))
+        weight = adapter_files.load_adapter(backbone, START, Path(path), prefix=_prefix(backbone))
         stack = (START,)
     else:
         weight = _score_weight(path)
@@ -95,7 +95,7 @@ def base_of(path: str) -> str:
     if not folder.is_dir():
         return path
     if is_adapter(path):
-        base = json.loads((folder / adapters.CONFIG).read_text())["base_model_name_or_path"]
+        base = json.loads((folder / adapter_files.CONFIG).read_text())["base_model_name_or_path"]
         try:
             return base_of(base)
         except ModelError as error:
@@ -113,14 +113,16 @@ def base_of(path: str) -> str:
 
 def _models_in(folder: Path) -> str:
     """What to give in the place of a folder that is no model: the first models that it holds, such as its runs."""
-    found = sorted(str(file.parent) for name in ("config.json", adapters.CONFIG) for file in folder.glob(f"*/{name}"))
+    found = sorted(
+        str(file.parent) for name in ("config.json", adapter_files.CONFIG) for file in folder.glob(f"*/{name}")
+    )
     more = " …" if len(found) > 3 else ""
     return f"one of the models in it: {', '.join(found[:3])}{more}" if found else "a Hugging Face folder"
 
 
 def is_adapter(path: str) -> bool:
     """True for a folder that holds an adapter against some base."""
-    return (Path(path) / adapters.CONFIG).is_file()
+    return (Path(path) / adapter_files.CONFIG).is_file()
 
 
 def is_reward_model(path: str) -> bool:
@@ -196,7 +198,7 @@ def save_causal(loaded: Loaded, stack: tuple[str, ...], folder: Path, *, stop_id
     """
     folder.mkdir(parents=True, exist_ok=True)
     if stack:
-        adapters.save_adapter(loaded.model, stack, folder, base=loaded.base)
+        adapter_files.save_adapter(loaded.model, stack, folder, base=loaded.base)
     else:
         loaded.model.save_pretrained(folder)
     generation = GenerationConfig.from_model_config(loaded.model.config)
@@ -214,7 +216,7 @@ def save_scalar(scalar: ScalarModel, folder: Path, *, base: str, pad_id: int) ->
     backbone = scalar.model
     if scalar.stack:
         prefix, weight = _prefix(backbone), scalar.score.weight
-        adapters.save_adapter(backbone, scalar.stack, folder, base=base, prefix=prefix, score=weight)
+        adapter_files.save_adapter(backbone, scalar.stack, folder, base=base, prefix=prefix, score=weight)
         return
     config = backbone.config
     kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)

@@ -16,13 +16,15 @@ from typing import Generic, TypeVar
 
 from transformers import PretrainedConfig
 
-from posttrain.config import DataItem, RewardConfig, SFTConfig, Training, dump
+from posttrain.config import DataItem, Lora, RewardConfig, SFTConfig, Training, dump
 from posttrain.config.automatic import held_out_share, resolved, share
 from posttrain.console import Console
 from posttrain.counted import counted
 from posttrain.engine.memory import return_large_blocks
 from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
+from posttrain.models.adapter_files import is_dora
 from posttrain.models.load import context_length, is_adapter
+from posttrain.models.targets import check_targets, layers_of
 from posttrain.recipes import setup
 from posttrain.recipes.disk import check_disk
 from posttrain.recipes.preflight import Rehearsed
@@ -201,7 +203,30 @@ def _shape(config: Training) -> PretrainedConfig:
         check_policy(config.model)
     if config.lora is None and is_adapter(config.model):
         raise ModelError(f"{config.model} is an adapter, and lora is null\n  fix: set lora, for example --lora.rank 32")
+    if config.lora is not None:
+        _check_lora(config.lora, config.model, shape)
     return shape
+
+
+def _check_lora(lora: Lora, model: str, shape: PretrainedConfig) -> None:
+    """Raises ModelError for names that are no layer of the model, and for an adapter to go on with where there is none.
+
+    The layers are told by the config alone, before any weights are read.
+    """
+    if lora.start == "continue" and not is_adapter(model):
+        fix = "leave lora.start out, for a new adapter"
+        raise ModelError(f"lora.start continue: {model} is no adapter that could go on\n  fix: {fix}")
+    if lora.start == "continue" and lora.dropout > 0 and is_dora(Path(model)):
+        raise ModelError(f"lora.dropout: {model} is a DoRA adapter, where dropout would act on the base too\n  fix: 0")
+    named = {
+        "lora.targets": () if isinstance(lora.targets, str) else lora.targets,
+        "lora.rank_pattern": lora.rank_pattern,
+        "lora.alpha_pattern": lora.alpha_pattern,
+    }
+    if any(named.values()):
+        layers = layers_of(shape)
+        for setting, names in named.items():
+            check_targets(layers, setting, tuple(names or ()))
 
 
 def _together(errors: Sequence[PosttrainError]) -> PosttrainError:

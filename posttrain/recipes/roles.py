@@ -13,7 +13,8 @@ from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import ModelError
-from posttrain.models.adapters import adapter_parameters, attach, load_adapter
+from posttrain.models.adapter_files import load_adapter
+from posttrain.models.adapters import adapter_parameters, attach
 from posttrain.models.heads import Policy, ScalarModel, before, divergence, scalar_head
 from posttrain.models.load import base_of, is_adapter, load_scalar, save_causal, save_scalar
 from posttrain.models.parity import gate_scalar
@@ -248,7 +249,7 @@ def _critic_on_base(
         if source is None:
             console.say("critic: from the policy, since the reward model does not share its base")
     stack = start.policy.stack if source is None else source.stack
-    parameters = attach(start.loaded.model, "critic", setup.lora_spec(config.lora, config.seed))
+    parameters = attach(start.loaded.model, "critic", setup.lora_spec(config.lora, config.seed, start))
     fresh = new_scalar(start.policy, config.seed).score
     head = fresh if source is None else _head(source.score.weight, start.policy.device)
     critic = ScalarModel(trunk, head, stack=(*stack, "critic"))
@@ -268,7 +269,7 @@ def _critic_apart(
         copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)
         critic, own, base = new_scalar(copy.policy, config.seed), copy.loaded.own_attention, copy.loaded.base
     if config.lora is not None:
-        parameters = attach(critic.model, "critic", setup.lora_spec(config.lora, config.seed))
+        parameters = attach(critic.model, "critic", setup.lora_spec(config.lora, config.seed, start))
         critic = ScalarModel(critic.model, critic.score, stack=(*critic.stack, "critic"))
     elif critic.stack:
         # An adapter is saved against its base, which therefore stays; the adapter itself goes on learning.

@@ -22,9 +22,9 @@ from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
 from posttrain.errors import ConfigError, DataError, ModelError, Problem
 from posttrain.hub import from_hub
 from posttrain.loop import every
-from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach
+from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach, duplicate, spec_of
 from posttrain.models.heads import Policy
-from posttrain.models.load import Loaded, base_of, context_length, load_causal
+from posttrain.models.load import START, Loaded, base_of, context_length, load_causal
 from posttrain.models.parity import gate_policy
 from posttrain.recipes.weights import check_weights
 from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
@@ -151,11 +151,15 @@ def max_length(setting: int | Literal["auto"], context: int, console: Console) -
 def role(start: Start, name: str, lora: Lora | None, *, packing: bool, seed: int) -> tuple[Policy, list[nn.Parameter]]:
     """A policy to train from the start model, and its parameters: a new adapter on its stack, or all weights.
 
-    Raises ModelError when the start model is an adapter and `lora` is null: its base must stay what it is.
+    An adapter that goes on is trained as a copy, so that the start policy stays what it is. Raises ModelError when the
+    start model is an adapter and `lora` is null: its base must stay what it is.
     """
     model, stack = start.loaded.model, start.loaded.stack
-    if lora is not None:
-        parameters = attach(model, name, lora_spec(lora, seed))
+    if lora is not None and lora.start == "continue":
+        parameters = duplicate(model, START, name, dropout=lora.dropout)
+        stack = (name,)
+    elif lora is not None:
+        parameters = attach(model, name, lora_spec(lora, seed, start))
         stack = (*stack, name)
     elif stack:
         raise ModelError(
@@ -170,9 +174,21 @@ def role(start: Start, name: str, lora: Lora | None, *, packing: bool, seed: int
     return policy, parameters
 
 
-def lora_spec(lora: Lora, seed: int) -> LoraSpec:
-    """The adapter's shape as the models layer knows it."""
-    return LoraSpec(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, seed=seed)
+def lora_spec(lora: Lora, seed: int, start: Start) -> LoraSpec:
+    """The shape of a new adapter as the models layer knows it: as set, or that of the start model's own."""
+    if lora.rank is None or lora.alpha is None or lora.targets is None:
+        return spec_of(start.loaded.model, START, dropout=lora.dropout, seed=seed)
+    return LoraSpec(
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        seed=seed,
+        rank_pattern=lora.rank_pattern or {},
+        alpha_pattern=lora.alpha_pattern or {},
+        rslora=lora.rslora,
+        dora=lora.dora,
+    )
 
 
 def learning_rate(config: Training, model: nn.Module, console: Console) -> float:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from posttrain.engine.local import LocalEngine, ParameterGroup
 from posttrain.errors import ModelError
 from posttrain.loop import accumulate
-from posttrain.models import adapters
+from posttrain.models import adapter_files
 from posttrain.models.adapters import LoraSpec, active, adapter_names, adapter_parameters, attach, lora_layers
 from posttrain.models.heads import Policy
 from posttrain.objectives import sft
@@ -129,7 +129,7 @@ def test_a_saved_stack_is_one_adapter_that_peft_loads_with_the_same_logits(famil
         expected = model(input_ids=tokens).logits
     with torch.no_grad(), active(model, ()):
         unadapted = model(input_ids=tokens).logits
-    adapters.save_adapter(model, ("start", "new"), tmp_path / "both", base=str(base))
+    adapter_files.save_adapter(model, ("start", "new"), tmp_path / "both", base=str(base))
     fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     loaded = PeftModel.from_pretrained(fresh, tmp_path / "both")
     with torch.no_grad():
@@ -144,13 +144,14 @@ def test_adapters_of_unequal_reach_are_saved_with_a_rank_for_each_layer(tmp_path
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     stir(attach(model, "start", LoraSpec(rank=2, alpha=4, targets=("q_proj", "down_proj"))), 1)
     stir(attach(model, "new", LoraSpec(rank=5, alpha=5, targets=("q_proj", "v_proj"))), 2)
-    adapters.save_adapter(model, ("start", "new"), tmp_path / "both", base=str(base))
+    adapter_files.save_adapter(model, ("start", "new"), tmp_path / "both", base=str(base))
     again = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    assert adapters.load_adapter(again, "start", tmp_path / "both") is None
-    for name, (a, b) in adapters.factors(again, ("start",)).items():
-        wanted = adapters.factors(model, ("start", "new"))[name]
-        assert torch.equal(b @ a, wanted[1] @ wanted[0]), name
-    ranks = {name.rpartition(".")[2]: a.shape[0] for name, (a, _) in adapters.factors(again, ("start",)).items()}
+    assert adapter_files.load_adapter(again, "start", tmp_path / "both") is None
+    found = adapter_files.folds(again, ("start",))
+    for name, one in found.items():
+        wanted = adapter_files.folds(model, ("start", "new"))[name]
+        assert torch.equal(one.b @ one.a, wanted.b @ wanted.a), name
+    ranks = {name.rpartition(".")[2]: one.a.shape[0] for name, one in found.items()}
     assert ranks == {"q_proj": 7, "down_proj": 2, "v_proj": 5}
 
 
@@ -206,13 +207,13 @@ def test_targets_that_fit_nothing_are_refused(family: str, targets: tuple[str, .
 def test_attaching_freezes_the_base_and_loading_leaves_what_trains_as_it_was(tmp_path: Path) -> None:
     model = tiny("llama")
     attach(model, "policy", SPEC)
-    adapters.save_adapter(model, ("policy",), tmp_path, base="somewhere")
-    adapters.load_adapter(model, "reward", tmp_path)
+    adapter_files.save_adapter(model, ("policy",), tmp_path, base="somewhere")
+    adapter_files.load_adapter(model, "reward", tmp_path)
     assert {name for name, part in model.named_parameters() if part.requires_grad} == {
         name for name, _ in model.named_parameters() if ".policy." in name
     }
     other = tiny("llama")
-    adapters.load_adapter(other, "reward", tmp_path)
+    adapter_files.load_adapter(other, "reward", tmp_path)
     assert not any(part.requires_grad for part in other.parameters())
 
 

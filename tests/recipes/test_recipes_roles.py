@@ -20,7 +20,7 @@ from posttrain.data.pack import Budget
 from posttrain.data.readers import read
 from posttrain.engine.local import LocalEngine
 from posttrain.loop import accumulate
-from posttrain.models import adapters
+from posttrain.models import adapter_files, adapters
 from posttrain.models.heads import ScalarModel
 from posttrain.models.load import load_scalar
 from posttrain.objectives import ScoreReader
@@ -269,6 +269,7 @@ def test_new_adapters_come_from_the_seed_of_the_run(layout: str, stages: Stages)
 def test_the_start_adapter_on_disk_is_what_the_policy_stands_on(stages: Stages) -> None:
     case = cast(stages, stages.sft_lora, stages.reward_lora, lora=LORA)
     saved = load_file(stages.sft_lora / "adapter_model.safetensors")
-    for name, (a, b) in adapters.factors(case.roles.actor.model, ("start",)).items():
-        assert torch.equal(a, saved[f"base_model.model.{name}.lora_A.weight"])
-        assert torch.equal(b, saved[f"base_model.model.{name}.lora_B.weight"])
+    scaling = LORA["alpha"] / LORA["rank"]
+    for name, one in adapter_files.folds(case.roles.actor.model, ("start",)).items():
+        assert torch.equal(one.a, saved[f"base_model.model.{name}.lora_A.weight"])
+        assert torch.equal(one.b, saved[f"base_model.model.{name}.lora_B.weight"] * scaling)
