@@ -246,7 +246,9 @@ def _setting_flags(config: type[Settings], known: Mapping[str, Leaf]) -> list[Ar
     """What stands without a flag, then the settings."""
     from cyclopts import Parameter
 
-    own = set(config.__annotations__)
+    from posttrain.config.leaf import own_names
+
+    own = set(own_names(config))
     file = "settings in YAML, which flags override"
     about = f"the {config.positional}, or {file}" if config.positional else file
     name = f"{config.positional}_or_settings" if config.positional else "settings"

@@ -194,8 +194,9 @@ class RankedBatch:
     `responses`: int64 [R], the segment of each response. `prompt`: int64 [R], the prompt of the batch that it answers.
     `ranks`: int64 [R], 1 is best, 0 is not ranked. `pairs`: int64 [N, 2] of rows into the responses, the better first.
     `targets`: float [N], the probability that the first is better (1, or 1/2 for a tie). `weights`: float [N].
-    `margins`: float [N], 0 where none was given. `reference`: float [R], the summed reference log-prob of each
-    response; zeros where the objective needs none.
+    `margins`: float [N], 0 where none was given. `best`: float [R], the ranking's weight for the responses of its
+    first tier, 0 for the others. `reference`: float [R], the summed reference log-prob of each response; zeros where
+    the objective needs none.
     """
 
     tokens: TokenBatch
@@ -206,7 +207,25 @@ class RankedBatch:
     targets: Tensor
     weights: Tensor
     margins: Tensor
+    best: Tensor
     reference: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledBatch:
+    """Responses that were each found good or bad, without a comparison.
+
+    `responses`: int64 [R], the segment of each response. `desirable`: bool [R]. `weights`: float [R]. `reference`:
+    float [R], the summed reference log-prob of each response. `baseline`: float [], the same in all micro-batches of a
+    step: what the log-ratios are compared with.
+    """
+
+    tokens: TokenBatch
+    responses: Tensor
+    desirable: Tensor
+    weights: Tensor
+    reference: Tensor
+    baseline: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +247,7 @@ class RolloutBatch:
     beta: float = 0.0
 
 
-Batch: TypeAlias = TokenBatch | RankedBatch | RolloutBatch
+Batch: TypeAlias = TokenBatch | RankedBatch | LabelledBatch | RolloutBatch
 BatchT = TypeVar("BatchT", bound=Batch)
 
 

@@ -213,7 +213,7 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
          "  fix: settings are a YAML file; a model is given as --model, data as --data"),
         ("sample runs/a --model runs/b", "the model is given twice: 'runs/a' and --model"),
         ("dpo --model m --data d --out o --loss kto",
-         "--loss  expected sigmoid or ipo or hinge or robust, got 'kto'; not in this version: "
+         "--loss  expected sigmoid or ipo or hinge or robust or simpo or orpo, got 'kto'; not in this version: "
          "sigmoid is the usual choice"),
         ("ppo --model m --reward r --prompts p --out o --whiten yes",
          "--whiten  expected true or false, got 'yes'; write true"),

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from posttrain.config.load import make_config as make_config
     from posttrain.config.methods import CONFIGS as CONFIGS
     from posttrain.config.methods import CheckConfig as CheckConfig
-    from posttrain.config.methods import DPOConfig as DPOConfig
     from posttrain.config.methods import EvalConfig as EvalConfig
     from posttrain.config.methods import RewardConfig as RewardConfig
     from posttrain.config.methods import SampleConfig as SampleConfig
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from posttrain.config.ppo import Beta as Beta
     from posttrain.config.ppo import Critic as Critic
     from posttrain.config.ppo import PPOConfig as PPOConfig
+    from posttrain.config.preferences import DPOConfig as DPOConfig
     from posttrain.config.schema import json_schema as json_schema
     from posttrain.config.shared import Data as Data
     from posttrain.config.shared import DataItem as DataItem
@@ -45,7 +45,7 @@ _HOME = {
     "CONFIGS": "methods",
     "CheckConfig": "methods",
     "Critic": "ppo",
-    "DPOConfig": "methods",
+    "DPOConfig": "preferences",
     "Data": "shared",
     "DataItem": "shared",
     "EvalConfig": "methods",

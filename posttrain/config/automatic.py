@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
+from posttrain.config.preferences import WITHOUT_REFERENCE
 from posttrain.config.shared import Every, Settings
 from posttrain.counted import counted
 
@@ -69,6 +70,19 @@ def auto_estimator(setting: str, kl_in: str) -> tuple[str, str]:
     if kl_in == "loss":
         return "k3", "beta.estimator k3: never negative, as in GRPO"
     return "k1", "beta.estimator k1: unbiased, and the rewards of an answer sum to its score less beta times its KL"
+
+
+def auto_beta(loss: str) -> tuple[float, str]:
+    """The weight of a preference loss's reference, and the reason in one line."""
+    beta = 2.0 if loss == "simpo" else 0.1
+    return beta, f"beta {beta:g}: usual with loss {loss}"
+
+
+def auto_reference(loss: str) -> tuple[str, str]:
+    """What a preference loss holds the policy to, and the reason in one line."""
+    if loss in WITHOUT_REFERENCE:
+        return "none", f"reference none: {loss} compares the policy's own log-probs, so none is loaded"
+    return "start", "reference start: the policy before its first step"
 
 
 def resolved(config: SettingsT, choices: Mapping[str, object]) -> SettingsT:

@@ -287,8 +287,5 @@ LATER: dict[str, str] = {
     "ptx": "a smaller learning_rate or a larger beta keeps more of the start model",
     "ema": "the last weights are the model",
     "best": "the last model is kept; compare it with `posttrain eval`",
-    "length_normalize": "loss: ipo is the least drawn to long answers",
-    "nll": "finetune on the chosen answers with posttrain sft first",
-    "simpo": "loss: sigmoid is the plain choice",
     "name": "out names the run",
 }

@@ -238,7 +238,7 @@ _VALUES: dict[str, Callable[[Any], str]] = {
 _HALF = ("fp16", "float16", "half", 16)
 _ONE_REWARD = "one reward; a function rewards.py:score may add several up"
 _LOSSES = "sigmoid is the usual choice"
-_ABSENT_LOSSES = ("simpo", "orpo", "kto", "cpo", "apo_zero", "sppo_hard", "bco_pair", "exo_pair", "nca_pair", "sft")
+_ABSENT_LOSSES = ("kto", "cpo", "apo_zero", "sppo_hard", "bco_pair", "exo_pair", "nca_pair", "sft")
 
 
 def foreign_value(name: str, value: object) -> str:

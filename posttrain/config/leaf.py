@@ -73,10 +73,17 @@ def leaves(config: type[Settings], prefix: str = "") -> Iterator[Leaf]:
         yield from leaves(group, f"{prefix}{name}.")
 
 
+def own_names(config: type[Settings]) -> list[str]:
+    """The settings that are the command's own, or its family's; `loss` comes first where there is one."""
+    classes = [*(base for base in config.__mro__ if vars(base).get("family")), config]
+    own = {name: None for each in classes for name in each.__annotations__ if name in config.model_fields}
+    return sorted(own, key=lambda name: name != "loss")
+
+
 def ordered(config: type[Settings]) -> dict[str, FieldInfo]:
     """The fields of `config` as people read them: what goes in and out, the method's own, what all methods share."""
     fields = config.model_fields
-    own = [name for name in fields if name in config.__annotations__]
+    own = own_names(config)
     order = dict.fromkeys([*(name for name in _LEADING if name in fields), *own, *fields])
     return {name: fields[name] for name in order}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from posttrain.config.ppo import PPOConfig
+from posttrain.config.preferences import DPOConfig
 from posttrain.config.shared import (
-    Clash,
     Count,
     Data,
     Fraction,
@@ -16,7 +16,6 @@ from posttrain.config.shared import (
     Passes,
     Percent,
     Place,
-    Positive,
     Settings,
     Shown,
     Texts,
@@ -50,31 +49,6 @@ class RewardConfig(Training, Passes):
     center: Place | None = Field(
         default=None, description="demonstrations whose mean score becomes 0; null: the training answers"
     )
-
-
-class DPOConfig(Training, Passes, Shown):
-    """Direct preference optimisation on pairs or rankings. A row of `batch_size` is a pair."""
-
-    command: ClassVar[str] = "dpo"
-
-    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
-        default="sigmoid", description="the pairwise loss; sigmoid with label_smoothing is cDPO"
-    )
-    beta: Positive = Field(default=0.1, description="how strongly the policy is held to the reference")
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        default=0.0, description="assumed share of swapped labels (sigmoid and robust)"
-    )
-    ties: Literal["soft", "drop"] = Field(default="drop", description="ties as a target of one half, or left out")
-    pair_weight: Literal["pair", "prompt"] = Field(
-        default="pair", description="every pair counts the same, or every prompt does"
-    )
-    reference: Place = Field(default="start", description="what the policy is held to: start (the model), or a model")
-
-    @model_validator(mode="after")
-    def _smoothing_has_a_meaning(self) -> DPOConfig:
-        if self.label_smoothing > 0 and self.loss not in ("sigmoid", "robust"):
-            raise Clash("label_smoothing", f"loss {self.loss} has no label smoothing; use sigmoid or robust")
-        return self
 
 
 class Sampling(Settings):

@@ -34,6 +34,7 @@ class Settings(BaseModel, metaclass=_Told):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
     command: ClassVar[str] = ""
     positional: ClassVar[str] = ""  # the setting that may stand without its flag; "": a settings file stands there
+    family: ClassVar[bool] = False  # in a class that commands share: its settings stand among each command's own
 
 
 # --- value types ------------------------------------------------------------------------------------------------

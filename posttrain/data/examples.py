@@ -29,6 +29,17 @@ class RankedItem:
     def __len__(self) -> int:
         return len(self.group)
 
+    @property
+    def top(self) -> int:
+        """The rank of the best answers."""
+        return min(rank for rank in self.ranks if rank is not None)
+
+    @property
+    def best_tokens(self) -> int:
+        """The number of tokens of the best answers."""
+        answers = zip(self.ranks, self.group.branches, strict=True)
+        return sum(len(answer.tokens) for rank, answer in answers if rank == self.top)
+
 
 @dataclass(slots=True)
 class Lost:

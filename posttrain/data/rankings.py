@@ -22,6 +22,7 @@ def ranked_batch(items: Sequence[RankedItem], *, ties: Ties, pair_weight: PairWe
     prompts: list[int] = []
     ranks: list[int] = []
     reference: list[float] = []
+    best: list[float] = []
     pairs: list[tuple[int, int]] = []
     targets: list[float] = []
     weights: list[float] = []
@@ -39,6 +40,7 @@ def ranked_batch(items: Sequence[RankedItem], *, ties: Ties, pair_weight: PairWe
         responses += range(segment + 1, segment + 1 + len(item.ranks))
         prompts += [number] * len(item.ranks)
         ranks += [rank or 0 for rank in item.ranks]
+        best += [item.weight if rank == item.top else 0.0 for rank in item.ranks]
         reference += item.reference or (0.0,) * len(item.ranks)
         segment += 1 + len(item.ranks)
     return RankedBatch(
@@ -50,6 +52,7 @@ def ranked_batch(items: Sequence[RankedItem], *, ties: Ties, pair_weight: PairWe
         targets=torch.tensor(targets),
         weights=torch.tensor(weights),
         margins=torch.tensor(margins),
+        best=torch.tensor(best),
         reference=torch.tensor(reference),
     )
 
@@ -71,10 +74,13 @@ def reward_step(items: Sequence[RankedItem], budget: int, *, ties: Ties) -> Step
 
 
 def dpo_step(items: Sequence[RankedItem], budget: int, *, ties: Ties, pair_weight: PairWeight) -> Step:
-    """A step of DPO: the count is the summed weight of its pairs."""
+    """A step of DPO. Counts: the summed weight of its pairs, and that of the tokens of each prompt's best answers."""
     batches = list(ranked_batches(items, budget, ties=ties, pair_weight=pair_weight))
     return Step(
         micro_batches=batches,
-        counts={"pairs": float(sum(batch.weights.sum() for batch in batches))},
+        counts={
+            "pairs": float(sum(batch.weights.sum() for batch in batches)),
+            "chosen": sum(item.weight * item.best_tokens for item in items),
+        },
         rows=[item.group.id for item in items],
     )

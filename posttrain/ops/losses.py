@@ -108,12 +108,13 @@ def simpo(chosen_mean: Tensor, rejected_mean: Tensor, beta: float = 2.0, gamma: 
     return -F.logsigmoid(beta * (chosen_mean - rejected_mean) - gamma)
 
 
-def orpo(chosen_mean: Tensor, rejected_mean: Tensor, lam: float = 0.1) -> Tensor:
-    """Float [N]: -chosen_mean - lam log sigmoid(log odds(chosen) - log odds(rejected)), from mean log-probs per token.
+def odds_ratio(chosen_mean: Tensor, rejected_mean: Tensor) -> Tensor:
+    """Float [N]: -log sigmoid(log odds(chosen) - log odds(rejected)), from mean log-probs per token.
 
-    Source: Hong 2024, equations 6 and 7.
+    ORPO is the negative log-likelihood of the chosen answers plus lambda times this, each divided by a count of its
+    own. Source: Hong 2024 (ORPO), equations 6 (the sum) and 7 (this part).
     """
-    return -chosen_mean - lam * F.logsigmoid(_log_odds(chosen_mean) - _log_odds(rejected_mean))
+    return -F.logsigmoid(_log_odds(chosen_mean) - _log_odds(rejected_mean))
 
 
 def kto(
@@ -126,7 +127,8 @@ def kto(
 ) -> Tensor:
     """Float [R]: weight (1 - sigmoid(+-beta (log_ratio - baseline))), plus for the desirable (bool [R]).
 
-    `baseline` is `kto_baseline` of the whole step, without gradient. Source: Ethayarajh 2024 (KTO), section 4.
+    `baseline` is `kto_baseline` of the whole step, without gradient; weights apply by label, and whoever sums divides
+    by the number of answers. Source: Ethayarajh 2024 (KTO), section 4: lambda_y - v(x, y).
     """
     sign = torch.where(desirable, 1.0, -1.0).to(log_ratio.dtype)
     weight = torch.where(desirable, desirable_weight, undesirable_weight).to(log_ratio.dtype)
@@ -134,7 +136,12 @@ def kto(
 
 
 def kto_baseline(mismatched_log_ratio: Tensor) -> Tensor:
-    """Scalar z0: the mean log-ratio of answers to other prompts than their own, at least 0, without gradient."""
+    """Scalar z0: the mean log-ratio of answers to other prompts than their own, at least 0, without gradient.
+
+    0 for none. Source: Ethayarajh 2024 (KTO), section 4.
+    """
+    if len(mismatched_log_ratio) == 0:
+        return mismatched_log_ratio.new_zeros(())
     return mismatched_log_ratio.detach().mean().clamp_min(0)
 
 

@@ -29,6 +29,7 @@ def test_pairs_weights_and_segments_by_hand() -> None:
     assert batch.targets.tolist() == [1.0, 1.0, 1.0, 0.5]
     assert batch.weights.tolist() == [3.0, 2.0, 2.0, 2.0]
     assert batch.margins.tolist() == [0.5, 0.0, 0.0, 0.0]
+    assert batch.best.tolist() == [0.0, 3.0, 6.0, 0.0, 0.0, 0.0]
     assert batch.reference.tolist() == [0.0] * 6
 
 
@@ -58,7 +59,14 @@ def test_a_prompt_with_its_answers_is_never_split(budget: int) -> None:
 def test_the_counts_of_a_step_are_those_of_all_its_micro_batches() -> None:
     rows = [item((1, 2, 2), weight=2.0), item((1, 2), weight=1.0)]
     assert reward_step(rows, 3, ties="soft").counts == {"prompts": 3.0}
-    assert dpo_step(rows, 3, ties="soft", pair_weight="pair").counts == {"pairs": 2.0 * 3 + 1}
-    assert dpo_step(rows, 3, ties="drop", pair_weight="pair").counts == {"pairs": 2.0 * 2 + 1}
-    assert dpo_step(rows, 3, ties="drop", pair_weight="prompt").counts == {"pairs": 3.0}
+    assert dpo_step(rows, 3, ties="soft", pair_weight="pair").counts["pairs"] == 2.0 * 3 + 1
+    assert dpo_step(rows, 3, ties="drop", pair_weight="pair").counts["pairs"] == 2.0 * 2 + 1
+    assert dpo_step(rows, 3, ties="drop", pair_weight="prompt").counts["pairs"] == 3.0
     assert list(reward_step(rows, 3, ties="soft").rows) == ["row", "row"]
+
+
+def test_the_tokens_of_the_best_answers_are_a_count_of_their_own() -> None:
+    # answers of 1, 2, 3 … tokens; the first of two weighs twice, and two share the first tier of the last
+    rows = [item((1, 2), weight=2.0), item((3, 2)), item((1, None, 2, 1))]
+    counts = dpo_step(rows, 3, ties="drop", pair_weight="prompt").counts
+    assert counts["chosen"] == 2 * 1 + 2 + (1 + 4)

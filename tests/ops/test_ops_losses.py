@@ -19,7 +19,7 @@ from posttrain.ops.losses import (
     kto,
     kto_baseline,
     nll,
-    orpo,
+    odds_ratio,
     pairwise,
     plackett_luce,
     robust,
@@ -161,16 +161,16 @@ def test_the_enumerated_optimum_is_where_dpo_on_soft_labels_has_no_gradient() ->
     assert gradient.abs().max() < 1e-12
 
 
-def test_orpo_adds_the_odds_to_the_likelihood() -> None:
-    chosen, rejected = math.log(0.5), math.log(0.2)
-    odds = 1.0 / 0.25
-    expected = LOG2 + 0.1 * math.log(1 + 1 / odds)
-    assert orpo(tensor(chosen), tensor(rejected), lam=0.1).item() == pytest.approx(expected)
+def test_the_odds_ratio_of_orpo_by_hand() -> None:
+    odds = (0.5 / 0.5) / (0.2 / 0.8)
+    expected = math.log(1 + 1 / odds)
+    assert odds_ratio(tensor(math.log(0.5)), tensor(math.log(0.2))).item() == pytest.approx(expected)
+    assert odds_ratio(tensor(-1.3), tensor(-1.3)).item() == pytest.approx(LOG2)
 
 
-def test_orpo_is_finite_where_an_answer_is_certain() -> None:
+def test_the_odds_ratio_is_finite_where_an_answer_is_certain() -> None:
     chosen = torch.tensor([0.0, -1e-9], requires_grad=True)
-    loss = orpo(chosen, torch.tensor([0.0, -50.0]))
+    loss = odds_ratio(chosen, torch.tensor([0.0, -50.0]))
     loss.sum().backward()
     assert loss.isfinite().all()
     assert chosen.grad is not None
@@ -192,6 +192,7 @@ def test_the_baseline_of_kto_is_never_negative_and_has_no_gradient() -> None:
     assert kto_baseline(tensor(1.0, 2.0).requires_grad_()).item() == 1.5
     assert not kto_baseline(tensor(1.0).requires_grad_()).requires_grad
     assert kto_baseline(tensor(-1.0, -2.0)).item() == 0.0
+    assert kto_baseline(tensor()).item() == 0.0
 
 
 # --- actor and critic -------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ on how the step was cut into micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,13 +13,18 @@ import torch
 from torch import Tensor
 
 from posttrain.models.heads import Policy, PolicyOutput, ScalarModel, before
+from posttrain.objectives.parts import mean as _mean
+from posttrain.objectives.parts import ranked as _ranked
+from posttrain.objectives.preferences import KTOLoss as KTOLoss
+from posttrain.objectives.preferences import PreferenceLoss as PreferenceLoss
+from posttrain.objectives.preferences import answer_logprobs as answer_logprobs
+from posttrain.objectives.preferences import dpo as dpo
+from posttrain.objectives.preferences import kto as kto
+from posttrain.objectives.preferences import response_logprobs as response_logprobs
 from posttrain.ops import kl, losses
 from posttrain.ops.ragged import last_places, segment_mean, segment_sum
 from posttrain.ops.ranking import preferred
-from posttrain.types import Batch, Largest, Mean, Objective, RankedBatch, RolloutBatch, Scored, Term, TokenBatch
-
-PreferenceLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(chosen, rejected, reference chosen, reference rejected) summed log-probs [N] to losses [N]."""
+from posttrain.types import Batch, Largest, Mean, Objective, RolloutBatch, Scored, Term, TokenBatch
 
 
 def sft(policy: Policy) -> Objective:
@@ -80,43 +84,6 @@ class ScoreReader:
             return after[places]
         means = segment_mean(after, batch.segment, segments, torch.ones_like(batch.trained))[responses]
         return torch.where(last[responses] >= 0, means, after[places])
-
-
-def dpo(policy: Policy, loss: PreferenceLoss) -> Objective:
-    """A preference loss over the pairs, a tie as half of either order; its count is their summed weight.
-
-    The other metrics are of strict pairs: a tie has no better answer.
-    """
-
-    def score(batch: Batch) -> Scored:
-        batch = _ranked(batch)
-        logprobs = response_logprobs(policy, batch)
-        ratio = logprobs - batch.reference
-        better, worse = batch.pairs[:, 0], batch.pairs[:, 1]
-        first, second = (logprobs[better], batch.reference[better]), (logprobs[worse], batch.reference[worse])
-        values = batch.targets * loss(first[0], second[0], first[1], second[1])
-        if bool((batch.targets < 1).any()):
-            values = values + (1 - batch.targets) * loss(second[0], first[0], second[1], first[1])
-        total = (batch.weights * values).sum()
-        strict = batch.weights * (batch.targets == 1.0)
-        return Scored(
-            terms={"pairs": Term(total=total)},
-            metrics={
-                "loss": _mean(total, batch.weights.sum()),
-                "accuracy": _mean((strict * preferred(ratio[better], ratio[worse])).sum(), strict.sum()),
-                "margin": _mean((strict * (ratio[better] - ratio[worse])).sum(), strict.sum()),
-                "chosen_logratio": _mean((strict * ratio[better]).sum(), strict.sum()),
-                "rejected_logratio": _mean((strict * ratio[worse]).sum(), strict.sum()),
-            },
-        )
-
-    return score
-
-
-def response_logprobs(policy: Policy, batch: RankedBatch) -> Tensor:
-    """The summed log-prob of each response, float [R]."""
-    logprobs = policy(batch.tokens).logprobs
-    return segment_sum(logprobs, batch.tokens.segment, len(batch.tokens.parent))[batch.responses]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,16 +187,8 @@ def _critic(
     metrics["critic_loss"] = _mean(total, trained.sum())
 
 
-def _mean(total: Tensor, count: Tensor) -> Mean:
-    return Mean(total=total.detach(), count=count.detach())
-
-
 def _tokens(batch: Batch) -> TokenBatch:
     return cast("TokenBatch", batch)
-
-
-def _ranked(batch: Batch) -> RankedBatch:
-    return cast("RankedBatch", batch)
 
 
 def _rollout(batch: Batch) -> RolloutBatch:

@@ -1,0 +1,99 @@
+"""The settings of the preference family: on rows that were compared or labelled, and on the policy's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from posttrain.config.shared import Clash, NotNegative, Passes, Place, Positive, Settings, Shown, Training
+
+WITHOUT_REFERENCE = ("simpo", "orpo")
+"""The losses that compare the policy's answers with one another alone."""
+_PAIRS_AGAINST_REFERENCE = ("sigmoid", "ipo", "hinge", "robust")
+_PAIRS = (*_PAIRS_AGAINST_REFERENCE, *WITHOUT_REFERENCE)
+# setting: the losses in which it has a meaning
+_OF_LOSS: dict[str, tuple[str, ...]] = {
+    "beta": (*_PAIRS_AGAINST_REFERENCE, "simpo", "kto"),
+    "label_smoothing": ("sigmoid", "robust"),
+    "length_normalize": ("sigmoid", "hinge", "robust"),
+    "ipo_average": ("ipo",),
+    "gamma": ("simpo",),
+    "lam": ("orpo",),
+    "nll": (*_PAIRS_AGAINST_REFERENCE, "simpo"),
+    "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+    "ties": _PAIRS,
+    "pair_weight": _PAIRS,
+}
+# what to do instead, where that is more than choosing another loss
+_INSTEAD = {
+    ("length_normalize", "ipo"): "set ipo_average, which is the same for ipo",
+    ("length_normalize", "simpo"): "leave it out: simpo takes means per token as it is",
+    ("length_normalize", "orpo"): "leave it out: orpo takes means per token as it is",
+    ("beta", "orpo"): "set lam, the weight of its odds ratio",
+    ("nll", "orpo"): "leave it out: orpo has the chosen answers' likelihood in it, and lam weighs the rest",
+    ("nll", "kto"): "leave it out: desirable_weight raises the weight of good answers",
+}
+
+
+class Preferences(Settings):
+    """What the losses of the family share, on data and on samples."""
+
+    family: ClassVar[bool] = True
+
+    beta: Positive | Literal["auto"] = Field(
+        default="auto", description="how strongly the policy is held to the reference; auto: 0.1, for simpo 2"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.0, description="assumed share of swapped labels (sigmoid and robust)"
+    )
+    length_normalize: bool = Field(
+        default=False, description="log-ratios as means per token, not sums (sigmoid, hinge and robust)"
+    )
+    ipo_average: bool = Field(default=False, description="ipo of means per token, as TRL has it; the paper sums")
+    gamma: NotNegative = Field(default=0.5, description="the margin that simpo asks for")
+    lam: Positive = Field(default=0.1, description="weight of orpo's odds ratio beside its likelihood")
+    nll: NotNegative = Field(
+        default=0.0, description="weight of an added negative log-likelihood per token of the best answers"
+    )
+    reference: Place = Field(
+        default="auto",
+        description="what the policy is held to: start (the model) or a model; auto: start, for simpo and orpo none",
+    )
+
+    @model_validator(mode="after")
+    def _every_setting_has_a_meaning(self) -> Preferences:
+        loss: str = getattr(self, "loss")  # noqa: B009 - each command has its own list of losses
+        for name in self._meaningless(loss):
+            instead = _INSTEAD.get((name, loss)) or f"leave it out, or use loss {' or '.join(_OF_LOSS[name])}"
+            raise Clash(name, f"loss {loss} has no {name}; {instead}")
+        if loss in WITHOUT_REFERENCE and self.reference not in ("auto", "none"):
+            raise Clash("reference", f"loss {loss} compares the policy with no reference; leave it out")
+        if loss not in WITHOUT_REFERENCE and self.reference == "none":
+            what = f"loss {loss} holds the policy to a reference"
+            raise Clash("reference", f"{what}; give start or a model, or use loss {' or '.join(WITHOUT_REFERENCE)}")
+        return self
+
+    def _meaningless(self, loss: str) -> Iterator[str]:
+        """The settings that were changed and that the loss does not have."""
+        for name, losses in _OF_LOSS.items():
+            field = type(self).model_fields.get(name)
+            if field is not None and loss not in losses and getattr(self, name) != field.default:
+                yield name
+
+
+class DPOConfig(Training, Passes, Shown, Preferences):
+    """Direct preference optimisation on pairs, rankings or labelled answers. A row of `batch_size` is a row of data."""
+
+    command: ClassVar[str] = "dpo"
+
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "simpo", "orpo"] = Field(
+        default="sigmoid",
+        description="of pairs against a reference, or without one (simpo, orpo); label_smoothing makes cDPO",
+    )
+    ties: Literal["soft", "drop"] = Field(default="drop", description="ties as a target of one half, or left out")
+    pair_weight: Literal["pair", "prompt"] = Field(
+        default="pair", description="every pair counts the same, or every prompt does"
+    )
