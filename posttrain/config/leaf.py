@@ -75,8 +75,8 @@ def leaves(config: type[Settings], prefix: str = "") -> Iterator[Leaf]:
 
 def own_names(config: type[Settings]) -> list[str]:
     """The settings that are the command's own, or its family's; `loss` comes first where there is one."""
-    classes = [*(base for base in config.__mro__ if vars(base).get("family")), config]
-    own = {name: None for each in classes for name in each.__annotations__ if name in config.model_fields}
+    classes = [config, *(base for base in config.__mro__ if vars(base).get("family"))]
+    own = [name for name in config.model_fields if any(name in each.__annotations__ for each in classes)]
     return sorted(own, key=lambda name: name != "loss")
 
 
