@@ -1,0 +1,1 @@
+"""The questions that the lecture's notes raise, each answered by a small experiment."""
