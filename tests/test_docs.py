@@ -23,7 +23,15 @@ from posttrain.data.recognise import spelled
 
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FORMAT = re.compile(r"^\| (.+?) \| `(\{.*\})` \| `(.+)` \|$", re.MULTILINE)
-RUNNING = ["README.md", "docs/guide.md", "docs/data.md", "docs/check.md", "docs/settings.md", "docs/runs.md"]
+RUNNING = [
+    "README.md",
+    "docs/guide.md",
+    "docs/data.md",
+    "docs/check.md",
+    "docs/settings.md",
+    "docs/runs.md",
+    "docs/methods.md",
+]
 PAGES = [*RUNNING, "docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"]
 
 

@@ -60,3 +60,18 @@ def test_a_token_that_cannot_come_adds_nothing_to_the_exact_kl() -> None:
 @pytest.mark.parametrize(("kl", "expected"), [(6.0, 0.1), (60.0, 0.1 * 1.002), (0.0, 0.1 * 0.998), (6.6, 0.1 * 1.001)])
 def test_beta_moves_by_at_most_a_fifth_of_the_horizon_share(kl: float, expected: float) -> None:
     assert adapted(0.1, kl, target=6.0, responses=100) == pytest.approx(expected)
+
+
+def test_in_a_loss_k1_teaches_nothing_k2_the_kl_and_k3_the_kl_the_other_way_round() -> None:
+    logits = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    actor, reference = logits.log_softmax(0), torch.randn(6, dtype=torch.float64).log_softmax(0)
+    wanted = {
+        "k1": torch.zeros(6, dtype=torch.float64),
+        "k2": torch.autograd.grad(exact(actor, reference), logits, retain_graph=True)[0],
+        "k3": torch.autograd.grad(exact(reference, actor), logits, retain_graph=True)[0],
+    }
+    for name, estimator in ESTIMATORS.items():
+        # every token as often as the actor draws it, and as in a loss the draw itself has no gradient
+        average = actor.detach().exp() @ estimator(actor, reference)
+        (found,) = torch.autograd.grad(average, logits, retain_graph=True)
+        torch.testing.assert_close(found, wanted[name])
