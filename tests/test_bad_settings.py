@@ -71,11 +71,8 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         ("max_bad: 500%", "max_bad: expected a share such as 10%, got '500%'; at most 100%"),
         ("version: 2", "version: expected 1, got 2; this posttrain reads version 1"),
-        ("precision: bfloat16", "precision: expected auto or fp32 or bf16, got 'bfloat16'; write bf16"),
-        (
-            "precision: fp16",
-            "precision: expected auto or fp32 or bf16, got 'fp16'; half precision is not used for training",
-        ),
+        ("precision: bfloat16", "precision: expected auto or fp32 or bf16 or fp16, got 'bfloat16'; write bf16"),
+        ("precision: float16", "precision: expected auto or fp32 or bf16 or fp16, got 'float16'; write fp16"),
         (
             "packing: true",
             "packing: expected auto or off, got true; write auto: here packing changes the speed, never the results",
@@ -105,15 +102,18 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("max_lenght: 8", "unknown key 'max_lenght'; did you mean 'max_length'?"),
         ("rollouts: 8", "unknown key 'rollouts'; that is a setting of ppo"),
         ("1: 2", "unknown key '1'"),
+        ("quantize: 4bit", "quantize: weights in few bits cannot be trained: set lora, for example lora: {rank: 32}"),
+        ("quantize: 4", "quantize: expected 8bit or 4bit or null, got 4; write 4bit"),
+        ("optimizer: adamw_bnb_8bit", "optimizer: expected adamw or adamw8bit, got 'adamw_bnb_8bit'; write adamw8bit"),
+        ("optimizer: lion", "optimizer: expected adamw or adamw8bit, got 'lion'"),
+        ("load_in_4bit: true", "unknown key 'load_in_4bit'; that is TRL's name, here: quantize: 4bit"),
+        ("quantization_bit: 8", "unknown key 'quantization_bit'; that is LLaMA-Factory's name, here: quantize: 8bit"),
         (
-            "quantize: 4bit",
-            "unknown key 'quantize'; not in this version: weights stay in fp32 or bf16; "
-            "lora: {rank: 32} saves most of the memory",
+            "adapter: qlora",
+            "unknown key 'adapter'; that is axolotl's name, here: lora: {rank: 32}, with quantize: 4bit",
         ),
-        (
-            "optimizer: adamw8bit",
-            "unknown key 'optimizer'; that is TRL's name, not needed here: AdamW is the optimizer",
-        ),
+        ("adam_offload: true", "unknown key 'adam_offload'; that is OpenRLHF's name, here: offload: optimizer"),
+        ("offload: frozen", "offload: sft has no model that is only read; use optimizer"),
     ],
 )
 def test_a_wrong_line_of_a_file(line: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

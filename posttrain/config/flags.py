@@ -27,6 +27,7 @@ _ALSO = {
     "template": "init",
 }
 _FILES = ("config", "config_file", "config_path", "settings", "yaml", "args_file")
+_SHORT = {"q": "--quiet"}
 _ALWAYS = ("--help", "--version")
 
 
@@ -78,6 +79,8 @@ def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _meant(command: str, flag: str, given: dict[str, object], flags: Sequence[str]) -> str:
     config, name = CONFIGS.get(command), _name(flag)
+    if name in _SHORT:
+        return f"; did you mean {_SHORT[name]}?"
     if len(name) == 1:
         return next((f"; did you mean {known}?" for known in flags if known.startswith(f"--{name}")), "")
     if config is None:

@@ -26,7 +26,6 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
     ),
     "one process holds the model, nothing is sharded": ("O", "zero_stage ds.zero_stage zpg"),
     "the end of turn always ends an answer": ("T", "stop_token stop_token_id"),
-    "AdamW is the optimizer": ("TALO", "optim optimizer"),
     "duplicates are always found and counted": ("A", "dataset_exact_deduplication"),
     "the order is drawn from seed": (
         "TALO",
@@ -109,13 +108,13 @@ _MISSING: dict[str, tuple[str, str]] = {
         "TALO",
         "gradient_checkpointing gradient_checkpointing_kwargs activation_checkpointing activation_offloading"
         " disable_gradient_checkpointing use_reentrant_gc unsloth_gc use_unsloth_gc"
-        " model.gradient_checkpointing_enable actor.gradient_checkpointing_enable adam_offload ds.adam_offload"
-        " fsdp fsdp_config layer_offloading ref.offload",
+        " model.gradient_checkpointing_enable actor.gradient_checkpointing_enable"
+        " fsdp fsdp_config layer_offloading",
     ),
-    "weights stay in fp32 or bf16; lora: {rank: 32} saves most of the memory": (
-        "TALO",
-        "load_in_4bit load_in_8bit quantization_bit quantization_method ds.load_in_4bit bnb_4bit_quant_type"
-        " bnb_4bit_compute_dtype use_bnb_nested_quant double_quantization gptq fp8 quantization qat",
+    "quantize: 4bit is NF4 with its scales quantized too, 8bit rounds each row": (
+        "TAL",
+        "quantization_method bnb_4bit_quant_type bnb_4bit_compute_dtype use_bnb_nested_quant double_quantization gptq"
+        " fp8 quantization qat",
     ),
     "LoRA with rank and alpha patterns, rslora or dora, is what there is": (
         "TAL",
@@ -225,7 +224,7 @@ _REST: dict[str, str] = {
         "eval.temperature model.aux_loss_coef model.compute_fp32_loss_enable "
         "model.gradient_checkpointing_reentrant model.ipo_enable model.margin_loss_enable "
         "model.pretrain_mode_enable ref.num_gpus_per_node ref.num_nodes reward.num_gpus_per_node reward.num_nodes "
-        "reward.offload reward.overlong_penalty_factor reward.remote_url reward.stop_properly_penalty_coef "
+        "reward.overlong_penalty_factor reward.remote_url reward.stop_properly_penalty_coef "
         "rollout.max_tokens_per_gpu rollout.top_p rollout.vllm_generate_batch_size train.agent_func_path "
         "train.async_enable train.async_queue_size train.colocate_actor_ref train.colocate_all "
         "train.colocate_critic_reward train.dynamic_batch_enable train.ema_beta train.enable_ema "
@@ -265,7 +264,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "torch_compile": ("TAL", "kernels are chosen and checked when the model is loaded"),
     "flash_": ("AL", "attention is the kernel that torch has for the device"),
     "liger": ("TAL", "kernels are chosen and checked when the model is loaded"),
-    "bnb_": ("TA", "weights stay in fp32 or bf16"),
+    "bnb_": ("TA", "quantize: 4bit is NF4 with its scales quantized too"),
     "galore": ("L", "AdamW is the optimizer"),
     "apollo": ("L", "AdamW is the optimizer"),
     "badam": ("L", "AdamW is the optimizer"),
@@ -281,8 +280,6 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 # what experience with larger systems asks for, and this version does not have
 LATER: dict[str, str] = {
-    "quantize": "weights stay in fp32 or bf16; lora: {rank: 32} saves most of the memory",
-    "offload": "lora: {rank: 32} and a smaller micro_batch_tokens save memory",
     "stop_if": "beta: {target: 6} holds the KL by itself",
     "ptx": "a smaller learning_rate or a larger beta keeps more of the start model",
     "ema": "the last weights are the model",

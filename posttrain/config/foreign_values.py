@@ -52,7 +52,18 @@ _NO_VALUE = (
     "micro_train_batch_size", "train.micro_batch_size", "generation_batch_size", "reward_funcs",
 )  # fmt: skip
 ROWS = ("per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps")
-_TYPES: dict[str | bool, object] = {"bfloat16": "bf16", "bf16": "bf16", "float32": "fp32", "auto": "auto"}
+_TYPES: dict[str | bool, object] = {
+    "bfloat16": "bf16", "bf16": "bf16", "float32": "fp32", "auto": "auto", "float16": "fp16", "fp16": "fp16",
+    "half": "fp16",
+}  # fmt: skip
+_SMALL_ADAM = ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit")
+_ADAM: dict[str | bool, object] = {
+    **dict.fromkeys(_SMALL_ADAM, "adamw8bit"),
+    **dict.fromkeys(
+        ("adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw", "paged_adamw_32bit", "adamw_apex_fused"),
+        "adamw",
+    ),
+}
 _PRECISION: dict[str | bool, object] = {True: "bf16", False: "auto", "auto": "auto"}
 _PACKING: dict[str | bool, object] = {True: "auto", False: "auto"}
 _FALLING: dict[str | bool, object] = {
@@ -77,9 +88,9 @@ _WORDS: dict[str, dict[str | bool, object]] = {
     "assistant_only_loss": {True: "assistant", False: "all"},
     "completion_only_loss": {True: "completion", False: "all"},
     "bf16": _PRECISION,
-    "fp16": {False: "auto"},
+    "fp16": {True: "fp16", False: "auto"},
     "bfloat16": _PRECISION,
-    "float16": {False: "auto"},
+    "float16": {True: "fp16", False: "auto"},
     "float32": {True: "fp32", False: "auto"},
     "pure_bf16": {True: "bf16", False: "auto"},
     **dict.fromkeys(("dtype", "torch_dtype", "param_dtype", "ds.param_dtype"), _TYPES),
@@ -93,6 +104,14 @@ _WORDS: dict[str, dict[str | bool, object]] = {
     "truncation_mode": {"keep_start": "truncate"},
     "chat_template": {"tokenizer_default": None},
     "lora_target_linear": {True: "all-linear"},
+    "load_in_4bit": {True: "4bit"},
+    "ds.load_in_4bit": {True: "4bit"},
+    "load_in_8bit": {True: "8bit"},
+    "optim": _ADAM,
+    "adam_offload": {True: "optimizer"},
+    "ds.adam_offload": {True: "optimizer"},
+    "ref.offload": {True: "frozen"},
+    "reward.offload": {True: "frozen"},
     "use_tensorboard": {True: "tensorboard"},
     "use_mlflow": {True: "mlflow"},
     "use_trackio": {True: "trackio"},
@@ -171,7 +190,15 @@ def _adapter(value: object, given: Mapping[str, object]) -> object:
         return {"rank": 32}
     if value in (False, None, "full", "none"):
         return None
-    raise NoValueError("lora: {rank: 32}; a quantized base is not in this version")
+    if value == "qlora":
+        raise NoValueError("lora: {rank: 32}, with quantize: 4bit")
+    raise NoValueError("lora: {rank: 32}")
+
+
+def _bits(value: object, given: Mapping[str, object]) -> str:
+    if value not in (4, 8):
+        raise NoValueError("4bit or 8bit")
+    return f"{value}bit"
 
 
 def _targets(value: object, given: Mapping[str, object]) -> object:
@@ -209,6 +236,7 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, object]], object]] = {
     **dict.fromkeys(("datasets", "dataset", "test_datasets"), _sources),
     **dict.fromkeys(("adapter", "use_peft", "use_lora", "finetuning_type"), _adapter),
     **dict.fromkeys(("lora_target", "lora_target_modules", "target_modules"), _targets),
+    "quantization_bit": _bits,
     "report_to": _tracker,
     "roles_to_train": _single,
     **dict.fromkeys(("loss_type", "dpo_loss_type"), _single),
@@ -223,19 +251,14 @@ _VALUES: dict[str, Callable[[Any], str]] = {
     "packing": lambda value: _PACKED if isinstance(value, bool) else "",
     "lora": lambda value: _lora(value),
     "beta": lambda value: f"write {{coef: {shown(value)}}}" if _is_number(value) else "",
-    "precision": lambda value: (
-        f"write {_TYPES[value]}"
-        if value in _TYPES
-        else "half precision is not used for training"
-        if value in _HALF
-        else ""
-    ),
+    "precision": lambda value: f"write {_TYPES[value]}" if value in _TYPES else "write fp16" if value == 16 else "",
+    "optimizer": lambda value: f"write {_ADAM[value]}" if value in _ADAM else "",
+    "quantize": lambda value: f"write {value}bit" if value in (4, 8) else "write 4bit" if value == "nf4" else "",
     "schedule": lambda value: f"write {_FALLING[value]}" if value in _FALLING else "",
     "reward": lambda value: f"not in this version: {_ONE_REWARD}" if isinstance(value, list) else "",
     "loss": lambda value: f"not in this version: {_LOSSES}" if value in _ABSENT_LOSSES else "",
     "warmup": lambda value: "it is a share of the steps: 100 of 1000 is 0.1" if _is_number(value) and value > 1 else "",
 }
-_HALF = ("fp16", "float16", "half", 16)
 _ONE_REWARD = "one reward; a function rewards.py:score may add several up"
 _LOSSES = "sigmoid is the usual choice"
 _ABSENT_LOSSES = ("kto", "cpo", "apo_zero", "sppo_hard", "bco_pair", "exo_pair", "nca_pair", "sft")

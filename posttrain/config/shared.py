@@ -170,6 +170,9 @@ class Training(Settings):
         default="auto", description="longest conversation in tokens; auto: the model's context, at most 2048"
     )
     lora: Lora | None = Field(default=None, description="adapters (rank, alpha, ...); null: train all weights")
+    quantize: Literal["8bit", "4bit"] | None = Field(
+        default=None, description="the frozen weights beneath adapters in few bits, to save memory; null: as they are"
+    )
     micro_batch_tokens: Count | Literal["auto"] = Field(
         default="auto", description="tokens per forward and backward: memory, not results; auto: what fits, printed"
     )
@@ -180,10 +183,17 @@ class Training(Settings):
         default="cosine", description="how the learning rate falls after the warm-up"
     )
     warmup: Fraction = Field(default=0.03, description="share of the steps in which the learning rate rises")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        default="adamw", description="what updates the weights; adamw8bit: a quarter of its memory, with bitsandbytes"
+    )
+    offload: Literal["optimizer", "frozen", "all"] | None = Field(
+        default=None,
+        description="what waits in CPU memory: the optimizer's numbers, models that are only read, both; null: nothing",
+    )
     weight_decay: NotNegative = Field(default=0.0, description="AdamW's decoupled decay")
     grad_clip: Positive | None = Field(default=1.0, description="largest norm of the gradient; null: not clipped")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="of weights and activations; auto: bf16 on a GPU that has it, else fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="of activations; auto: bf16 on a GPU that has it, else fp32; fp16: for older GPUs"
     )
     packing: Literal["auto", "off"] = Field(
         default="auto", description="several sequences in one forward; off: one at a time, slower, the same results"
@@ -198,6 +208,14 @@ class Training(Settings):
     track: Literal["tensorboard", "wandb", "trackio", "mlflow"] | None = Field(
         default=None, description="where metrics also go (wandb offline unless WANDB_MODE is set); null: nowhere"
     )
+
+    @model_validator(mode="after")
+    def _few_bits_only_beneath_adapters(self) -> Training:
+        if self.quantize is not None and self.lora is None:
+            raise Clash("quantize", "weights in few bits cannot be trained: set lora, for example lora: {rank: 32}")
+        if self.offload in ("frozen", "all") and self.command in ("sft", "reward"):
+            raise Clash("offload", f"{self.command} has no model that is only read; use optimizer")
+        return self
 
     @model_validator(mode="after")
     def _dropout_only_where_it_does_no_harm(self) -> Training:

@@ -11,8 +11,10 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from posttrain.engine.optimizers import MakeOptimizer, Numbers, adamw
+from posttrain.engine.scaling import LossScale
 from posttrain.errors import Diverged
-from posttrain.types import JSON, Batch, State, Stateful, moved
+from posttrain.types import Batch, State, Stateful, moved
 
 Schedule = Callable[[int], float]
 """From the number of updates done to the factor on every learning rate."""
@@ -52,7 +54,10 @@ class Engine(Stateful, Protocol):
 
 
 class LocalEngine:
-    """AdamW on one device, with a schedule and a gradient norm limit for each group."""
+    """Updates on one device, with a schedule and a gradient norm limit for each group.
+
+    `half` is the type of autocast: bfloat16, or float16 with a loss scale, or None for float32 throughout.
+    """
 
     def __init__(
         self,
@@ -61,21 +66,17 @@ class LocalEngine:
         schedule: Schedule,
         grad_clip: float | None,
         weight_decay: float = 0.0,
-        bf16: bool = False,
+        half: torch.dtype | None = None,
+        optimizer: MakeOptimizer = adamw,
     ) -> None:
         self._groups = tuple(groups)
         self._schedule = schedule
         self._grad_clip = grad_clip
-        self._bf16 = bf16
+        self._half = half
+        self._scale = LossScale() if half == torch.float16 else None
         self._done = 0
         self._device = next(iter(groups[0].parameters)).device
-        self._optimizer = torch.optim.AdamW(
-            [{"params": list(group.parameters), "lr": group.learning_rate} for group in groups],
-            betas=(0.9, 0.95),
-            eps=1e-8,
-            weight_decay=weight_decay,
-            fused=True,
-        )
+        self._optimizer = optimizer([group.parameters for group in groups], weight_decay)
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -83,76 +84,100 @@ class LocalEngine:
         return [parameter for group in self._groups for parameter in group.parameters]
 
     @property
-    def has_moments(self) -> bool:
-        """Whether the optimizer holds its moments already: they are made in the first update."""
-        return bool(self._optimizer.state)
+    def on_device(self) -> int:
+        """Bytes on the weights' device that the optimizer takes on in its first update; 0 once it has them."""
+        return 0 if self._optimizer.numbers() else sum(map(self._optimizer.takes, self.trained))
 
     def clear(self) -> None:
         """Forgets every gradient."""
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self.trained:
+            parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of `loss` to what the next step applies."""
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        scaled = loss if self._scale is None else loss * self._scale.value
+        scaled.backward()  # pyright: ignore[reportUnknownMemberType]
 
     def step(self, rows: Sequence[str]) -> dict[str, float]:
-        """Clips each group's gradient, updates, clears. Raises Diverged before an update that would not be finite."""
-        factor = self._schedule(self._done)
-        metrics: dict[str, float] = {}
-        for group, slot in zip(self._groups, self._optimizer.param_groups, strict=True):
-            norm = self._norm(group, rows)
-            suffix = "" if len(self._groups) == 1 else f"_{group.name}"
-            slot["lr"] = group.learning_rate * factor
-            metrics[f"grad_norm{suffix}"] = norm
-            metrics[f"learning_rate{suffix}"] = slot["lr"]
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._done += 1
-        return metrics
+        """Clips each group's gradient, updates, clears. Raises Diverged before an update that would not be finite.
 
-    def _norm(self, group: ParameterGroup, rows: Sequence[str]) -> float:
+        In float16 such a gradient first lowers the loss scale: the step counts as `skipped`, and changes nothing.
+        """
+        factor = self._schedule(self._done)
+        rates = [group.learning_rate * factor for group in self._groups]
+        norms = self._norms()
+        bad = [group.name for group, norm in zip(self._groups, norms, strict=True) if not math.isfinite(norm)]
+        skipped = bool(bad) and self._scale is not None and self._scale.lowered()
+        if bad and not skipped:
+            self._diverged(bad[0], rows)
+        metrics: dict[str, float] = {}
+        for group, norm, rate in zip(self._groups, norms, rates, strict=True):
+            suffix = "" if len(self._groups) == 1 else f"_{group.name}"
+            if not skipped:
+                metrics[f"grad_norm{suffix}"] = norm
+            metrics[f"learning_rate{suffix}"] = rate
+        if not skipped:
+            self._optimizer.step(rates)
+            self._done += 1
+        self.clear()
+        return metrics if self._scale is None else metrics | self._scaled(skipped=skipped)
+
+    def _norms(self) -> list[float]:
+        """The norm of each group's gradient, which is divided by the loss scale and clipped."""
+        if self._scale is not None:
+            gradients = [part.grad for part in self.trained if part.grad is not None]
+            if gradients:
+                torch._foreach_mul_(gradients, 1 / self._scale.value)  # pyright: ignore[reportPrivateUsage]
         limit = math.inf if self._grad_clip is None else self._grad_clip
-        norm = float(nn.utils.clip_grad_norm_(group.parameters, limit, foreach=True))
-        if not math.isfinite(norm):
-            self._optimizer.zero_grad(set_to_none=True)
-            shown = ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-            raise Diverged(
-                f"update {self._done + 1}: the gradient of {group.name} is not finite; nothing was updated"
-                f"\n  rows in the batch: {shown}\n  fix: lower learning_rate, or look at these rows"
-            )
-        return norm
+        return [float(nn.utils.clip_grad_norm_(group.parameters, limit, foreach=True)) for group in self._groups]
+
+    def _scaled(self, *, skipped: bool) -> dict[str, float]:
+        """What is told of the loss scale after a step."""
+        if self._scale is None:
+            return {}
+        if not skipped:
+            self._scale.raised()
+        return {"skipped": float(skipped), "loss_scale": self._scale.value}
+
+    def _diverged(self, group: str, rows: Sequence[str]) -> None:
+        self.clear()
+        shown = ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+        raise Diverged(
+            f"update {self._done + 1}: the gradient of {group} is not finite; nothing was updated"
+            f"\n  rows in the batch: {shown}\n  fix: lower learning_rate, or look at these rows"
+        )
 
     def total(self, tensor: Tensor) -> Tensor:
         """The tensor itself: one rank is all there are."""
         return tensor
 
     def precision(self) -> AbstractContextManager[object]:
-        """bfloat16 autocast when asked for; weights, optimizer and log-softmax stay float32."""
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16)
+        """Autocast where it is asked for; weights, optimizer and log-softmax stay float32."""
+        return torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None)
 
     def place(self, batch: Batch) -> Batch:
         """The batch on this engine's device."""
         return moved(batch, self._device)
 
     def state(self) -> State:
-        """The optimizer's moments and the number of updates, by place."""
-        found: State = {"done": self._done}
-        for number, entry in self._optimizer.state_dict()["state"].items():
-            for name, value in entry.items():
+        """The optimizer's numbers by place, the number of updates, and the loss scale where there is one."""
+        found: State = {"done": self._done, **(self._scale.state() if self._scale else {})}
+        for number, noted in self._optimizer.numbers().items():
+            for name, value in noted.items():
                 found[f"{number}.{name}"] = value
         return found
 
     def load_state(self, state: State) -> None:
-        """Takes up where `state` was taken."""
+        """Takes up where `state` was taken; the weights have their values already."""
         self._done = cast("int", state["done"])
-        moments: dict[int, dict[str, JSON | Tensor]] = {}
+        if self._scale is not None:
+            self._scale.load_state(state)
+        numbers: dict[int, Numbers] = {}
         for key, value in state.items():
             number, _, name = key.partition(".")
             if name:
-                moments.setdefault(int(number), {})[name] = value
-        whole = self._optimizer.state_dict()
-        whole["state"] = moments
-        self._optimizer.load_state_dict(whole)
+                numbers.setdefault(int(number), {})[name] = value
+        self._optimizer.take(numbers)
 
 
 def schedule(kind: str, *, steps: int, warmup: float) -> Schedule:

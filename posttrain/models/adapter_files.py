@@ -12,11 +12,11 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from posttrain.errors import ModelError
 from posttrain.models.adapters import inject, lora_layers, parts_of, spec_of
 from posttrain.models.dora import dense, lengths, product
+from posttrain.models.quantize import turned
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -91,7 +91,7 @@ def save_adapter(
         alpha_pattern={f"{prefix}{name}": cast("int", alpha) for name, alpha in shape.alphas.items()},
         use_rslora=shape.rslora,
         use_dora=shape.dora,
-        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in lora_layers(model).values()),
+        fan_in_fan_out=any(turned(layer.get_base_layer()) for layer in lora_layers(model).values()),
         base_model_name_or_path=base,
         task_type="CAUSAL_LM" if score is None else "SEQ_CLS",
         modules_to_save=None if score is None else ["score"],

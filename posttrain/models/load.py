@@ -27,6 +27,7 @@ from posttrain.hub import check_model_name, from_hub
 from posttrain.models import adapter_files
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.heads import ScalarModel
+from posttrain.models.quantize import Bits, into_few_bits
 
 START = "start"
 SCORE = "score.safetensors"
@@ -47,13 +48,14 @@ class Loaded:
     path: str
 
 
-def load_causal(path: str, *, device: torch.device | str = "cpu") -> Loaded:
+def load_causal(path: str, *, device: torch.device | str = "cpu", quantize: Bits | None = None) -> Loaded:
     """A causal language model in float32 from a folder, a run folder or a hub id, with dropout off.
 
+    With `quantize` its linear layers are in few bits, each as soon as it can be; adapters stay in float32.
     Raises ModelError when there is no such model, when it has no weights in safetensors, or when weights are missing.
     """
     base = base_of(path)
-    model = _from_pretrained(AutoModelForCausalLM, base)
+    model = _from_pretrained(AutoModelForCausalLM, base, quantize, device)
     stack: tuple[str, ...] = ()
     if is_adapter(path):
         adapter_files.load_adapter(model, START, Path(path))
@@ -62,13 +64,15 @@ def load_causal(path: str, *, device: torch.device | str = "cpu") -> Loaded:
     return Loaded(model=model, stack=stack, base=base, own_attention=own, path=path)
 
 
-def load_scalar(path: str, *, device: torch.device | str = "cpu") -> tuple[ScalarModel, str]:
+def load_scalar(
+    path: str, *, device: torch.device | str = "cpu", quantize: Bits | None = None
+) -> tuple[ScalarModel, str]:
     """The reward model or critic of a folder that we wrote, and the attention its family would have used.
 
     Raises ModelError when the folder holds no score head.
     """
     base = base_of(path)
-    backbone = _from_pretrained(AutoModel, base)
+    backbone = _from_pretrained(AutoModel, base, quantize, device)
     stack: tuple[str, ...] = ()
     if is_adapter(path):
         weight = adapter_files.load_adapter(backbone, START, Path(path), prefix=_prefix(backbone))
@@ -130,12 +134,21 @@ def is_reward_model(path: str) -> bool:
     return (Path(path) / REWARD_CARD).is_file()
 
 
-def _from_pretrained(kind: type[Any], base: str) -> PreTrainedModel:
+def _from_pretrained(kind: type[Any], base: str, quantize: Bits | None, device: torch.device | str) -> PreTrainedModel:
+    """The model in float32, or its layers in few bits, made of the weights as they are stored: that saves memory."""
+    model = _read(kind, base, torch.float32 if quantize is None else "auto")
+    if quantize is not None:
+        into_few_bits(model, quantize, device)
+        model.float()
+    return model
+
+
+def _read(kind: type[Any], base: str, dtype: torch.dtype | str) -> PreTrainedModel:
     load = cast("Callable[..., tuple[PreTrainedModel, dict[str, Any]]]", kind.from_pretrained)
     try:
         with from_hub(base):
             model, info = load(
-                base, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+                base, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
     except ModelError:  # in plain words already
         raise

@@ -51,7 +51,7 @@ class Annotator:
     def __call__(self, completions: Sequence[Completion], prompts: Sequence[int], beta: float) -> Rollouts:
         """The rollouts with every quantity of their tokens."""
         roles = self._roles
-        with self._engine.precision():
+        with self._engine.precision(), roles.lent():
             if self._trusted is None:
                 self._trusted = self._compared(completions, prompts)
             models = Annotators(

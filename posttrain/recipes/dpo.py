@@ -20,6 +20,7 @@ from posttrain.models.heads import Policy
 from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.load import budget_of, load_of
+from posttrain.recipes.machine import apart_from
 from posttrain.recipes.mixture import Mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.preferences import (
@@ -60,7 +61,7 @@ def _read(config: DPOConfig, door: Door) -> Mixture[RankedItem]:
 def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callable[[Ready], Method[ItemT]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     numbers = settled(config, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     reference = _reference(config, numbers.reference, start, where, console)
@@ -79,6 +80,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     sets = [replace(part, items=joined(number, part.items)) for number, part in enumerate(opened.data.sets, 1)]
     held = joined(0, opened.data.held)
     if reference is not None:
+        where.put_aside(apart_from((start.policy,), (reference,)))
         rows = counted(sum(len(part.items) for part in sets), "row")
         console.say(f"reference: {numbers.reference}, log-probs of {rows} computed once")
     rate = setup.learning_rate(config, start.loaded.model, console)

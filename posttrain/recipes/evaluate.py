@@ -81,7 +81,7 @@ def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
         console.say(f"{count} {name}")
     if not items:
         raise DataError("no ranking is left to measure\n  fix: see the counts above; raise max_length")
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     scalar, own = load_scalar(config.model, device=where.device)
     gate_scalar(scalar, own, packing=config.packing == "auto")
     mean = RewardCard.read(config.model).score_at == "mean"
@@ -92,7 +92,7 @@ def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
 
 def _of_policy(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Facts:
     codec = setup.load_codec(config.model, config.template, console)
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     limit = setup.max_length(config.max_length, setup.context_of(config.model), console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     found: Facts = {}

@@ -10,6 +10,8 @@ from typing import Any
 from posttrain.counted import counted
 
 CACHE = "cache of the sampler"
+LENT = "models that wait in CPU memory"
+"""Those are on the device while they annotate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +62,9 @@ class Forecast:
 
 
 def highest(memory: Mapping[str, int]) -> int:
-    """Bytes beyond the weights at the highest: gradients and activations are gone while the sampler has its cache."""
+    """Bytes beyond the weights at the highest: of updating, sampling and annotating, one is done at a time."""
     updating = memory["gradients"] + memory["activations"]
-    return memory["optimizer"] + max(updating, memory.get(CACHE, 0))
+    return memory["optimizer"] + max(updating, memory.get(CACHE, 0), memory.get(LENT, 0))
 
 
 def size(taken: float) -> str:

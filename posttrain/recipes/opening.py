@@ -27,6 +27,7 @@ from posttrain.models.load import context_length, is_adapter
 from posttrain.models.targets import check_targets, layers_of
 from posttrain.recipes import setup
 from posttrain.recipes.disk import check_disk
+from posttrain.recipes.machine import check_machine
 from posttrain.recipes.preflight import Rehearsed
 from posttrain.recipes.rows import Source, open_sources
 from posttrain.recipes.scoring import check_policy
@@ -123,7 +124,7 @@ def training(
     door = _open(config, reads, console)
     _examine(config, door)
     check_disk(config)
-    check_weights(config.model, setup.machine(config.precision).device)
+    check_weights(config.model, setup.machine(config).device, config.quantize)
     data = read(door)
     if dry_run:
         _rehearse(config, door, lambda run: train(Opened(data=data, codec=door.codec, limit=door.limit, run=run)))
@@ -199,6 +200,7 @@ def _told_apart(*groups: Sequence[Source]) -> Iterator[list[Source]]:
 
 def _shape(config: Training) -> PretrainedConfig:
     shape = setup.config_of(config.model)
+    check_machine(config)
     if not isinstance(config, RewardConfig):
         check_policy(config.model)
     if config.lora is None and is_adapter(config.model):

@@ -55,7 +55,7 @@ def _read(config: PPOConfig, door: Door) -> list[Prompt]:
 def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     budget = budget_of(config.micro_batch_tokens, where)
     roles = cast_roles(config, codec, where, budget, console)
     rate = setup.learning_rate(config, roles.start.loaded.model, console)

@@ -20,7 +20,7 @@ from posttrain.engine.memory import available, bytes_of, peak_of
 from posttrain.errors import DoesNotFit
 from posttrain.loop import loss_of
 from posttrain.recipes.disk import free_disk, refuse_shortage, writes
-from posttrain.recipes.forecast import CACHE, Forecast, highest, shortage, size
+from posttrain.recipes.forecast import CACHE, LENT, Forecast, highest, shortage, size
 from posttrain.recipes.load import Load
 from posttrain.recipes.setup import Machine, Telling
 from posttrain.types import Batch, Objective, Step, TokenBatch
@@ -55,13 +55,13 @@ class Preflight:
     def __init__(self, objective: Objective, engine: LocalEngine, where: Machine) -> None:
         self._objective = objective
         self._engine = engine
-        self._device = where.device
+        self.device = where.device
         gc.collect()
         self.free = available(where.device)
         trained = engine.trained
         self.weights = sum(part.numel() for part in trained)
         self.gradients = sum(part.numel() * part.element_size() for part in trained)
-        self.optimizer = 0 if engine.has_moments else sum(part.numel() * 8 for part in trained)
+        self.optimizer = engine.on_device
 
     def settle(self, load: Load) -> Trial:
         """Picks the tokens of a micro-batch where they are automatic, and tries the worst one.
@@ -111,7 +111,7 @@ class Preflight:
                 self._engine.backward(loss)
 
         began = time.perf_counter()
-        peak = peak_of(work, self._device)
+        peak = peak_of(work, self.device)
         return Trial(tokens=_tokens(batch), peak=peak, seconds=time.perf_counter() - began)
 
     def _wanted(self, small: Trial, tokens: int, cache: int) -> dict[str, int]:
@@ -156,15 +156,18 @@ def forecast(
     config: Training, steps: int, load: Load, trial: Trial, preflight: Preflight, models: Iterable[nn.Module]
 ) -> Forecast:
     """What the run will take, by what was measured. `models`: those that are trained."""
-    every = [tensor for model in (*models, *load.frozen) for tensor in (*model.parameters(), *model.buffers())]
+    of = [tensor for model in (*models, *load.frozen) for tensor in (*model.parameters(), *model.buffers())]
+    here = [tensor for tensor in of if tensor.device.type == preflight.device.type]
     memory = {
-        "weights": bytes_of(every),
+        "weights": bytes_of(here),
         "gradients": preflight.gradients,
         "optimizer": preflight.optimizer,
         "activations": trial.peak,
     }
     if load.cache:
         memory[CACHE] = load.cache
+    if len(here) < len(of):
+        memory[LENT] = bytes_of(of) - bytes_of(here)
     return Forecast(
         command=config.command,
         steps=steps,

@@ -79,7 +79,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     sets, held = opened.data.mixture.sets, opened.data.mixture.held
     console = run.console
     pad = pad_id(codec)
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     rate = setup.learning_rate(config, start.loaded.model, console)
     policy, parameters = setup.role(start, "reward", config.lora, packing=start.policy.trunk.packing, seed=config.seed)

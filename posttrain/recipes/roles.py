@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from posttrain.models.heads import Policy, ScalarModel, before, divergence, scal
 from posttrain.models.load import base_of, is_adapter, load_scalar, save_causal, save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.recipes import setup
+from posttrain.recipes.machine import apart_from
 from posttrain.recipes.reward import new_scalar, pad_id
 from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
 from posttrain.recipes.weights import check_weights
@@ -30,7 +33,8 @@ from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
 class Roles:
     """The models of a PPO run. `critic` is None without one, and in the layout `trunk`, where the actor holds it.
 
-    `critic_base` names the weights beneath the critic's adapters. `frozen`: the models that are only read.
+    `critic_base` names the weights beneath the critic's adapters. `frozen`: the models that are only read. Inside
+    `lent()` those of them that wait in CPU memory are on the device.
     """
 
     layout: str
@@ -43,6 +47,7 @@ class Roles:
     critic_parameters: list[nn.Parameter]
     critic_base: str
     frozen: tuple[nn.Module, ...]
+    lent: Callable[[], AbstractContextManager[None]]
 
     def reference_logprobs(self) -> LogprobFn:
         """The reference's log-probs, by the start policy."""
@@ -139,6 +144,11 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, budget: Bu
         actor = _with_value_head(actor)
         critic_parameters = list(actor.value_head.parameters()) if actor.value_head else []
         console.say("critic: a head on the actor's trunk, zero at first")
+    frozen = (reference, *(() if scoring.scalar is None else (scoring.scalar,)))
+    apart = apart_from((actor, *(() if critic is None else (critic,))), frozen)
+    where.put_aside(apart)
+    if where.lends and not apart:
+        console.say("offload: the reference and the reward model share the policy's weights; nothing waits elsewhere")
     return Roles(
         layout=layout,
         start=start,
@@ -149,7 +159,8 @@ def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, budget: Bu
         actor_parameters=actor_parameters,
         critic_parameters=critic_parameters,
         critic_base=critic_base,
-        frozen=(reference, *(() if scoring.scalar is None else (scoring.scalar,))),
+        frozen=frozen,
+        lent=lambda: where.lent(apart),
     )
 
 
@@ -263,8 +274,9 @@ def _critic_apart(
     """The critic as a model of its own, what it trains, and the weights beneath it."""
     card = reward.card if _from_reward(config, reward, console) else None
     if card is not None:
-        check_weights(config.reward, where.device)
-        (critic, own), base = load_scalar(config.reward, device=where.device), base_of(config.reward)
+        check_weights(config.reward, where.device, where.quantize)
+        critic, own = load_scalar(config.reward, device=where.device, quantize=where.quantize)
+        base = base_of(config.reward)
     else:
         copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)
         critic, own, base = new_scalar(copy.policy, config.seed), copy.loaded.own_attention, copy.loaded.base

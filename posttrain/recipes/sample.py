@@ -37,7 +37,7 @@ def sample(config: SampleConfig, *, console: Console, fresh: bool = False) -> Pa
     prompts = codec.prompts([record for part in rows for record in part.of(PromptRecord)])
     setup.check_room(prompts, context)
     setup.say_room(prompts, context, config.max_new_tokens, console)
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     start = setup.load_start(config.model, codec, where, console)
     answer = setup.sampler(start.policy, codec, start.context, where)
     completions = answer(prompts, sampling_spec(config))

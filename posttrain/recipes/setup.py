@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -15,7 +14,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from posttrain.config import DataItem, Lora, Training
-from posttrain.config.automatic import auto_learning_rate, auto_max_length, auto_precision
+from posttrain.config.automatic import auto_learning_rate, auto_max_length
 from posttrain.console import Console
 from posttrain.counted import counted
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
@@ -26,13 +25,15 @@ from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameter
 from posttrain.models.heads import Policy
 from posttrain.models.load import START, Loaded, base_of, context_length, load_causal
 from posttrain.models.parity import gate_policy
+from posttrain.models.quantize import weights_in
+from posttrain.recipes.machine import Machine as Machine
+from posttrain.recipes.machine import machine as machine
 from posttrain.recipes.weights import check_weights
 from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
 from posttrain.run import Run, RunWriter
 from posttrain.text.chat import Codec
 from posttrain.types import Completion, Hook, Message, Prompt, PromptRecord, Sampler, SamplingSpec
 
-Precision = Literal["auto", "fp32", "bf16"]
 SAMPLE_TOKENS = 256
 """The longest answer to one of a run's sample prompts."""
 
@@ -51,35 +52,6 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     hub_logging.set_verbosity_error()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """Where a run computes. `bf16` is autocast over float32 weights."""
-
-    device: torch.device
-    bf16: bool
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Forward passes of every model of the run happen inside, trained or not."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
-
-    @property
-    def where(self) -> str:
-        """`cpu · fp32`."""
-        return f"{self.device.type} · {'bf16' if self.bf16 else 'fp32'}"
-
-
-def machine(precision: Precision, console: Console | None = None) -> Machine:
-    """The first GPU where there is one, else the CPU; an automatic precision is said with its reason."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if precision != "auto":
-        return Machine(device=device, bf16=precision == "bf16")
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    chosen, reason = auto_precision(device.type, able=able)
-    if console is not None:
-        console.choose("precision", chosen, reason)
-    return Machine(device=device, bf16=chosen == "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +95,8 @@ def load_start(
     path: str, codec: Codec, where: Machine, console: Console, *, packing: str = "auto", temperature: float = 1.0
 ) -> Start:
     """Loads and gates a causal model; says what the gate measured. Raises DoesNotFit when there is no room for it."""
-    check_weights(path, where.device)
-    loaded = load_causal(path, device=where.device)
+    check_weights(path, where.device, where.quantize)
+    loaded = load_causal(path, device=where.device, quantize=where.quantize)
     rows = cast("nn.Embedding", loaded.model.get_input_embeddings()).num_embeddings
     if codec.vocab_size > rows:
         raise ModelError(f"{path}: the tokenizer has {codec.vocab_size} tokens, the model's embedding {rows}")
@@ -196,20 +168,21 @@ def learning_rate(config: Training, model: nn.Module, console: Console) -> float
     if config.learning_rate != "auto":
         return config.learning_rate
     added = sum(part.numel() for name in adapter_names(model) for part in adapter_parameters(model, name))
-    size = sum(part.numel() for part in model.parameters()) - added
+    size = weights_in(model) - added
     rate, reason = auto_learning_rate(config.command, size, lora=config.lora is not None)
     console.choose("learning_rate", rate, reason)
     return rate
 
 
 def engine(config: Training, groups: Sequence[ParameterGroup], steps: int, where: Machine) -> LocalEngine:
-    """AdamW over the groups by the run's settings."""
+    """What updates the groups by the run's settings."""
     return LocalEngine(
         groups,
         schedule=schedule(config.schedule, steps=steps, warmup=config.warmup),
         grad_clip=config.grad_clip,
         weight_decay=config.weight_decay,
-        bf16=where.bf16,
+        half=where.half,
+        optimizer=where.optimizer,
     )
 
 
@@ -241,6 +214,11 @@ def reporting(run: Telling) -> Hook:
 
     def hook(number: int, metrics: Mapping[str, float]) -> None:
         run.writer.metrics(number, metrics)
+        if metrics.get("skipped"):
+            what = (
+                f"a gradient too large for fp16; nothing is updated, the loss scale falls to {metrics['loss_scale']:g}"
+            )
+            run.console.say(f"step {number}: {what}")
         run.console.step(number, metrics)
 
     return hook
@@ -306,4 +284,4 @@ def bystander(policy: Policy, where: Machine) -> LocalEngine:
     """An engine that only measures: nothing of the policy is trained."""
     unused = nn.Parameter(torch.zeros(1, device=where.device))
     group = ParameterGroup(name="none", parameters=[unused], learning_rate=0.0)
-    return LocalEngine([group], schedule=lambda done: 0.0, grad_clip=None, bf16=where.bf16)
+    return LocalEngine([group], schedule=lambda done: 0.0, grad_clip=None, half=where.half)

@@ -54,7 +54,7 @@ def _read(config: SFTConfig, door: Door) -> _Data:
 def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
     codec, run, data, questions = opened.codec, opened.run, opened.data.mixture, opened.data.questions
     console = run.console
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     rate = setup.learning_rate(config, start.loaded.model, console)

@@ -66,7 +66,7 @@ class Summary:
 
 def compare(runs: Path, rows: Rows, *, seed: int, longest: int) -> Outcome:
     """Samples every model afresh on the same held-out prompts, and judges by the hidden gold score."""
-    where = setup.machine("auto")
+    where = setup.machine()
     silent = Console(Silent())
     starts: dict[str, setup.Start] = {}
     for name in MODELS:
@@ -88,7 +88,7 @@ def compare(runs: Path, rows: Rows, *, seed: int, longest: int) -> Outcome:
 
 def _judge(start: setup.Start, against: setup.Start, rows: Sequence[Row], *, seed: int, longest: int) -> Judged:
     prompts = start.codec.prompts([_record(number, row) for number, row in enumerate(rows)])
-    answer = setup.sampler(start.policy, start.codec, start.context, setup.machine("auto"))
+    answer = setup.sampler(start.policy, start.codec, start.context, setup.machine())
     # A round of its own: no sample of the evaluation was drawn in training.
     fresh = answer(prompts, SamplingSpec(max_new_tokens=longest, seed=seed, round=1_000_000))
     likeliest = answer(prompts, SamplingSpec(max_new_tokens=longest, temperature=0.0))

@@ -72,7 +72,9 @@ def test_an_engine_goes_on_from_its_state_bit_for_bit() -> None:
 def test_bf16_is_autocast_over_float32_weights() -> None:
     layer = nn.Linear(3, 2)
     for bf16, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        engine = LocalEngine(groups(layer), schedule=lambda done: 1.0, grad_clip=None, bf16=bf16)
+        engine = LocalEngine(
+            groups(layer), schedule=lambda done: 1.0, grad_clip=None, half=torch.bfloat16 if bf16 else None
+        )
         with engine.precision():
             assert layer(torch.ones(1, 3)).dtype == dtype
     assert layer.weight.dtype == torch.float32

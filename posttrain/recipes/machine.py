@@ -1,0 +1,105 @@
+"""Where a run computes, in which precision, and what of it takes less room than it would."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from posttrain.config import Training
+from posttrain.config.automatic import auto_precision
+from posttrain.config.methods import Sampling
+from posttrain.console import Console
+from posttrain.engine.optimizers import MakeOptimizer, adamw, adamw8bit, check_eight_bits, on_cpu
+from posttrain.errors import ModelError
+from posttrain.models.quantize import Bits, check_quantizable
+
+_HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where a run computes. `half` is the type of autocast over float32 weights, None for float32 throughout.
+
+    `quantize`: the bits of frozen weights beneath adapters. `lends`: models that are only read wait in CPU memory.
+    """
+
+    device: torch.device
+    half: torch.dtype | None
+    quantize: Bits | None = None
+    optimizer: MakeOptimizer = adamw
+    lends: bool = False
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Forward passes of every model of the run happen inside, trained or not."""
+        return torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None)
+
+    @property
+    def where(self) -> str:
+        """`cpu · fp32`, and the bits of a quantised base."""
+        precision = next(name for name, half in _HALF.items() if half == self.half)
+        return " · ".join((self.device.type, precision, *([] if self.quantize is None else [self.quantize])))
+
+    def put_aside(self, models: Sequence[nn.Module]) -> None:
+        """Where models that are only read wait in CPU memory, they go there."""
+        if self.lends:
+            _move(models, torch.device("cpu"))
+
+    @contextmanager
+    def lent(self, models: Sequence[nn.Module]) -> Generator[None]:
+        """Inside, models that wait in CPU memory are on the device."""
+        if self.lends:
+            _move(models, self.device)
+        try:
+            yield
+        finally:
+            self.put_aside(models)
+
+
+def _move(models: Sequence[nn.Module], device: torch.device) -> None:
+    for model in models:
+        model.to(device)
+
+
+def apart_from(trained: Sequence[nn.Module], frozen: Sequence[nn.Module]) -> list[nn.Module]:
+    """Those of the models that are only read which share no weight with one that is trained."""
+    shared = {id(part) for model in trained for part in model.parameters()}
+    return [model for model in frozen if not any(id(part) in shared for part in model.parameters())]
+
+
+def machine(config: Training | Sampling | None = None, console: Console | None = None) -> Machine:
+    """The first GPU where there is one, else the CPU; an automatic precision is said with its reason."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    asked = "auto" if config is None else config.precision
+    if asked == "auto":
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        asked, reason = auto_precision(device.type, able=able)
+        if console is not None:
+            console.choose("precision", asked, reason)
+    half = _HALF[asked]
+    if not isinstance(config, Training):
+        return Machine(device=device, half=half)
+    make = adamw8bit if config.optimizer == "adamw8bit" else adamw
+    return Machine(
+        device=device,
+        half=half,
+        quantize=config.quantize,
+        optimizer=on_cpu(make) if config.offload in ("optimizer", "all") else make,
+        lends=config.offload in ("frozen", "all"),
+    )
+
+
+def check_machine(config: Training) -> None:
+    """Raises ModelError for what this machine or its packages cannot do, before anything is read."""
+    where = machine(config)
+    if config.offload is not None and where.device.type == "cpu":
+        raise ModelError(
+            f"offload {config.offload}: nothing to offload: the device is the CPU\n  fix: leave offload out"
+        )
+    if config.quantize is not None:
+        check_quantizable(config.quantize, where.device)
+    if config.optimizer == "adamw8bit":
+        check_eight_bits(torch.device("cpu") if config.offload in ("optimizer", "all") else where.device)
