@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
-Kind: TypeAlias = Literal["chat", "text", "ranked", "prompt"]
+Kind: TypeAlias = Literal["chat", "text", "ranked", "labelled", "prompt"]
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 
 
@@ -65,6 +65,19 @@ class RankedRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledRecord:
+    """A prompt with responses that were each found good (True) or bad, without a comparison. `stopped` as above."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    labels: tuple[bool, ...]
+    stopped: tuple[bool, ...] | None = None
+    weight: float = 1.0
+    annotator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRecord:
     """What a model is asked: a conversation that waits for the assistant, or text to continue.
 
@@ -77,7 +90,9 @@ class PromptRecord:
     columns: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
 
 
-Record: TypeAlias = ChatRecord | TextRecord | RankedRecord | PromptRecord
+Record: TypeAlias = ChatRecord | TextRecord | RankedRecord | LabelledRecord | PromptRecord
+Answered: TypeAlias = RankedRecord | LabelledRecord
+"""A prompt with responses that were judged."""
 
 
 # --- tokens: what a tokenizer makes of records ------------------------------------------------------------------

@@ -212,9 +212,12 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
         ("sft runs/base", "runs/base  cannot read the settings: no such file\n"
          "  fix: settings are a YAML file; a model is given as --model, data as --data"),
         ("sample runs/a --model runs/b", "the model is given twice: 'runs/a' and --model"),
-        ("dpo --model m --data d --out o --loss kto",
-         "--loss  expected sigmoid or ipo or hinge or robust or simpo or orpo, got 'kto'; not in this version: "
-         "sigmoid is the usual choice"),
+        ("dpo --model m --data d --out o --loss bco_pair",
+         "--loss  expected sigmoid or ipo or hinge or robust or simpo or orpo or kto, got 'bco_pair'; not in this "
+         "version: sigmoid is the usual choice"),
+        ("dpo --model m --data d --out o --loss sigmoid_norm",
+         "--loss  expected sigmoid or ipo or hinge or robust or simpo or orpo or kto, got 'sigmoid_norm'; "
+         "write loss: sigmoid and length_normalize: true"),
         ("ppo --model m --reward r --prompts p --out o --whiten yes",
          "--whiten  expected true or false, got 'yes'; write true"),
         ("sft --model m --data d --out o --lora 32",

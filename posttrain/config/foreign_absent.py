@@ -130,8 +130,7 @@ _MISSING: dict[str, tuple[str, str]] = {
     "label_smoothing belongs to preference losses": ("T", "label_smoothing_factor"),
     "use one of the losses here, sigmoid first": (
         "TALO",
-        "simpo_gamma orpo_alpha cpo_alpha kto_desirable_weight kto_undesirable_weight desirable_weight"
-        " undesirable_weight pref_ftx rpo_alpha model.nll_loss_coef ld_alpha loss_weights f_divergence_type",
+        "cpo_alpha ld_alpha loss_weights f_divergence_type",
     ),
     "the reference stays what it is": ("TA", "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps"),
     "the answer is judged as it is": ("TO", "mask_truncated_completions overlong_buffer_len dynamic_filtering_enable"),
@@ -205,7 +204,7 @@ _REST: dict[str, str] = {
         "freeze_language_model freeze_multi_modal_projector freeze_trainable_modules freeze_vision_tower "
         "hyper_parallel_args ignore_pad_token_for_loss include_effective_tokens_per_second init_special_tokens "
         "kt_expert_checkpoint_path kt_lora_expert_intermediate_size kt_lora_expert_num kt_use_lora_experts "
-        "kt_weight_path kto_chosen_weight kto_rejected_weight length_penalty media_dir mixture_of_depths "
+        "kt_weight_path length_penalty media_dir mixture_of_depths "
         "module_dropout moe_aux_loss_coef new_special_tokens_config offload_folder oft_block_size oft_rank "
         "oft_target pissa_convert pissa_iter pref_bco_weight preserve_thinking print_param_status profile_modules "
         "quantization_device_map quantization_type ref_model_adapters ref_model_quantization_bit "

@@ -256,17 +256,31 @@ _VALUES: dict[str, Callable[[Any], str]] = {
     "quantize": lambda value: f"write {value}bit" if value in (4, 8) else "write 4bit" if value == "nf4" else "",
     "schedule": lambda value: f"write {_FALLING[value]}" if value in _FALLING else "",
     "reward": lambda value: f"not in this version: {_ONE_REWARD}" if isinstance(value, list) else "",
-    "loss": lambda value: f"not in this version: {_LOSSES}" if value in _ABSENT_LOSSES else "",
+    "loss": lambda value: _loss(value),
     "warmup": lambda value: "it is a share of the steps: 100 of 1000 is 0.1" if _is_number(value) and value > 1 else "",
 }
 _ONE_REWARD = "one reward; a function rewards.py:score may add several up"
 _LOSSES = "sigmoid is the usual choice"
-_ABSENT_LOSSES = ("kto", "cpo", "apo_zero", "sppo_hard", "bco_pair", "exo_pair", "nca_pair", "sft")
+_OTHER_LOSSES = {
+    "sigmoid_norm": "write loss: sigmoid and length_normalize: true",
+    "dpo": "write sigmoid",
+    "cdpo": "write loss: sigmoid and label_smoothing",
+    "kto_pair": "write kto",
+    "rpo": "write loss: sigmoid and nll: 1",
+    "sft": "nll adds the likelihood of the best answers to a loss",
+}
+_ABSENT_LOSSES = ("cpo", "apo_zero", "sppo_hard", "bco_pair", "exo_pair", "nca_pair")
 
 
 def foreign_value(name: str, value: object) -> str:
     """What to write for a value that another library has under the name of a setting here, or nothing."""
     return _VALUES[name](value) if name in _VALUES and not isinstance(value, dict) else ""
+
+
+def _loss(value: object) -> str:
+    if value in _ABSENT_LOSSES:
+        return f"not in this version: {_LOSSES}"
+    return _OTHER_LOSSES.get(value, "") if isinstance(value, str) else ""
 
 
 def _lora(value: object) -> str:

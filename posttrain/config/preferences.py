@@ -89,11 +89,19 @@ class DPOConfig(Training, Passes, Shown, Preferences):
 
     command: ClassVar[str] = "dpo"
 
-    loss: Literal["sigmoid", "ipo", "hinge", "robust", "simpo", "orpo"] = Field(
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "simpo", "orpo", "kto"] = Field(
         default="sigmoid",
-        description="of pairs against a reference, or without one (simpo, orpo); label_smoothing makes cDPO",
+        description="of pairs against a reference, of pairs alone (simpo, orpo), or of labelled answers (kto)",
     )
     ties: Literal["soft", "drop"] = Field(default="drop", description="ties as a target of one half, or left out")
     pair_weight: Literal["pair", "prompt"] = Field(
         default="pair", description="every pair counts the same, or every prompt does"
     )
+    desirable_weight: Positive = Field(default=1.0, description="weight of the answers labelled good (kto)")
+    undesirable_weight: Positive = Field(default=1.0, description="weight of the answers labelled bad (kto)")
+
+    @model_validator(mode="after")
+    def _kto_has_others_to_compare_with(self) -> DPOConfig:
+        if self.loss == "kto" and self.batch_size < 2:
+            raise Clash("batch_size", "kto compares the rows of a step with one another: use 2 or more, better 32")
+        return self

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 
-from posttrain.data.examples import RankedItem
+from posttrain.data.examples import LabelledItem, RankedItem
 from posttrain.types import PrefixGroup, Span
 
 ItemT = TypeVar("ItemT")
@@ -163,3 +163,33 @@ RANKINGS: Layout[RankedItem] = Layout(
     item=_ranking,
 )
 """Rankings; what a reference says of them is not kept."""
+
+
+def _rest_of_labels(items: Sequence[LabelledItem]) -> list[ArrowArray]:
+    return [
+        pa.array([list(item.labels) for item in items], pa.list_(pa.bool_())),
+        pa.array([sum(item.labels) for item in items], pa.int32()),
+        pa.array([len(item.labels) for item in items], pa.int32()),
+        pa.array([item.weight for item in items], pa.float64()),
+    ]
+
+
+def _labelled(group: PrefixGroup, batch: ArrowBatch, row: int) -> LabelledItem:
+    labels: list[bool] = batch.column("labels")[row].as_py()
+    return LabelledItem(group=group, labels=tuple(labels), weight=batch.column("weight")[row].as_py())
+
+
+LABELS: Layout[LabelledItem] = Layout(
+    group=lambda item: item.group,
+    more=pa.schema(
+        [
+            pa.field("labels", pa.list_(pa.bool_())),
+            pa.field("good", pa.int32()),
+            pa.field("answers", pa.int32()),
+            pa.field("weight", pa.float64()),
+        ]
+    ),
+    rest=_rest_of_labels,
+    item=_labelled,
+)
+"""Labelled answers, with how many of a row's there are and how many are good."""

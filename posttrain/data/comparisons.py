@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import TypeGuard, cast
 
 from posttrain.data.json_rows import Row
@@ -21,8 +22,14 @@ from posttrain.data.messages import (
     prompt_of,
     text_of,
 )
-from posttrain.types import JSON, PromptRecord, RankedRecord
+from posttrain.types import JSON, ChatRecord, LabelledRecord, PromptRecord, RankedRecord, Record
 
+LABELS = ("label", "kto_tag", "desirable", "thumbs_up", "thumb", "feedback", "liked")
+"""Columns that may say whether an answer was good."""
+GOOD = frozenset({"true", "yes", "1", "+1", "good", "up", "thumbs up", "like", "liked", "desirable", "positive", "👍"})
+BAD = frozenset(
+    {"false", "no", "0", "-1", "bad", "down", "thumbs down", "dislike", "disliked", "undesirable", "negative", "👎"}
+)
 # A question this long, word for word at the start of both answers, was put there by a script.
 _REPEATED = 20
 
@@ -118,6 +125,57 @@ def prompt(row: Row, id: str) -> list[PromptRecord]:
     [ranking] = pair(row, id)
     columns = {name: value for name, value in row.items() if name not in ("id", "prompt")}
     return [PromptRecord(id=id, messages=ranking.prompt, columns={"reference": ranking.responses[0], **columns})]
+
+
+def labelled(
+    row: Row, id: str, *, conversation: Callable[[Row, str], Sequence[Record]], key: str
+) -> list[LabelledRecord]:
+    """An answer, the last of a conversation, and in the column `key` whether it was good."""
+    if not is_label(row.get(key)):
+        what = f"{key} is {json.dumps(row.get(key), ensure_ascii=False)}, which says neither good nor bad"
+        raise BadRow(what, "write true or false, or delete the row")
+    weight, annotator = _number(row.get("weight"), "weight"), row.get("annotator")
+    if weight is not None and weight < 0:
+        raise BadRow(f"weight is {weight:g}, expected 0 or more", f"turn {key} round instead")
+    [talk] = conversation(row, id)
+    messages = cast("ChatRecord", talk).messages
+    answer = messages[-1].content
+    return [
+        LabelledRecord(
+            id=id,
+            prompt=messages[:-1],
+            responses=(answer,),
+            labels=(_label(row.get(key)),),
+            stopped=_ended(row),
+            weight=1.0 if weight is None else weight,
+            annotator=None if annotator is None or annotator == "" else str(annotator),
+        )
+    ]
+
+
+def _ended(row: Row) -> tuple[bool] | None:
+    """Whether the answer ended by itself, where the row says it."""
+    value = row.get("stopped")
+    if value is None or value == "":
+        return None
+    if not isinstance(value, bool):
+        raise BadRow("stopped is neither true nor false", "say whether the answer ended by itself, or leave it out")
+    return (value,)
+
+
+def is_label(value: JSON) -> bool:
+    """Whether `value` says that an answer was good or bad."""
+    if isinstance(value, str):
+        return _word(value) in GOOD | BAD
+    return isinstance(value, bool) or (isinstance(value, int | float) and value in (-1, 0, 1))
+
+
+def _label(value: JSON) -> bool:
+    return _word(value) in GOOD if isinstance(value, str) else value is True or value == 1
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[\s_]+|(?<=[a-z])-(?=[a-z])", " ", text).strip().casefold()
 
 
 def is_solution(value: JSON) -> TypeGuard[Row]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from posttrain.errors import DataError, Problem
-from posttrain.types import PrefixGroup, RankedRecord, Span
+from posttrain.types import LabelledRecord, PrefixGroup, RankedRecord, Span
 
 Overlong = Literal["drop", "truncate", "error"]
 MOST_PROBLEMS = 10_000
@@ -39,6 +39,19 @@ class RankedItem:
         """The number of tokens of the best answers."""
         answers = zip(self.ranks, self.group.branches, strict=True)
         return sum(len(answer.tokens) for rank, answer in answers if rank == self.top)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledItem:
+    """A prompt with answers found good (True) or bad; `reference` as in `RankedItem`."""
+
+    group: PrefixGroup
+    labels: tuple[bool, ...]
+    weight: float
+    reference: tuple[float, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.group)
 
 
 @dataclass(slots=True)
@@ -124,6 +137,52 @@ def ranked_fitted(
         ranks=ranks,
         weight=record.weight,
         margin=record.margin or 0.0,
+        annotator=record.annotator,
+    )
+
+
+def labelled_fitted(
+    record: LabelledRecord, group: PrefixGroup, limit: int, overlong: Overlong, lost: Lost
+) -> LabelledItem | None:
+    """The labelled answers in at most `limit` tokens with their prompt; None when none is left. Counted in `lost`."""
+    prompt = len(group.root.tokens)
+    lengths = [prompt + len(branch.tokens) for branch in group.branches]
+    if prompt >= limit:
+        lost.too_long(min(lengths), "prompts too long")
+        return None
+    if max(lengths) > limit and overlong == "error":
+        lost.refuse(group.id, max(lengths), limit)
+        return None
+    # 1 before 2: of two answers that cutting makes identical the good one stays.
+    branches, ranks = _fitting(group, [1 if good else 2 for good in record.labels], limit - prompt, overlong, lost)
+    if record.weight == 0:
+        lost.counts["rows of weight 0"] += 1
+        return None
+    if not branches:
+        return None
+    labels = tuple(rank == 1 for rank in ranks)
+    return LabelledItem(group=replace(group, branches=branches), labels=labels, weight=record.weight)
+
+
+def labelled_of(record: RankedRecord, lost: Lost) -> LabelledRecord | None:
+    """What a ranking says of single answers: the first tier is good, the last one bad, and the rest is left out.
+
+    None for a ranking of one tier. Counted in `lost`.
+    """
+    given = [rank for rank in record.ranks if rank is not None]
+    best, worst = min(given, default=0), max(given, default=0)
+    if best == worst:
+        lost.counts["rankings without a strict pair"] += 1
+        return None
+    kept = [place for place, rank in enumerate(record.ranks) if rank in (best, worst)]
+    lost.counts["answers between best and worst"] += len(record.ranks) - len(kept)
+    return LabelledRecord(
+        id=record.id,
+        prompt=record.prompt,
+        responses=tuple(record.responses[place] for place in kept),
+        labels=tuple(record.ranks[place] == best for place in kept),
+        stopped=None if record.stopped is None else tuple(record.stopped[place] for place in kept),
+        weight=record.weight,
         annotator=record.annotator,
     )
 

@@ -13,11 +13,18 @@ from posttrain.types import JSON, Kind, Record
 
 Convert: TypeAlias = Callable[[Row, str], Sequence[Record]]
 
-COMMANDS: Mapping[Kind, str] = {"chat": "sft", "text": "sft", "ranked": "reward or dpo", "prompt": "ppo or sample"}
+COMMANDS: Mapping[Kind, str] = {
+    "labelled": "dpo --loss kto",
+    "chat": "sft",
+    "text": "sft",
+    "ranked": "reward or dpo",
+    "prompt": "ppo or sample",
+}
 EXAMPLES: Mapping[Kind, str] = {
     "chat": '{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}',
     "text": '{"text": …}',
     "ranked": '{"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "responses": […], "ranks": […]}',
+    "labelled": '{"prompt": …, "completion": …, "label": true}',
     "prompt": '{"prompt": …}',
 }
 
@@ -48,6 +55,10 @@ MESSAGES = Shape(name="a list of messages", fits=_is_messages)
 ASKED = Shape(name="text or messages", fits=lambda value: _is_text(value) or _is_messages(value))
 ANSWER = Shape(
     name="text or messages", fits=lambda value: _is_text(value) or isinstance(value, dict) or _is_messages(value)
+)
+LABEL = Shape(
+    name="true or false, 1 or 0, or a word such as good or bad",
+    fits=comparisons.is_label,
 )
 RATED = Shape(
     name="a list of objects with response and overall_score",
@@ -138,6 +149,22 @@ def _ranking(name: str, needs: Mapping[str, Shape], to_records: Convert) -> Form
     return Format(name=name, kind="ranked", needs=needs, convert=to_records)
 
 
+def _labelled_answers() -> list[Format]:
+    """Every layout of a conversation, with a column that says whether its last answer was good."""
+    chats = [layout for layout in _layouts("chat") if layout.name != "self-instruct (instruction, instances)"]
+    return [
+        Format(
+            name=f"{layout.name.removesuffix(')')}, {key})" if "(" in layout.name else f"{layout.name} with {key}",
+            kind="labelled",
+            needs={**layout.needs, key: LABEL},
+            has=layout.has,
+            convert=partial(comparisons.labelled, conversation=layout.convert, key=key),
+        )
+        for layout in chats
+        for key in comparisons.LABELS
+    ]
+
+
 _PAIR = {"chosen": ANSWER, "rejected": ANSWER}
 FORMATS: tuple[Format, ...] = (
     *_layouts("chat"),
@@ -148,6 +175,7 @@ FORMATS: tuple[Format, ...] = (
     _ranking("ranked (responses, scores)", {"responses": LIST, "scores": LIST}, comparisons.with_scores),
     _ranking("UltraFeedback (instruction, completions)", {"completions": RATED}, comparisons.rated),
     Format(name="labelled solutions", kind="ranked", needs={}, has=_labelled, convert=comparisons.solutions),
+    *_labelled_answers(),
     *_layouts("prompt"),
     Format(name="pairs (chosen, rejected)", kind="prompt", needs=_PAIR, convert=comparisons.prompt),
     *(

@@ -18,7 +18,7 @@ from posttrain.data.messages import BadRow, Messages
 from posttrain.data.origins import Origin, origin_of
 from posttrain.data.recognise import SNIFFED, misfit, recognise, unknown_columns
 from posttrain.errors import DataError, Problem
-from posttrain.types import JSON, ChatRecord, Kind, PromptRecord, RankedRecord, Record, TextRecord
+from posttrain.types import JSON, ChatRecord, Kind, LabelledRecord, PromptRecord, RankedRecord, Record, TextRecord
 
 # What is wrong with more rows than anyone reads need not be kept; they are still counted.
 _KEPT_PROBLEMS = 10_000
@@ -220,6 +220,9 @@ def _content(record: Record) -> int:
         case RankedRecord():
             prompt = _hash_of(record.prompt)
             return hash((prompt, record.responses, record.ranks, record.weight, record.margin, record.annotator))
+        case LabelledRecord():
+            prompt = _hash_of(record.prompt)
+            return hash((prompt, record.responses, record.labels, record.weight, record.annotator))
 
 
 def _hash_of(messages: Messages) -> int:

@@ -13,7 +13,17 @@ from posttrain.data.guess import Mapped, guess, shown
 from posttrain.data.json_rows import Placed, Row
 from posttrain.data.messages import BadRow, kind_of, with_typos
 from posttrain.errors import DataError, Problem
-from posttrain.types import JSON, ChatRecord, Kind, Message, PromptRecord, RankedRecord, Record, TextRecord
+from posttrain.types import (
+    JSON,
+    ChatRecord,
+    Kind,
+    LabelledRecord,
+    Message,
+    PromptRecord,
+    RankedRecord,
+    Record,
+    TextRecord,
+)
 
 SNIFFED = 200
 _PLAIN = re.compile(r"[A-Za-z_~./][A-Za-z0-9_~./+-]*")
@@ -113,6 +123,10 @@ def spelled(record: Record) -> str:
             return shown(record.text)
         case PromptRecord():
             return _talk(record.messages or ()) or shown(record.text or "")
+        case LabelledRecord():
+            judged = zip(record.labels, record.responses, strict=True)
+            said = "; ".join(f"{'good' if good else 'bad'}: {shown(answer)}" for good, answer in judged)
+            return f"{_talk(record.prompt[-1:])} → {said}"
         case RankedRecord():
             ranked = sorted(
                 zip(record.ranks, record.responses, strict=True), key=lambda pair: pair[0] or len(record.ranks)

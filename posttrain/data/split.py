@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.types import ChatRecord, Message, PromptRecord, RankedRecord, Record, TextRecord
+from posttrain.types import ChatRecord, LabelledRecord, Message, PromptRecord, RankedRecord, Record, TextRecord
 
 Item = TypeVar("Item")
 
@@ -22,7 +22,7 @@ def prompt_key(record: Record) -> int:
     match record:
         case ChatRecord():
             said = _contents(record.messages[:-1])
-        case RankedRecord():
+        case RankedRecord() | LabelledRecord():
             said = _contents(record.prompt)
         case TextRecord():
             said = record.text

@@ -15,15 +15,24 @@ from typing import Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
-from posttrain.data.arrow import GROUPS, RANKINGS, Layout, Row
+from posttrain.data.arrow import GROUPS, LABELS, RANKINGS, Layout, Row
 from posttrain.data.cache import Cache, Entry
-from posttrain.data.examples import Lost, Overlong, RankedItem, fitted, ranked_fitted
+from posttrain.data.examples import (
+    LabelledItem,
+    Lost,
+    Overlong,
+    RankedItem,
+    fitted,
+    labelled_fitted,
+    labelled_of,
+    ranked_fitted,
+)
 from posttrain.data.split import hash_of, prompt_key
 from posttrain.data.store import Store, StoreWriter, room_on_disk
 from posttrain.errors import DoesNotFit, Problem
 from posttrain.text.chat import Codec
 from posttrain.text.masks import LossOn
-from posttrain.types import JSON, ChatRecord, Kind, PrefixGroup, RankedRecord, Record, TextRecord
+from posttrain.types import JSON, ChatRecord, Kind, LabelledRecord, PrefixGroup, RankedRecord, Record, TextRecord
 
 CHUNK = 1024
 """Records that are in memory at a time."""
@@ -171,6 +180,30 @@ def rankings(codec: Codec, limit: int, overlong: Overlong) -> Encoder[RankedItem
         layout=RANKINGS,
         encode=encode,
         settings={"codec": codec.fingerprint, "limit": limit, "overlong": overlong},
+    )
+
+
+def labels(codec: Codec, limit: int, overlong: Overlong) -> Encoder[LabelledItem]:
+    """Labelled answers, and what rankings say of single answers, as rows of at most `limit` tokens an answer."""
+
+    def encode(records: Sequence[Record], lost: Lost) -> Iterator[Row[LabelledItem]]:
+        broken = codec.losses.breaks
+        found = [record for record in records if isinstance(record, LabelledRecord)]
+        ranked = [record for record in records if isinstance(record, RankedRecord)]
+        found += [made for record in ranked if (made := labelled_of(record, lost)) is not None]
+        groups = codec.rankings(found)
+        lost.counts[_BREAKS] += codec.losses.breaks - broken
+        for record, group in zip(found, groups, strict=True):
+            item = labelled_fitted(record, group, limit, overlong, lost)
+            if item is not None:
+                content = (record.prompt, record.responses, record.labels, record.annotator)
+                yield Row(item, prompt_key(record), hash_of(content))
+
+    return Encoder(
+        kinds=("labelled", "ranked"),
+        layout=LABELS,
+        encode=encode,
+        settings={"codec": codec.fingerprint, "limit": limit, "overlong": overlong, "labels": True},
     )
 
 

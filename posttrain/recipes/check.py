@@ -14,6 +14,7 @@ from posttrain.config import CheckConfig, DataItem
 from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
 from posttrain.counted import counted
+from posttrain.data.labels import one_label
 from posttrain.data.readers import Reading, open_data
 from posttrain.data.split import prompt_key
 from posttrain.errors import DataError, Problem
@@ -23,16 +24,28 @@ from posttrain.recipes.survey import Survey
 from posttrain.run import check_file_out
 from posttrain.text.diagnosis import Diagnosis
 from posttrain.text.pieces import Piece
-from posttrain.types import ChatRecord, Kind, Message, PrefixGroup, PromptRecord, RankedRecord, Record, TextRecord
+from posttrain.types import (
+    ChatRecord,
+    Kind,
+    LabelledRecord,
+    Message,
+    PrefixGroup,
+    PromptRecord,
+    RankedRecord,
+    Record,
+    TextRecord,
+)
 
 if TYPE_CHECKING:
     from posttrain.recipes.examine import Words
 
-_KINDS: tuple[Kind, ...] = ("chat", "text", "ranked", "prompt")
+# Labelled answers first: without their labels they would be conversations to imitate, the bad ones too.
+_KINDS: tuple[Kind, ...] = ("labelled", "chat", "text", "ranked", "prompt")
 _TAKEN_BY: dict[Kind, tuple[str, ...]] = {
     "chat": ("sft",),
     "text": ("sft",),
     "ranked": ("reward", "dpo"),
+    "labelled": ("dpo --loss kto",),
     "prompt": ("ppo", "sample"),
 }
 _CHUNK = 512
@@ -138,7 +151,12 @@ class _Pass:
 
     def _report(self, diagnosis: Diagnosis | None) -> CheckedFile:
         reading, survey, tally = self._reading, self._survey, self._reading.tally
-        refusals = (*self._refusals, *_too_many_bad(reading, share(self._config.max_bad)), *self._of_lengths())
+        refusals = (
+            *self._refusals,
+            *_too_many_bad(reading, share(self._config.max_bad)),
+            *self._of_lengths(),
+            *self._of_labels(),
+        )
         refusals = (*refusals, *(diagnosis.problems if diagnosis else ()))
         kind = reading.kind
         return CheckedFile(
@@ -146,7 +164,7 @@ class _Pass:
             format=reading.format,
             kind=kind,
             commands=_TAKEN_BY[kind],
-            prompts_for=_TAKEN_BY["prompt"] if kind in ("chat", "ranked") else (),
+            prompts_for=_TAKEN_BY["prompt"] if kind in ("chat", "ranked", "labelled") else (),
             size=reading.size,
             rows=tally.rows,
             records=survey.records,
@@ -160,12 +178,20 @@ class _Pass:
             trained_share=survey.trained_share if kind in ("chat", "text") else None,
             diagnosis=diagnosis,
             rankings=survey.rankings if kind == "ranked" else None,
+            labels=survey.labels if kind == "labelled" else None,
             columns=dict(survey.columns),
             leakage=survey.leakage(self._config.eval_data or "") if self._held else None,
             shown=tuple(self._shown),
             refusals=refusals,
             trainable=not refusals,
         )
+
+    def _of_labels(self) -> Iterator[Problem]:
+        """Labels that all say the same teach nothing."""
+        labels = self._survey.labels
+        if self._reading.kind == "labelled" and self._survey.records and not (labels.good and labels.bad):
+            one = one_label(labels.good, labels.bad)
+            yield Problem(place=str(self._reading.path), what=one.what, fix=one.fix)
 
     def _of_lengths(self) -> Iterator[Problem]:
         """What no run could train or answer, because of its length."""
@@ -208,6 +234,12 @@ def _spoken(record: Record) -> Iterator[Piece]:
             yield from _turns(record.prompt)
             for rank, response in zip(record.ranks, record.responses, strict=True):
                 yield _piece("no rank: " if rank is None else f"rank {rank}: ", special=True)
+                yield _piece(response, trained=True)
+                yield _piece("\n")
+        case LabelledRecord():
+            yield from _turns(record.prompt)
+            for good, response in zip(record.labels, record.responses, strict=True):
+                yield _piece("good: " if good else "bad: ", special=True)
                 yield _piece(response, trained=True)
                 yield _piece("\n")
         case PromptRecord():

@@ -9,7 +9,7 @@ from pathlib import Path
 from posttrain.console.page import Bit, Line, Tone, bars, line, visible
 from posttrain.counted import counted
 from posttrain.data.readers import folded
-from posttrain.recipes.checked import CheckedFile, Leakage, Lengths, Rankings, Shown
+from posttrain.recipes.checked import CheckedFile, Labels, Leakage, Lengths, Rankings, Shown
 from posttrain.text.diagnosis import Diagnosis, Fact
 from posttrain.text.pieces import Piece
 
@@ -28,6 +28,7 @@ def page(found: CheckedFile, *, words: bool, name: str = "") -> list[Line]:
         *_of_problems(found),
         *_of_lengths(found.lengths, found.trained_share),
         *(_of_rankings(found.rankings, words=words) if found.rankings else ()),
+        *(_of_labels(found.labels) if found.labels else ()),
         *_of_columns(found),
         *(_of_template(found.diagnosis) if found.diagnosis else ()),
         *(_of_leakage(found.leakage, found) if found.leakage else ()),
@@ -97,6 +98,10 @@ def _of_rankings(found: Rankings, *, words: bool) -> Iterator[Line]:
     )
     hint = ": a reward learns to like length from this" if biased else ""
     yield line("length", f"{means} · ", verdict, hint)
+
+
+def _of_labels(found: Labels) -> Iterator[Line]:
+    yield line("labels", f"{counted(found.good + found.bad, 'answer')} · good {found.good:,} · bad {found.bad:,}")
 
 
 def _of_columns(found: CheckedFile) -> Iterator[Line]:

@@ -48,6 +48,14 @@ class Rankings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Answers that were found good or bad without a comparison."""
+
+    good: int
+    bad: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leakage:
     """Rows of data whose prompt is in `eval_data` too, letter case and spaces aside. `places` are the first of them."""
 
@@ -93,6 +101,7 @@ class CheckedFile:
     trained_share: float | None
     diagnosis: Diagnosis | None
     rankings: Rankings | None
+    labels: Labels | None
     columns: Mapping[str, int]
     leakage: Leakage | None
     shown: tuple[Shown, ...]

@@ -19,6 +19,7 @@ from posttrain.loop import measure
 from posttrain.models.heads import Policy
 from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.kto import labelled, read_labels
 from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.machine import apart_from
 from posttrain.recipes.mixture import Mixture
@@ -40,15 +41,24 @@ from posttrain.run import Run
 
 def dpo(config: DPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
     """Trains a policy on preferences and writes its run folder."""
-    return training(
+    run = partial(
+        training,
         config,
-        Reads(data=config.data, kinds=("ranked",), held_out=config.eval_data),
-        lambda door: _read(config, door),
-        lambda opened: _train(config, opened, lambda ready: pairs(config, ready)),
         console=console,
         fresh=fresh,
         dry_run=dry_run,
         lineage={"reference": other} if (other := other_reference(config)) else {},
+    )
+    if config.loss == "kto":
+        return run(
+            Reads(data=config.data, kinds=("labelled", "ranked"), held_out=config.eval_data),
+            lambda door: read_labels(config, door),
+            lambda opened: _train(config, opened, lambda ready: labelled(config, ready)),
+        )
+    return run(
+        Reads(data=config.data, kinds=("ranked",), held_out=config.eval_data),
+        lambda door: _read(config, door),
+        lambda opened: _train(config, opened, lambda ready: pairs(config, ready)),
     )
 
 
@@ -119,9 +129,11 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
 def _reference(
     config: DPOConfig, name: str, start: setup.Start, where: setup.Machine, console: Console
 ) -> Policy | None:
-    """What the policy is held to, or None. The start serves until it is trained itself."""
+    """What the policy is held to, or None. The start serves until it is trained itself; kto asks it in every step."""
     if name == "none":
         return None
-    if name == "start":
+    if name == "start" and (config.loss != "kto" or config.lora is not None):
         return start.policy
-    return setup.load_start(name, start.codec, where, console, packing=config.packing).policy
+    return setup.load_start(
+        config.model if name == "start" else name, start.codec, where, console, packing=config.packing
+    ).policy

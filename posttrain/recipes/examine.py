@@ -17,7 +17,7 @@ from posttrain.recipes.setup import quiet_libraries
 from posttrain.text.chat import Codec
 from posttrain.text.doctor import Examination
 from posttrain.text.pieces import pieces
-from posttrain.types import PrefixGroup, RankedRecord, Record, Span
+from posttrain.types import LabelledRecord, PrefixGroup, RankedRecord, Record, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,9 @@ class Words:
         if isinstance(record, RankedRecord):
             for rank, branch in zip(record.ranks, groups[0].branches, strict=True):
                 yield self._shown("no rank" if rank is None else f"rank {rank}", record, branch)
+        if isinstance(record, LabelledRecord):
+            for good, branch in zip(record.labels, groups[0].branches, strict=True):
+                yield self._shown("good" if good else "bad", record, branch)
 
     def _shown(self, title: str, record: Record, span: Span) -> Shown:
         return Shown(id=record.id, title=title, pieces=tuple(pieces(self.codec.words, span)))

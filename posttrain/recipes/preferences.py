@@ -16,7 +16,7 @@ from posttrain import objectives
 from posttrain.config import DPOConfig
 from posttrain.config.automatic import auto_beta, auto_reference
 from posttrain.console import Console
-from posttrain.data.examples import RankedItem
+from posttrain.data.examples import LabelledItem, RankedItem
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.data.rankings import dpo_step, ranked_batches
 from posttrain.data.views import Changed
@@ -30,7 +30,7 @@ from posttrain.recipes.scoring import same_words
 from posttrain.text.chat import Codec
 from posttrain.types import Batch, Objective, Step, moved
 
-ItemT = TypeVar("ItemT", bound=RankedItem)
+ItemT = TypeVar("ItemT", RankedItem, LabelledItem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,9 @@ def pair_loss(config: DPOConfig, beta: float) -> PreferenceLoss:
 # --- the reference's log-probs of rows ------------------------------------------------------------------------------
 
 
-def reference_sums(items: Sequence[RankedItem], reference: Policy, budget: int) -> dict[str, NDArray[Any]]:
+def reference_sums(
+    items: Sequence[RankedItem] | Sequence[LabelledItem], reference: Policy, budget: int
+) -> dict[str, NDArray[Any]]:
     """The reference's summed log-prob of every answer as `values`; those of item n begin at `starts[n]`."""
     parts: list[NDArray[np.float32]] = []
     starts = [0]

@@ -10,8 +10,17 @@ from itertools import combinations
 import numpy as np
 
 from posttrain.data.split import prompt_key
-from posttrain.recipes.checked import Leakage, Lengths, Rankings
-from posttrain.types import ChatRecord, Message, PrefixGroup, PromptRecord, RankedRecord, Record, TextRecord
+from posttrain.recipes.checked import Labels, Leakage, Lengths, Rankings
+from posttrain.types import (
+    ChatRecord,
+    LabelledRecord,
+    Message,
+    PrefixGroup,
+    PromptRecord,
+    RankedRecord,
+    Record,
+    TextRecord,
+)
 
 _STEPS = 12
 _PLACES = 5
@@ -36,6 +45,7 @@ class Survey:
         self._leaks = 0
         self._places: list[str] = []
         self._ranked = _Ranked()
+        self._labels: Counter[bool] = Counter()
 
     def see(self, records: Sequence[Record], groups: Sequence[Sequence[PrefixGroup]] | None) -> None:
         """Count records, with what they are in tokens, or None where there is no tokenizer."""
@@ -52,6 +62,14 @@ class Survey:
             if isinstance(record, RankedRecord) and (made or groups is None):
                 answers = [len(span.tokens) for span in made[0].branches] if made else list(map(len, record.responses))
                 self._ranked.see(record, answers)
+
+            if isinstance(record, LabelledRecord):
+                self._labels.update(record.labels)
+
+    @property
+    def labels(self) -> Labels:
+        """The labelled answers seen so far."""
+        return Labels(good=self._labels[True], bad=self._labels[False])
 
     def _of_tokens(self, record: Record, made: Sequence[PrefixGroup], lengths: Sequence[int]) -> None:
         room = 1 if isinstance(record, PromptRecord) else 0
@@ -148,7 +166,7 @@ def _contents(messages: Iterable[Message]) -> str:
 
 def _in_tokens(record: Record, made: Sequence[PrefixGroup]) -> list[int]:
     """The length of each sequence: a conversation, a text, or a prompt with the longest of its answers."""
-    if isinstance(record, RankedRecord):
+    if isinstance(record, RankedRecord | LabelledRecord):
         return [len(group.root.tokens) + max(len(branch.tokens) for branch in group.branches) for group in made]
     return [len(group) for group in made]
 
@@ -157,7 +175,7 @@ def _in_characters(record: Record) -> list[int]:
     match record:
         case ChatRecord():
             return [sum(len(message.content) for message in record.messages)]
-        case RankedRecord():
+        case RankedRecord() | LabelledRecord():
             return [sum(len(message.content) for message in record.prompt) + max(map(len, record.responses))]
         case TextRecord():
             return [len(record.text)]

@@ -23,12 +23,12 @@ from posttrain.text.templates import FROZEN_DATE, Dress, Template, choose_templa
 from posttrain.text.tokenizer import Tokenizer, load_tokenizer, stop_ids_of
 from posttrain.types import (
     JSON,
+    Answered,
     ChatRecord,
     Message,
     PrefixGroup,
     Prompt,
     PromptRecord,
-    RankedRecord,
     Span,
     TextRecord,
 )
@@ -207,14 +207,14 @@ class Codec:
                 spans.append(self._assemble(record, whole, row, loss_on, ids))
         return spans
 
-    def ranked(self, record: RankedRecord) -> PrefixGroup:
+    def ranked(self, record: Answered) -> PrefixGroup:
         """The prompt as an untrained root, and each response as a fully trained branch, its end of turn included.
 
         A response that did not end by itself (`stopped`) has no end of turn.
         """
         return self.rankings([record])[0]
 
-    def rankings(self, records: Sequence[RankedRecord]) -> list[PrefixGroup]:
+    def rankings(self, records: Sequence[Answered]) -> list[PrefixGroup]:
         """`ranked` for many records, encoded together."""
         groups: list[PrefixGroup] = []
         for start in range(0, len(records), _CHUNK):

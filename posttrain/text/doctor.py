@@ -13,7 +13,18 @@ from posttrain.text.diagnosis import Diagnosis, Fact
 from posttrain.text.findings import Findings, row_facts
 from posttrain.text.masks import LossOn, trained_turns
 from posttrain.text.probes import template_facts, text_facts
-from posttrain.types import ChatRecord, Message, PrefixGroup, PromptRecord, RankedRecord, Record, Span, TextRecord
+from posttrain.types import (
+    Answered,
+    ChatRecord,
+    LabelledRecord,
+    Message,
+    PrefixGroup,
+    PromptRecord,
+    RankedRecord,
+    Record,
+    Span,
+    TextRecord,
+)
 
 _CHUNK = 1024
 
@@ -115,7 +126,7 @@ class Examination:
             case ChatRecord():
                 self._look_at_turns(record, [_cut(span, self._cut) for span in spans])
                 self._look_at_contents(record)
-            case RankedRecord():
+            case RankedRecord() | LabelledRecord():
                 self._look_at_answers(record, groups[0].branches)
             case _:
                 pass
@@ -173,7 +184,7 @@ class Examination:
         changed = [message for message in missing if message not in dropped and message.content not in asked]
         self._found.add("trimmed", record.id, bool(changed))
 
-    def _look_at_answers(self, record: RankedRecord, answers: Sequence[Span]) -> None:
+    def _look_at_answers(self, record: Answered, answers: Sequence[Span]) -> None:
         end = self._codec.end_of_turn
         stopped = record.stopped or (True,) * len(answers)
         ended = sum(answer.tokens[-1:] == (end,) for answer in answers)
@@ -212,7 +223,9 @@ def _encode(codec: Codec, records: Sequence[Record], loss_on: LossOn) -> list[tu
     chats = {place: record for place, record in enumerate(records) if isinstance(record, ChatRecord)}
     for place, spans in zip(chats, codec.conversations(list(chats.values()), loss_on=loss_on), strict=True):
         found[place] = tuple(PrefixGroup(id=records[place].id, root=span) for span in spans)
-    ranked = {place: record for place, record in enumerate(records) if isinstance(record, RankedRecord)}
+    ranked = {
+        place: record for place, record in enumerate(records) if isinstance(record, RankedRecord | LabelledRecord)
+    }
     for place, group in zip(ranked, codec.rankings(list(ranked.values())), strict=True):
         found[place] = (group,)
     texts = {place: record for place, record in enumerate(records) if isinstance(record, TextRecord)}
@@ -230,7 +243,7 @@ def _contents(record: Record) -> tuple[str, ...]:
             return tuple(message.content for message in record.messages)
         case TextRecord():
             return (record.text,)
-        case RankedRecord():
+        case RankedRecord() | LabelledRecord():
             return (*_texts(record.prompt), *record.responses)
         case PromptRecord():
             return (record.text or "", *_texts(record.messages or ()))
