@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -11,9 +10,9 @@ from typing import cast
 import numpy as np
 
 from posttrain.data.pack import Budget
-from posttrain.errors import DataError
 from posttrain.ops.kl import adapted
 from posttrain.rollout.annotate import health
+from posttrain.rollout.asking import Asking
 from posttrain.rollout.buffer import Rollouts
 from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, Source, State, Step
 
@@ -66,10 +65,10 @@ class RolloutSource:
         watch: Callable[[int, Rollouts, dict[str, float]], None],
         texts: Source | None = None,
     ) -> None:
-        self._prompts = prompts
-        self._sampler = sampler
+        self._asking = Asking(
+            prompts=prompts, sampler=sampler, spec=spec, rollouts=plan.rollouts, group=plan.group, seed=plan.seed
+        )
         self._annotate = annotate
-        self._spec = spec
         self._plan = plan
         self._watch = watch
         self._texts = texts
@@ -118,17 +117,7 @@ class RolloutSource:
 
     def collect(self, number: int) -> Rollouts:
         """Samples and annotates the answers of a round."""
-        asked = self._asked(number)
-        spec = SamplingSpec(
-            max_new_tokens=self._spec.max_new_tokens,
-            samples=self._plan.group,
-            temperature=self._spec.temperature,
-            stop=self._spec.stop,
-            seed=self._plan.seed,
-            round=number,
-        )
-        completions = self._sampler(asked, spec)
-        numbers = [place for place in range(len(asked)) for _ in range(self._plan.group)]
+        completions, numbers = self._asking.answers(number)
         return self._annotate(completions, numbers, self._beta)
 
     def updates(self, number: int, rollouts: Rollouts, metrics: dict[str, float], *, first: int = 0) -> Iterator[Step]:
@@ -171,29 +160,6 @@ class RolloutSource:
         limit = self._plan.epoch_kl_stop
         self._far = self._far or (limit is not None and metrics.get("step_kl", 0.0) > limit)
 
-    def _asked(self, number: int) -> list[Prompt]:
-        """The prompts of a round; one that comes twice has another id the second time."""
-        return self._told_apart([self._prompts[place] for place in self._chosen(number)])
-
-    def _chosen(self, number: int) -> list[int]:
-        """The places of a round's prompts in a stream of reshuffled passes over all of them."""
-        count = self._plan.rollouts // self._plan.group
-        chosen: list[int] = []
-        for place in range(number * count, (number + 1) * count):
-            epoch, within = divmod(place, len(self._prompts))
-            chosen.append(int(np.random.default_rng([self._plan.seed, epoch]).permutation(len(self._prompts))[within]))
-        return chosen
-
-    def _told_apart(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Prompts whose ids differ: one that comes twice in a round must not get the same answer twice."""
-        seen: Counter[str] = Counter()
-        told: list[Prompt] = []
-        for prompt in prompts:
-            seen[prompt.id] += 1
-            again = seen[prompt.id]
-            told.append(prompt if again == 1 else replace(prompt, id=f"{prompt.id}#{again}"))
-        return told
-
     def _adapt(self, nats: float, responses: int) -> None:
         target = self._plan.kl_target
         if target is not None:
@@ -201,7 +167,7 @@ class RolloutSource:
 
     def state(self) -> State:
         """The rounds begun, the adaptive beta and, while a round has updates left, its answers and its place."""
-        state: State = {"round": self._round, "beta": self._beta, "prompts": len(self._prompts)}
+        state: State = {"round": self._round, "beta": self._beta, **self._asking.state()}
         if self._texts is not None:
             state |= {f"{_TEXTS}{name}": value for name, value in self._texts.state().items()}
         if self._held is None or self._handed == self.steps_per_round:
@@ -211,9 +177,7 @@ class RolloutSource:
 
     def load_state(self, state: State) -> None:
         """Goes on in the round of `state`, or with the next one. Raises DataError when there are other prompts."""
-        if state["prompts"] != len(self._prompts):
-            what = f"the run began with {state['prompts']:,} prompts, and {len(self._prompts):,} are there now"
-            raise DataError(f"{what}: it cannot go on\n  fix: --fresh, or the versions that it began with")
+        self._asking.load_state(state)
         self._round = cast("int", state["round"])
         self._beta = cast("float", state["beta"])
         self._held, self._handed, self._far = None, 0, False
@@ -223,7 +187,7 @@ class RolloutSource:
             self._handed = cast("int", state["handed"])
             self._metrics = cast("dict[str, float]", state["metrics"])
             self._far = cast("bool", state["far"])
-            self._held = Rollouts.from_state(_named(state, _ROLLOUTS), self._asked(self._round - 1))
+            self._held = Rollouts.from_state(_named(state, _ROLLOUTS), self._asking.asked(self._round - 1))
 
 
 def _named(state: State, start: str) -> State:
