@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -354,12 +354,45 @@ class Source(Stateful, Protocol):
     def __iter__(self) -> Iterator[Step]: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ungraded:
+    """Why an answer has no score: the number of the answer, which reward failed, and how."""
+
+    row: int
+    reward: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grades:
+    """The scores of R answers with what they are made of.
+
+    `total`: float [R], NaN for an answer that a reward failed on, which then stands in `failures`. `parts`: float [R]
+    by the name of the metric that they are.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    failures: tuple[Ungraded, ...] = ()
+
+
 LogprobFn: TypeAlias = Callable[[TokenBatch], Tensor]
 """Float [T] log-probs; 0 where not trained."""
 ValueFn: TypeAlias = Callable[[TokenBatch], Tensor]
 """Float [T] values; the value at t is the one before token t is emitted, 0 where not trained."""
 Scorer: TypeAlias = Callable[[Sequence[Completion]], Tensor]
-"""Float [len(completions)]: a reward model, a rule, a remote service or a mixture."""
+"""Float [len(completions)]: a reward model, a rule, a remote service or a mixture; NaN only from a `Grader`."""
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """A `Scorer` that can say more of its scores, or be without one for some answers."""
+
+    def __call__(self, completions: Sequence[Completion]) -> Tensor: ...
+
+    def grade(self, completions: Sequence[Completion]) -> Grades: ...
+
+
 Sampler: TypeAlias = Callable[[Sequence[Prompt], SamplingSpec], list[Completion]]
 Objective: TypeAlias = Callable[[Batch], Scored]
 Hook: TypeAlias = Callable[[int, dict[str, float]], None]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from posttrain.config.ppo import Critic as Critic
     from posttrain.config.ppo import PPOConfig as PPOConfig
     from posttrain.config.preferences import DPOConfig as DPOConfig
+    from posttrain.config.rewards import Functions as Functions
+    from posttrain.config.rewards import RewardItem as RewardItem
     from posttrain.config.schema import json_schema as json_schema
     from posttrain.config.shared import Data as Data
     from posttrain.config.shared import DataItem as DataItem
@@ -49,10 +51,12 @@ _HOME = {
     "Data": "shared",
     "DataItem": "shared",
     "EvalConfig": "methods",
+    "Functions": "rewards",
     "Leaf": "leaf",
     "Lora": "shared",
     "PPOConfig": "ppo",
     "RewardConfig": "methods",
+    "RewardItem": "rewards",
     "SFTConfig": "methods",
     "SampleConfig": "methods",
     "Settings": "shared",
@@ -82,10 +86,12 @@ __all__ = [
     "Data",
     "DataItem",
     "EvalConfig",
+    "Functions",
     "Leaf",
     "Lora",
     "PPOConfig",
     "RewardConfig",
+    "RewardItem",
     "SFTConfig",
     "SampleConfig",
     "Settings",

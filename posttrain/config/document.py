@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from posttrain.config.leaf import ordered
+from posttrain.config.rewards import RewardItem
 from posttrain.config.shared import DataItem, Settings
 from posttrain.errors import ConfigError, Problem
 
@@ -139,12 +140,13 @@ def _commented(config: Settings, remark: Callable[[FieldInfo], str]) -> Commente
 
 
 def _writable(setting: object) -> object:
-    if isinstance(setting, DataItem):
-        given = setting.model_dump(exclude_defaults=True)
-        return setting.path if set(given) == {"path"} else _flow(CommentedMap(given))
+    if isinstance(setting, DataItem | RewardItem):
+        given = setting.model_dump(mode="json", exclude_defaults=True)
+        alone = next(iter(given.values())) if set(given) in ({"path"}, {"reward"}) else None
+        return alone if alone is not None else _flow(CommentedMap(given))
     if isinstance(setting, tuple):
         items = [_writable(item) for item in setting]  # pyright: ignore[reportUnknownVariableType]
-        if len(items) == 1 and isinstance(setting[0], DataItem) and isinstance(items[0], str):
+        if len(items) == 1 and isinstance(setting[0], DataItem | RewardItem) and isinstance(items[0], str):
             return items[0]
         # Some short words fit on the line of their setting, and leave room for what is said of it.
         short = all(isinstance(item, str) for item in items) and sum(map(len, map(str, items))) <= _SHORT

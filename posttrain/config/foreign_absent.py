@@ -138,7 +138,6 @@ _MISSING: dict[str, tuple[str, str]] = {
         "TAL",
         "use_vllm repetition_penalty length_penalty generation_kwargs",
     ),
-    "one reward; a function rewards.py:score may add several up": ("TA", "reward_weights"),
     "adapters sit on linear layers": ("TA", "lora_target_parameters"),
     "shorten the file": ("LO", "max_samples data.max_samples dataset_shard_num"),
 }
@@ -223,7 +222,7 @@ _REST: dict[str, str] = {
         "eval.temperature model.aux_loss_coef model.compute_fp32_loss_enable "
         "model.gradient_checkpointing_reentrant model.ipo_enable model.margin_loss_enable "
         "model.pretrain_mode_enable ref.num_gpus_per_node ref.num_nodes reward.num_gpus_per_node reward.num_nodes "
-        "reward.overlong_penalty_factor reward.remote_url reward.stop_properly_penalty_coef "
+        "reward.overlong_penalty_factor reward.stop_properly_penalty_coef "
         "rollout.max_tokens_per_gpu rollout.top_p rollout.vllm_generate_batch_size train.agent_func_path "
         "train.async_enable train.async_queue_size train.colocate_actor_ref train.colocate_all "
         "train.colocate_critic_reward train.dynamic_batch_enable train.ema_beta train.enable_ema "

@@ -49,7 +49,8 @@ _NO_VALUE = (
     "dataset_test_split", "dataset_text_field", "dataset_dir", "interleave_probs", "data.dataset_probs", "input_key",
     "data.input_key", "data.dataset_split", "data.prompt_split", "data.prompt_probs", "eval.split",
     "chat_template_jinja", "peft_config", "lora_config", "per_device_eval_batch_size", "eval_batch_size",
-    "micro_train_batch_size", "train.micro_batch_size", "generation_batch_size", "reward_funcs",
+    "micro_train_batch_size", "train.micro_batch_size", "generation_batch_size", "reward_funcs", "reward_weights",
+    "reward.remote_url",
 )  # fmt: skip
 ROWS = ("per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps")
 _TYPES: dict[str | bool, object] = {
@@ -255,11 +256,9 @@ _VALUES: dict[str, Callable[[Any], str]] = {
     "optimizer": lambda value: f"write {_ADAM[value]}" if value in _ADAM else "",
     "quantize": lambda value: f"write {value}bit" if value in (4, 8) else "write 4bit" if value == "nf4" else "",
     "schedule": lambda value: f"write {_FALLING[value]}" if value in _FALLING else "",
-    "reward": lambda value: f"not in this version: {_ONE_REWARD}" if isinstance(value, list) else "",
     "loss": lambda value: _loss(value),
     "warmup": lambda value: "it is a share of the steps: 100 of 1000 is 0.1" if _is_number(value) and value > 1 else "",
 }
-_ONE_REWARD = "one reward; a function rewards.py:score may add several up"
 _LOSSES = "sigmoid is the usual choice"
 _OTHER_LOSSES = {
     "sigmoid_norm": "write loss: sigmoid and length_normalize: true",

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from posttrain.config.document import scalar
 from posttrain.config.foreign import foreign
 from posttrain.config.foreign_values import foreign_value, shown
-from posttrain.config.leaf import leaves
+from posttrain.config.leaf import item_of, leaves
 from posttrain.config.methods import CONFIGS
-from posttrain.config.shared import DataItem, Settings
+from posttrain.config.shared import Settings
 
 
 def hint(config: type[Settings], name: str, *, form: str, given: Mapping[str, object]) -> str:
@@ -37,8 +37,8 @@ def hint(config: type[Settings], name: str, *, form: str, given: Mapping[str, ob
 
 def _names(config: type[Settings]) -> list[str]:
     """Every setting, groups and their parts, and the parts of a source of rows."""
-    sources = [name for name in ("data", "prompts") if name in config.model_fields]
-    items = [f"{source}.{part}" for source in sources for part in DataItem.model_fields]
+    lists = {name: item_of(field) for name, field in config.model_fields.items()}
+    items = [f"{name}.{part}" for name, item in lists.items() if item for part in item.model_fields]
     return list(dict.fromkeys([*(leaf.name for leaf in leaves(config)), *config.model_fields, *items]))
 
 

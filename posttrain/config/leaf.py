@@ -5,13 +5,19 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
 
+from posttrain.config.rewards import RewardItem
 from posttrain.config.shared import DataItem, Percent, Settings
 
+ITEMS: Mapping[type[Settings], str] = {
+    DataItem: "a path or {path, weight, columns}",
+    RewardItem: "a reward or {reward, weight}",
+}
+"""The classes of what stands in lists, and what an item may be."""
 _LEADING = ("version", "model", "against", "reward", "prompts", "data", "eval_data", "out")
 
 
@@ -91,8 +97,18 @@ def ordered(config: type[Settings]) -> dict[str, FieldInfo]:
 def group_of(field: FieldInfo) -> type[Settings] | None:
     """The class of a nested group of settings, or None when the field is a plain value."""
     for part in _members(field.annotation):
-        if isinstance(part, type) and issubclass(part, Settings) and part is not DataItem:
+        if isinstance(part, type) and issubclass(part, Settings) and part not in ITEMS:
             return part
+    return None
+
+
+def item_of(field: FieldInfo) -> type[Settings] | None:
+    """The class of the items of a list of groups, or None when the field is no such list."""
+    for part in _members(field.annotation):
+        inner = get_args(part)[0] if get_origin(part) is Annotated else part
+        item = get_args(inner)[0] if get_origin(inner) is tuple else None
+        if item in ITEMS:
+            return cast("type[Settings]", item)
     return None
 
 
@@ -167,8 +183,8 @@ def _mapping(annotation: Any) -> str:
 
 
 def _words_of_list(item: Any) -> str:
-    if item is DataItem:
-        return "a path or a list of {path, weight, columns}"
+    if item in ITEMS:
+        return ITEMS[item].replace(" or {", " or a list of {")
     return f"a list of {', '.join(get_args(item))}" if get_origin(item) is Literal else "a list of texts"
 
 

@@ -15,20 +15,18 @@ from posttrain.config.document import Document, Loc, Tree, read, scalar
 from posttrain.config.foreign import foreign, translation
 from posttrain.config.foreign_values import shown as spelled
 from posttrain.config.hints import hint, value_hint
-from posttrain.config.leaf import Leaf, expected, group_of, leaves
+from posttrain.config.leaf import ITEMS, Leaf, expected, group_of, item_of, leaves
 from posttrain.config.places import check_settings_file
-from posttrain.config.shared import Clash, DataItem, Settings
+from posttrain.config.shared import Clash, Settings
 from posttrain.errors import ConfigError, Problem
 
 ConfigT = TypeVar("ConfigT", bound=Settings)
 Overrides: TypeAlias = "Mapping[str, str | Sequence[str]]"
 
-_DATA = ("data", "prompts")
 # How long to train is said in one of two ways; a flag for one replaces the file's other.
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
 # From this many on, what other libraries' names say is shown once more as a settings file.
 _WORTH_COPYING = 4
-_ITEMS = {True: "a path or {path, weight, columns}", False: "text"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,16 +176,19 @@ def _what(config: type[Settings], given: _Given, error: ErrorDetails, loc: Loc, 
     shown = "" if given.place(loc).startswith("--") else f"{name}: "
     if error["type"] == "value_error":
         return shown + str(error.get("ctx", {}).get("error"))
-    says = expected(info) if info and not isinstance(loc[-1], int) else _item(name, info)
+    says = expected(info) if info and not isinstance(loc[-1], int) else _item(info)
     value = _value_at(given.values, loc)
     got = spelled(value) if says.startswith("a mapping") and isinstance(value, Mapping) else _got(value)
     return f"{shown}expected {says}, got {got}{value_hint(name, says, value)}"
 
 
-def _item(name: str, info: FieldInfo | None) -> str:
+def _item(info: FieldInfo | None) -> str:
     """What an item of a list is expected to be: one of the names that the list takes, or what it is of."""
+    item = item_of(info) if info else None
+    if item is not None:
+        return ITEMS[item]
     names = expected(info).removeprefix("a list of ") if info else "texts"
-    return " or ".join(names.split(", ")) if ", " in names and name not in _DATA else _ITEMS[name in _DATA]
+    return " or ".join(names.split(", ")) if ", " in names else "text"
 
 
 def _written(config: type[Settings], loc: Loc) -> tuple[Loc, FieldInfo | None]:
@@ -204,7 +205,7 @@ def _written(config: type[Settings], loc: Loc) -> tuple[Loc, FieldInfo | None]:
         elif inside is not None and part in inside.model_fields:
             walked.append(part)
             info = inside.model_fields[part]
-            inside = DataItem if part in _DATA else group_of(info)
+            inside = item_of(info) or group_of(info)
         elif inside is not None and part != inside.__name__:
             walked.append(part)
             inside = None

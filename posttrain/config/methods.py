@@ -8,6 +8,7 @@ from pydantic import Field
 
 from posttrain.config.ppo import PPOConfig
 from posttrain.config.preferences import DPOConfig
+from posttrain.config.rewards import Functions, Rewards
 from posttrain.config.shared import (
     Count,
     Data,
@@ -89,9 +90,10 @@ class EvalConfig(Sampling, Compared):
 
     data: Data = Field(description="held-out rows: conversations, text, rankings or prompts")
     against: Place | None = Field(default=None, description="another model: answers are compared, with an interval")
-    judge: Place | None = Field(
-        default=None, description="what compares answers: a run of `reward`, a model, or rewards.py:function"
+    judge: Rewards | None = Field(
+        default=None, description="what scores answers: as the reward of ppo, a list of {reward, weight} too"
     )
+    functions: Functions = Field(default_factory=Functions, description="how Python functions among judges are called")
     measures: Measures = Field(
         default=("exact_match",), description="measures of answers beside their references, where rows have one"
     )

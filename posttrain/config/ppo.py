@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from posttrain.config.rewards import Functions, Rewards
 from posttrain.config.shared import (
     Clash,
     Count,
@@ -13,7 +14,6 @@ from posttrain.config.shared import (
     Every,
     Fraction,
     NotNegative,
-    Place,
     Positive,
     Settings,
     Texts,
@@ -52,7 +52,10 @@ class PPOConfig(Training):
 
     command: ClassVar[str] = "ppo"
 
-    reward: Place = Field(description="the reward: a run of `reward`, a model, or rewards.py:function")
+    reward: Rewards = Field(
+        description="the reward: a run of `reward`, a model, rewards.py:function, or a list of {reward, weight}"
+    )
+    functions: Functions = Field(default_factory=Functions, description="how Python functions among rewards are called")
     prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
     layout: Literal["auto", "separate", "adapters", "trunk"] = Field(
         default="auto",

@@ -21,16 +21,20 @@ from posttrain.models.load import is_reward_model, load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
+from posttrain.recipes.functions import Loaded, check_columns
+from posttrain.recipes.judging import Judging
 from posttrain.recipes.measuring import asked, comparable, compared
 from posttrain.recipes.reward import card_of
+from posttrain.recipes.rewarding import check_rewards
 from posttrain.recipes.rows import Rows, read_rows
-from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
+from posttrain.recipes.scoring import RewardCard, same_words
 from posttrain.rollout.annotate import over_answers
 from posttrain.run import check_file_out
 from posttrain.text.chat import Codec
 from posttrain.types import (
     ChatRecord,
     Completion,
+    Grades,
     PrefixGroup,
     Prompt,
     PromptRecord,
@@ -43,6 +47,8 @@ from posttrain.types import (
 )
 
 Facts = dict[str, object]
+# What is too long for the table of measures.
+_LISTS = ("reward_card", "judge_failures")
 
 
 def evaluate(config: EvalConfig, *, console: Console) -> Facts:
@@ -55,11 +61,15 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
     if config.against is not None and config.judge is None:
         raise ConfigError([Problem(place="--against", what="a comparison needs a judge", fix="give --judge runs/rm")])
     setup.refuse_weights(config.data, "data")
+    functions = check_rewards(config.judge or ())
     if config.out is not None:
         check_file_out(config.out, [item.path for item in config.data])
     rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
-    found = _of_reward(config, rows, console) if is_reward_model(config.model) else _of_policy(config, rows, console)
-    shown = [{"measure": name, "value": _shown(value)} for name, value in found.items() if name != "reward_card"]
+    if is_reward_model(config.model):
+        found = _of_reward(config, rows, console)
+    else:
+        found = _of_policy(config, functions, rows, console)
+    shown = [{"measure": name, "value": _shown(value)} for name, value in found.items() if name not in _LISTS]
     console.table(shown, config.model)
     if config.out is not None:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +100,9 @@ def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     return {"accuracy": card.accuracy.share.facts(), "reward_card": card.facts()}
 
 
-def _of_policy(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Facts:
+def _of_policy(config: EvalConfig, functions: Loaded, rows: Sequence[Rows], console: Console) -> Facts:
+    questions = _asked(rows)
+    check_columns(functions, questions)
     codec = setup.load_codec(config.model, config.template, console)
     where = setup.machine(config, console)
     limit = setup.max_length(config.max_length, setup.context_of(config.model), console)
@@ -99,11 +111,10 @@ def _of_policy(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     groups = _groups(rows, codec)
     if groups:
         found["nll"] = _nll(start.policy, groups, limit, config, where, console)
-    questions = _asked(rows)
     if not groups and not questions:
         raise DataError("rankings measure a reward model; a policy is measured on conversations, text or prompts")
     if questions:
-        found |= _answers(config, start, codec.prompts(questions), limit, where, console)
+        found |= _answers(config, Judging(config, functions, where, console), start, codec.prompts(questions), limit)
     return found
 
 
@@ -141,55 +152,61 @@ def _asked(rows: Sequence[Rows]) -> list[PromptRecord]:
 
 def _answers(
     config: EvalConfig,
+    judging: Judging,
     start: setup.Start,
     prompts: Sequence[Prompt],
     limit: int,
-    where: setup.Machine,
-    console: Console,
 ) -> Facts:
     setup.check_room(prompts, limit)
     spec = SamplingSpec(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop, seed=config.seed
     )
-    ours = setup.sampler(start.policy, start.codec, start.context, where)(prompts, spec)
+    ours = setup.sampler(start.policy, start.codec, start.context, judging.where)(prompts, spec)
     found: Facts = {
         "answers": len(ours),
         "ended_by_itself": stopped_share(ours).facts(),
         "median_tokens": median_length(ours),
     }
-    questions = comparable(prompts, config, console, source="measures")
+    questions = comparable(prompts, config, judging.console, source="measures")
     measures = compared(config, [ours[place] for place in questions.places], questions)
     found |= {name: measure.facts() for name, measure in measures.items()}
     if config.judge is None:
         return found
-    judge = load_judge(config.judge, start.codec, config, where)
-    scores = judge(ours)
-    found["judge_score"] = float(scores.mean())
+    judge = judging.judge(start.codec)
+    grades = judging.grades(judge, ours, "")
+    found |= _judged(grades, "judge")
     if config.against is not None:
-        found |= _against(config, start, prompts, spec, judge, scores, ours, where, console)
-    return found
+        found |= _against(config, judging, start, prompts, spec, judge, grades, ours)
+    return found | judging.failures()
+
+
+def _judged(grades: Grades, name: str) -> Facts:
+    """The mean score of the answers that have one, and the means of its parts."""
+    means: Facts = {f"{name}_score": float(grades.total.nanmean())}
+    return means | {f"{name} {part}": float(values.nanmean()) for part, values in grades.parts.items()}
 
 
 def _against(
     config: EvalConfig,
+    judging: Judging,
     start: setup.Start,
     prompts: Sequence[Prompt],
     spec: SamplingSpec,
     judge: Scorer,
-    scores: Tensor,
+    grades: Grades,
     ours: Sequence[Completion],
-    where: setup.Machine,
-    console: Console,
 ) -> Facts:
-    other_path = config.against or ""
+    other_path, console, where = config.against or "", judging.console, judging.where
     codec = setup.load_codec(other_path, config.template, console)
     other = setup.load_start(other_path, codec, where, console, packing=config.packing)
     theirs = setup.sampler(other.policy, codec, other.context, where)(
         codec.prompts([prompt.record for prompt in prompts]), spec
     )
-    theirs_judge = judge if same_words(codec, start.codec) else load_judge(config.judge or "", codec, config, where)
-    their_scores = theirs_judge(theirs)
-    found: Facts = {"win_rate": win_rate(scores, their_scores).facts(), "against_score": float(their_scores.mean())}
+    their_judge = judge if same_words(codec, start.codec) else judging.judge(codec)
+    their_grades = judging.grades(their_judge, theirs, " of against")
+    both = grades.total.isfinite() & their_grades.total.isfinite()
+    found: Facts = {"win_rate": win_rate(grades.total[both], their_grades.total[both]).facts()}
+    found |= _judged(their_grades, "against")
     # Greedy answers are no sample, and their log-ratio is no KL.
     if same_words(codec, start.codec) and config.temperature > 0:
         found["kl_per_answer"] = policy_kl(
@@ -213,17 +230,6 @@ def policy_kl(
         return over_answers(at, answers, numbers, budget)
 
     return kl_per_answer(logprobs(policy), logprobs(other), [len(answer.tokens) for answer in answers])
-
-
-def load_judge(path: str, codec: Codec, config: EvalConfig, where: setup.Machine) -> Scorer:
-    """A reward model, or `file.py:function`, as a judge of the answers of models that use `codec`."""
-    if is_function(path):
-        return function_scorer(path)
-    card, own = RewardCard.read(path), Codec.load(path)
-    scalar, own_attention = load_scalar(path, device=where.device)
-    gate_scalar(scalar, own_attention)
-    budget = config.micro_batch_tokens
-    return RewardScorer(scalar, card, own, shared=same_words(own, codec), budget=budget)
 
 
 def _shown(value: object) -> str:

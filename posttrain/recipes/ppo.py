@@ -13,12 +13,13 @@ from posttrain.data.pack import Budget
 from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotating import Annotator
+from posttrain.recipes.functions import Loaded, check_columns, refuse_failures, told
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.opening import Door, Opened, Reads, training
+from posttrain.recipes.rewarding import check_rewards
 from posttrain.recipes.roles import cast_roles
 from posttrain.recipes.rollout_load import rollout_load
 from posttrain.recipes.rows import in_memory
-from posttrain.recipes.scoring import check_reward
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
 from posttrain.run import Run
@@ -29,35 +30,43 @@ from posttrain.types import Prompt, PromptRecord, SamplingSpec
 def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
     """Trains a policy against a reward with PPO and writes its run folder."""
     setup.refuse_weights(config.prompts, "prompts")
-    check_reward(config.reward)
+    functions = check_rewards(config.reward)
     return training(
         config,
         Reads(data=config.prompts, kinds=("prompt",)),
-        lambda door: _read(config, door),
-        lambda opened: _train(config, opened),
+        lambda door: _read(config, functions, door),
+        lambda opened: _train(config, functions, opened),
         console=console,
         fresh=fresh,
         dry_run=dry_run,
-        lineage={"reward": config.reward},
+        lineage=_lineage(config),
     )
 
 
-def _read(config: PPOConfig, door: Door) -> list[Prompt]:
-    """The prompts as tokens. Raises DataError for those that leave no room for an answer."""
+def _lineage(config: PPOConfig) -> dict[str, str]:
+    """The rewards by name: `reward` where there is one, else `reward/` and its name, of ensembles each member."""
+    specs = [spec for item in config.reward for spec in item.specs]
+    return {"reward": specs[0]} if len(specs) == 1 else {f"reward/{spec}": spec for spec in specs}
+
+
+def _read(config: PPOConfig, functions: Loaded, door: Door) -> list[Prompt]:
+    """The prompts as tokens. Raises DataError for those that leave no room for an answer, or lack a column."""
     rows = in_memory(door.data, door.console)
     door.problems.extend(problem for part in rows for problem in part.problems)
-    prompts = door.codec.prompts([record for part in rows for record in part.of(PromptRecord)])
+    records = [record for part in rows for record in part.of(PromptRecord)]
+    check_columns(functions, records)
+    prompts = door.codec.prompts(records)
     setup.check_room(prompts, door.limit)
     setup.say_room(prompts, door.limit, config.max_new_tokens, door.console)
     return prompts
 
 
-def _train(config: PPOConfig, opened: Opened[list[Prompt]]) -> Run:
+def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
     where = setup.machine(config, console)
     budget = budget_of(config.micro_batch_tokens, where)
-    roles = cast_roles(config, codec, where, budget, console)
+    roles = cast_roles(config, codec, where, budget, console, functions)
     rate = setup.learning_rate(config, roles.start.loaded.model, console)
     critic_rate = _critic_rate(config, rate, console)
     _say_kl(config, console)
@@ -143,11 +152,22 @@ def ppo_loss(config: PPOConfig) -> PPOLoss:
     )
 
 
+def _refuse_failures(config: PPOConfig, run: setup.Telling, number: int, rollouts: Rollouts) -> None:
+    """Notes and says which answers have no score. Raises ModelError when they are too many."""
+    if not rollouts.failures:
+        return
+    lost, asked_for = rollouts.unscored, len(rollouts.completions) + rollouts.unscored
+    run.writer.reward_failures(number, [each.facts() for each in rollouts.failures])
+    run.console.say(f"step {number}: {told(rollouts.failures, lost, asked_for)}; run/reward_failures.jsonl has all")
+    refuse_failures(rollouts.failures, lost, asked_for, config.functions, least=config.minibatches)
+
+
 def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts, dict[str, float]], None]:
     """Keeps rollouts for the inspector, and shows one answer of each kept round."""
     apart = steps_between(config.rollouts_every, config.steps)
 
     def watch(number: int, rollouts: Rollouts, metrics: dict[str, float]) -> None:
+        _refuse_failures(config, run, number, rollouts)
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
         write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)

@@ -7,24 +7,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from posttrain.config import PPOConfig
+from posttrain.config.rewards import models_in
 from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.engine.local import ParameterGroup
-from posttrain.errors import ModelError
-from posttrain.models.adapter_files import load_adapter
-from posttrain.models.adapters import adapter_parameters, attach
 from posttrain.models.heads import Policy, ScalarModel, before, divergence, scalar_head
-from posttrain.models.load import base_of, is_adapter, load_scalar, save_causal, save_scalar
-from posttrain.models.parity import gate_scalar
+from posttrain.models.load import base_of, is_adapter, save_causal, save_scalar
 from posttrain.recipes import setup
+from posttrain.recipes.critics import critic_apart, critic_on_base
+from posttrain.recipes.functions import Loaded, functions_in
 from posttrain.recipes.machine import apart_from
-from posttrain.recipes.reward import new_scalar, pad_id
-from posttrain.recipes.scoring import RewardCard, RewardScorer, function_scorer, is_function, same_words
-from posttrain.recipes.weights import check_weights
+from posttrain.recipes.reward import pad_id
+from posttrain.recipes.reward_models import reward_loader
+from posttrain.recipes.rewarding import assembled
+from posttrain.recipes.scoring import RewardCard
 from posttrain.text.chat import Codec
 from posttrain.types import LogprobFn, Scorer, TokenBatch, ValueFn, moved
 
@@ -112,39 +111,51 @@ def choose_layout(config: PPOConfig, console: Console) -> str:
     """The layout of the run; an automatic one is said with its reason."""
     if config.layout != "auto":
         return config.layout
+    models = models_in(config.reward)
+    whose = "the reward model" if len(models) == 1 else "a reward model"
     if config.lora is None:
         layout, reason = "separate", "all weights are trained"
-    elif not is_adapter(config.reward):
-        layout, reason = "separate", "the reward model is no adapter"
-    elif base_of(config.reward) != base_of(config.model):
-        layout, reason = "separate", "the reward model has another base"
+    elif not all(is_adapter(path) for path in models):
+        layout, reason = "separate", f"{whose} is no adapter"
+    elif any(base_of(path) != base_of(config.model) for path in models):
+        layout, reason = "separate", f"{whose} has another base"
     else:
         layout, reason = "adapters", "one base serves all roles"
     console.choose("layout", layout, f"layout {layout}: {reason}")
     return layout
 
 
-def cast_roles(config: PPOConfig, codec: Codec, where: setup.Machine, budget: Budget, console: Console) -> Roles:
-    """Loads every model of a run, gated."""
-    layout = choose_layout(config, console)
+def cast_roles(
+    config: PPOConfig,
+    codec: Codec,
+    where: setup.Machine,
+    budget: Budget,
+    console: Console,
+    functions: Loaded | None = None,
+) -> Roles:
+    """Loads every model of a run, gated. `functions`: those among the rewards, where they are found already."""
+    config = config.model_copy(update={"layout": choose_layout(config, console)})
+    layout = config.layout
     start = setup.load_start(
         config.model, codec, where, console, packing=config.packing, temperature=config.temperature
     )
-    scoring = _Reward(config, codec, where, start, layout, budget, console)
+    load = reward_loader(config, codec, where, start, budget, console)
+    loaded = functions_in(config.reward) if functions is None else functions
+    scoring = assembled(config.reward, loaded, config.functions, load)
     reference = _reference(config, codec, where, start, layout, console)
     packing = start.policy.trunk.packing
     critic, critic_parameters = None, list[nn.Parameter]()
     critic_base = start.loaded.base
     if config.baseline == "critic" and layout == "adapters":
-        critic, critic_parameters = _critic_on_base(config, start, scoring, console)
+        critic, critic_parameters = critic_on_base(config, start, scoring, console)
     elif config.baseline == "critic" and layout == "separate":
-        critic, critic_parameters, critic_base = _critic_apart(config, where, start, scoring, console)
+        critic, critic_parameters, critic_base = critic_apart(config, where, start, scoring, console)
     actor, actor_parameters = setup.role(start, "policy", config.lora, packing=packing, seed=config.seed)
     if layout == "trunk":
         actor = _with_value_head(actor)
         critic_parameters = list(actor.value_head.parameters()) if actor.value_head else []
         console.say("critic: a head on the actor's trunk, zero at first")
-    frozen = (reference, *(() if scoring.scalar is None else (scoring.scalar,)))
+    frozen = (reference, *(model.scalar for model in scoring.models.values()))
     apart = apart_from((actor, *(() if critic is None else (critic,))), frozen)
     where.put_aside(apart)
     if where.lends and not apart:
@@ -185,124 +196,3 @@ def _with_value_head(actor: Policy) -> Policy:
         packing=actor.trunk.packing,
         value_head=head,
     )
-
-
-class _Reward:
-    """The reward of a run: a reward model, on the shared base where the layout has one, or a function of a file."""
-
-    def __init__(
-        self,
-        config: PPOConfig,
-        codec: Codec,
-        where: setup.Machine,
-        start: setup.Start,
-        layout: str,
-        budget: Budget,
-        console: Console,
-    ) -> None:
-        self.scalar: ScalarModel | None = None
-        self.own_attention = start.loaded.own_attention
-        self.same_words = False
-        self.card: RewardCard | None = None
-        self.path = config.reward
-        if is_function(config.reward):
-            self.scorer: Scorer = function_scorer(config.reward)
-            return
-        self.card = card = RewardCard.read(config.reward)
-        own = Codec.load(config.reward)
-        self.same_words = same_words(own, codec)
-        if not self.same_words:
-            console.say("reward: another tokenizer or template than the policy's; answers are rendered again as text")
-        shared = layout == "adapters" and is_adapter(config.reward) and base_of(config.reward) == start.loaded.base
-        if shared:
-            self.scalar = _on_base(config.reward, start, "reward", config.packing)
-        else:
-            check_weights(config.reward, where.device)
-            self.scalar, self.own_attention = load_scalar(config.reward, device=where.device)
-            gate_scalar(self.scalar, self.own_attention, packing=config.packing == "auto")
-        self.scorer = RewardScorer(self.scalar, card, own, shared=self.same_words, budget=budget.tokens)
-
-
-def _on_base(path: str, start: setup.Start, name: str, packing: str) -> ScalarModel:
-    """A reward model that is an adapter on the start model's own base."""
-    model = start.loaded.model
-    weight = load_adapter(model, name, Path(path))
-    if weight is None:
-        raise ModelError(f"{path} has no score head: it is no reward model\n  fix: train one with `posttrain reward`")
-    scalar = ScalarModel(start.policy.trunk.model, _head(weight, start.policy.device), stack=(name,))
-    gate_scalar(scalar, start.loaded.own_attention, packing=packing == "auto")
-    return scalar
-
-
-def _head(weight: Tensor, device: torch.device) -> nn.Linear:
-    head = nn.Linear(weight.shape[1], 1, bias=False, dtype=torch.float32)
-    head.weight.data.copy_(weight)
-    return head.to(device)
-
-
-def _from_reward(config: PPOConfig, reward: _Reward, console: Console) -> bool:
-    """True where the critic starts from the reward model: that needs one which reads the same tokens."""
-    possible = reward.scalar is not None and reward.same_words
-    if config.critic.init == "reward" and not possible:
-        console.say("critic: from the policy, since the reward is no model that reads the same tokens")
-    return config.critic.init == "reward" and possible
-
-
-def _critic_on_base(
-    config: PPOConfig, start: setup.Start, reward: _Reward, console: Console
-) -> tuple[ScalarModel, list[nn.Parameter]]:
-    """The critic as a new adapter on the reward model's stack, or on the policy's, and what it trains."""
-    if config.lora is None:
-        raise ModelError("layout adapters needs lora\n  fix: set lora, for example --lora.rank 32")
-    trunk, source = start.policy.trunk.model, None
-    if _from_reward(config, reward, console):
-        source = reward.scalar if reward.scalar is not None and reward.scalar.model is trunk else None
-        if source is None:
-            console.say("critic: from the policy, since the reward model does not share its base")
-    stack = start.policy.stack if source is None else source.stack
-    parameters = attach(start.loaded.model, "critic", setup.lora_spec(config.lora, config.seed, start))
-    fresh = new_scalar(start.policy, config.seed).score
-    head = fresh if source is None else _head(source.score.weight, start.policy.device)
-    critic = ScalarModel(trunk, head, stack=(*stack, "critic"))
-    card = None if source is None else reward.card
-    return _ready(critic, parameters, start.loaded.own_attention, config, card)
-
-
-def _critic_apart(
-    config: PPOConfig, where: setup.Machine, start: setup.Start, reward: _Reward, console: Console
-) -> tuple[ScalarModel, list[nn.Parameter], str]:
-    """The critic as a model of its own, what it trains, and the weights beneath it."""
-    card = reward.card if _from_reward(config, reward, console) else None
-    if card is not None:
-        check_weights(config.reward, where.device, where.quantize)
-        critic, own = load_scalar(config.reward, device=where.device, quantize=where.quantize)
-        base = base_of(config.reward)
-    else:
-        copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)
-        critic, own, base = new_scalar(copy.policy, config.seed), copy.loaded.own_attention, copy.loaded.base
-    if config.lora is not None:
-        parameters = attach(critic.model, "critic", setup.lora_spec(config.lora, config.seed, start))
-        critic = ScalarModel(critic.model, critic.score, stack=(*critic.stack, "critic"))
-    elif critic.stack:
-        # An adapter is saved against its base, which therefore stays; the adapter itself goes on learning.
-        parameters = [part for name in critic.stack for part in adapter_parameters(critic.model, name)]
-    else:
-        parameters = list(critic.model.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    return (*_ready(critic, parameters, own, config, card), base)
-
-
-def _ready(
-    critic: ScalarModel,
-    parameters: list[nn.Parameter],
-    own_attention: str,
-    config: PPOConfig,
-    card: RewardCard | None,
-) -> tuple[ScalarModel, list[nn.Parameter]]:
-    gate_scalar(critic, own_attention, packing=config.packing == "auto")
-    if card is not None:
-        # Rewards are centred; values that are not would make every answer's end look better, or worse, than it is.
-        critic.shift, critic.scale = card.shift, card.scale
-    critic.score.weight.requires_grad_(True)
-    return critic, [*parameters, *critic.score.parameters()]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import runpy
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,7 +17,7 @@ from posttrain.models.load import REWARD_CARD, is_reward_model
 from posttrain.objectives import ScoreReader
 from posttrain.run import Run
 from posttrain.text.chat import Codec
-from posttrain.types import Completion, PrefixGroup, PromptRecord, Scorer, Span, TokenBatch, moved
+from posttrain.types import Completion, PrefixGroup, Span, TokenBatch, moved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,74 +71,11 @@ class RewardScorer:
         return answer_group(completion.prompt.id, prompt, [tokens])
 
 
-def _names_of(path: Path, file: str) -> dict[str, object]:
-    """What the user's file defines. Raises ModelError, with the line, when it cannot be run."""
-    try:
-        return runpy.run_path(str(path))
-    except Exception as error:  # whatever the user's own code raises
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        place = file if line is None else f"{file}:{line}"
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ModelError(f"{place}  cannot be run: {type(error).__name__}: {reason}\n  fix: mend the file") from error
-
-
-def check_reward(spec: str) -> None:
-    """Raises ModelError unless `spec` is a reward model or a function of a file, before anything is loaded."""
-    if is_function(spec):
-        function_scorer(spec)
-    else:
-        RewardCard.read(spec)
-
-
 def check_policy(model: str) -> None:
     """Raises ModelError for a reward model where a model that writes answers is asked for."""
     if is_reward_model(model):
         what = f"{model} is a reward model: it scores answers and writes none"
         raise ModelError(f"{what}\n  fix: give the model that it was trained from, or another run of sft, ppo or dpo")
-
-
-def is_function(spec: str) -> bool:
-    """True for `file.py:name`."""
-    return ":" in spec and not is_reward_model(spec)
-
-
-def function_scorer(spec: str) -> Scorer:
-    """A scorer from `file.py:name`, a function of (prompt, response) texts to a number.
-
-    The file is the user's own code and runs as such. Raises ModelError when there is no such file or function.
-    """
-    file, _, name = spec.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ModelError(
-            f"{spec}: no such reward model, and no such file as {file}\n  fix: give a run of `posttrain reward`"
-        )
-    function = cast("Callable[[str, str], float] | None", _names_of(path, file).get(name))
-    if function is None:
-        raise ModelError(f"{file} has no function {name}\n  fix: define `def {name}(prompt, response): ...` there")
-    try:
-        inspect.signature(function).bind("prompt", "response")
-    except TypeError as error:
-        what = f"{spec} cannot be called with a prompt and a response: {error}"
-        raise ModelError(f"{what}\n  fix: define `def {name}(prompt, response): ...`") from error
-
-    def one(done: Completion) -> float:
-        try:
-            return float(function(_asked(done.prompt.record), done.text))
-        except Exception as error:  # whatever the user's own code raises
-            raise ModelError(
-                f"{spec} raised {type(error).__name__}: {error}"
-                f"\n  for prompt {done.prompt.id}, answer {done.text!r:.80}"
-                "\n  fix: the function, which must return a number for every prompt and answer"
-            ) from error
-
-    return lambda completions: torch.tensor([one(done) for done in completions])
-
-
-def _asked(record: PromptRecord) -> str:
-    """The text of a prompt: its last message, or the text to continue."""
-    return record.messages[-1].content if record.messages else record.text or ""
 
 
 def answer_group(name: str, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> PrefixGroup:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from posttrain.data.pack import split_by_tokens
-from posttrain.errors import Diverged
 from posttrain.ops import credit, kl, ragged
 from posttrain.ops.statistics import pearson
 from posttrain.rollout.buffer import Rollouts, pack_answers
+from posttrain.rollout.grading import failed, graded, grades_of
 from posttrain.types import Completion, LogprobFn, Scorer, ValueFn
 
 
@@ -59,9 +59,14 @@ def annotate(
 ) -> Rollouts:
     """Every quantity of every answer token. `prompts` numbers the prompt of each answer; equal numbers are neighbours.
 
-    Raises Diverged when the scorer returns something that is not finite, naming the prompt.
+    An answer without a score takes no part: not in groups, whitening, counts or health; it stands in the failures.
+    Raises Diverged for a score that is not finite without a failure to explain it, naming the prompt.
     """
-    lengths = torch.tensor([len(completion.tokens) for completion in completions])
+    grades = grades_of(models.scorer, completions)
+    failures = failed(grades, completions)
+    kept = graded(grades)
+    completions, prompts = [completions[row] for row in kept], [prompts[row] for row in kept]
+    lengths = torch.tensor([len(completion.tokens) for completion in completions], dtype=torch.int64)
     response = torch.repeat_interleave(torch.arange(len(completions)), lengths)
     captured = torch.tensor([value for completion in completions for value in completion.logprobs])
     old = captured if models.actor is None else over_answers(models.actor, completions, prompts, models.budget)
@@ -69,8 +74,8 @@ def annotate(
     values = torch.zeros_like(old)
     if models.value is not None:
         values = over_answers(models.value, completions, prompts, models.budget)
-    scores = checked_scores(models.scorer, completions)
-    stopped = torch.tensor([completion.stopped for completion in completions])
+    scores = grades.total[kept]
+    stopped = torch.tensor([completion.stopped for completion in completions], dtype=torch.bool)
     settled = credit.settled_scores(
         credit.scaled_scores(scores, models.scale(scores)),
         stopped,
@@ -84,14 +89,14 @@ def annotate(
         divergence = over_answers(models.exact, completions, prompts, models.budget)
     coefficient = beta if rules.kl_in_reward else 0.0
     rewards = credit.FORMS[rules.form](settled, divergence, response, trained, coefficient)
-    group = torch.tensor(list(prompts))
+    group = torch.tensor(list(prompts), dtype=torch.int64)
     advantages, returns = _advantages(rewards, values, response, trained, group, rules)
     if rules.whiten:
         advantages = ragged.whiten(advantages, trained, total=models.total)
     return Rollouts(
         completions=tuple(completions), prompts=tuple(prompts), response=response, scores=scores, settled=settled,
         old=old, reference=reference, kl=divergence, values=values, rewards=rewards, advantages=advantages,
-        returns=returns,
+        returns=returns, parts={name: values[kept] for name, values in grades.parts.items()}, failures=failures,
     )  # fmt: skip
 
 
@@ -120,22 +125,7 @@ def over_answers(
             batch = pack_answers([completions[row] for row in run], [prompts[row] for row in run])
             parts.append(model(batch).cpu()[batch.trained])
     # A copy outside inference mode, so that the training step may save it for backward.
-    return torch.cat(parts).clone()
-
-
-def checked_scores(scorer: Scorer, completions: Sequence[Completion]) -> Tensor:
-    """Float32 [R] scores. Raises Diverged for one that is not finite, and ValueError for a wrong number of them."""
-    scores = scorer(completions).detach().float().cpu()
-    if scores.shape != (len(completions),):
-        raise ValueError(f"the reward gave {tuple(scores.shape)} scores for {len(completions)} answers")
-    bad = (~scores.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        first = completions[bad[0]]
-        raise Diverged(
-            f"the reward of {len(bad)} answers is not finite, first that for prompt {first.prompt.id}"
-            "\n  fix: look at the reward model, or at the function that scores"
-        )
-    return scores
+    return torch.cat(parts).clone() if parts else torch.zeros(0)
 
 
 def health(
@@ -171,6 +161,7 @@ def health(
     count, tokens, score, settled, nats, nats_k3, stopped, surprise, distinct, rewards, away = total(
         sums.double()
     ).tolist()
+    count = max(1.0, count)
     found = {
         "score": score / count,
         "reward": settled / count,
@@ -185,6 +176,9 @@ def health(
     }
     if estimator not in ("k1", "k3"):
         found[f"kl_{estimator}"] = away / count
+    found |= {name: float(values.mean()) for name, values in rollouts.parts.items()}
+    if rollouts.failures:
+        found["unscored"] = float(rollouts.unscored)
     if bool(rollouts.values.any()):
         everywhere = torch.ones_like(rollouts.response, dtype=torch.bool)
         found["explained_variance"] = float(ragged.explained_variance(rollouts.values, rollouts.returns, everywhere))

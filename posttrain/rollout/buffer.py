@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posttrain.data.pack import pack, split_by_tokens
+from posttrain.rollout.grading import Failed
 from posttrain.types import Completion, PrefixGroup, Prompt, RolloutBatch, Span, State, TokenBatch
 
 _TENSORS = (
@@ -24,7 +25,8 @@ class Rollouts:
 
     Axes: R answers, M answer tokens of all of them end to end. `response`: int64 [M], the answer of each token. `old`,
     `reference`, `kl`, `values`, `rewards`, `advantages`, `returns`: float [M]. `scores`: float [R], as the scorer gave
-    them; `settled`: float [R], after clip and penalty. `prompts`: the prompt of each answer, as a number.
+    them; `settled`: float [R], after clip and penalty. `prompts`: the prompt of each answer, as a number. `parts`:
+    float [R] by metric, what the scores are made of. `failures`: what was sampled too and has no score.
     """
 
     completions: tuple[Completion, ...]
@@ -39,6 +41,13 @@ class Rollouts:
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    failures: tuple[Failed, ...] = ()
+
+    @property
+    def unscored(self) -> int:
+        """How many answers were sampled and have no score; several rewards may have failed on one of them."""
+        return len({(each.prompt, each.sample) for each in self.failures})
 
     def micro_batches(
         self, rows: Sequence[int], budget: int, *, train_actor: bool, beta: float = 0.0
@@ -76,7 +85,7 @@ class Rollouts:
         return sum(len(self.completions[row].tokens) for row in rows)
 
     def state(self) -> State:
-        """Everything but the prompts."""
+        """Everything that updates need but the prompts: parts and failures were told when the round began."""
         done = self.completions
         state: State = {name: cast("Tensor", getattr(self, name)) for name in _TENSORS}
         state["prompts"] = list(self.prompts)
@@ -113,7 +122,7 @@ class Rollouts:
             )
             for number, tokens, logprobs, sample, text, stopped in parts
         )
-        return Rollouts(completions=completions, prompts=numbers, **tensors)
+        return Rollouts(completions=completions, prompts=numbers, parts={}, failures=(), **tensors)
 
 
 def pack_answers(completions: Sequence[Completion], prompts: Sequence[int]) -> TokenBatch:

@@ -8,11 +8,13 @@ import platform
 import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import uuid4
 
-from posttrain.config import Settings
+from posttrain.config import RewardItem, Settings
+from posttrain.config.rewards import source_of
 from posttrain.run.content import content_hash, model_hash
 from posttrain.run.folder import Facts, Run
 
@@ -31,7 +33,8 @@ def new_record(config: Settings, lineage: Mapping[str, str], data: Sequence[str]
         "seeds": {"seed": getattr(config, "seed", 0)},
         "parents": {name: _parent(model) for name, model in lineage.items()},
         "data": {name: content_hash(Path(name)) for name in data if Path(name).exists()},
-        "files": {name: content_hash(Path(name)) for name in _beside(config, lineage)},
+        "files": {name: content_hash(Path(name)) for name in _beside(config, lineage)} | _hashes(_sources(config)),
+        "functions": _sources(config),
         "versions": {"python": platform.python_version(), **versions()},
         "hardware": {"platform": platform.platform(), "cores": os.cpu_count()},
     }
@@ -41,7 +44,19 @@ def _beside(config: Settings, lineage: Mapping[str, str]) -> list[str]:
     """The files that decide what is learnt and are neither data nor models: a template, the code of a reward."""
     template = getattr(config, "template", None)
     found = [template] if isinstance(template, str) and Path(template).is_file() else []
-    return found + [file for name in lineage.values() if Path(file := name.rpartition(":")[0]).is_file()]
+    given = _sources(config)
+    files = [name.rpartition(":")[0] for name in lineage.values() if name not in given]
+    return found + [file for file in dict.fromkeys(files) if Path(file).is_file()]
+
+
+def _sources(config: Settings) -> dict[str, str]:
+    """The text of the functions that were given as such: the rest of their file is no part of the run."""
+    items: tuple[RewardItem, ...] = getattr(config, "reward", None) or ()
+    return {spec: source_of(function) for item in items for spec, function in item.functions.items()}
+
+
+def _hashes(texts: Mapping[str, str]) -> dict[str, str]:
+    return {name: sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 def _parent(model: str) -> Facts:

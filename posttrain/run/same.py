@@ -11,7 +11,10 @@ from posttrain.errors import ConfigError
 from posttrain.run.folder import Facts, Run
 
 # These say what is written down and when, not what is learnt: a run may go on with others.
-_BESIDE_RESULTS = frozenset({"samples", "eval_every", "save_every", "keep", "track", "rollouts_every"})
+_BESIDE_RESULTS = frozenset(
+    {"samples", "eval_every", "save_every", "keep", "track", "rollouts_every"}
+    | {"functions.timeout", "functions.at_once", "functions.max_failures"}
+)
 # These change rounding alone.
 _ROUNDING = frozenset({"micro_batch_tokens", "packing"})
 

@@ -26,7 +26,7 @@ from posttrain.run.record import new_record, now, write_json
 if TYPE_CHECKING:  # these types need torch, which a reader of run folders does not
     from posttrain.types import State
 
-_GROWING = ("metrics.jsonl", "samples.jsonl")
+_GROWING = ("metrics.jsonl", "samples.jsonl", "reward_failures.jsonl")
 
 
 @dataclass(slots=True)
@@ -124,6 +124,11 @@ class RunWriter:
     def sample(self, step: int, *, prompt: str, answer: str, stopped: bool) -> None:
         """Append an answer of the model in training."""
         self._append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer, "stopped": stopped})
+
+    def reward_failures(self, step: int, failures: Sequence[Mapping[str, object]]) -> None:
+        """Append the answers of a step that have no score, each with what its reward raised."""
+        for failure in failures:
+            self._append("reward_failures.jsonl", {"step": step, **failure})
 
     def problems(self, found: Sequence[Problem]) -> None:
         """Append what was wrong with rows of data."""

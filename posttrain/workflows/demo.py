@@ -18,7 +18,17 @@ from typing import TypeVar
 import torch
 from transformers import LlamaForCausalLM
 
-from posttrain.config import Beta, Critic, DataItem, DPOConfig, PPOConfig, RewardConfig, SampleConfig, SFTConfig
+from posttrain.config import (
+    Beta,
+    Critic,
+    DataItem,
+    DPOConfig,
+    PPOConfig,
+    RewardConfig,
+    RewardItem,
+    SampleConfig,
+    SFTConfig,
+)
 from posttrain.console import Console
 from posttrain.errors import RunExists
 from posttrain.recipes.dpo import dpo
@@ -291,7 +301,7 @@ def _reward(files: _Files, runs: Path, plan: Plan, seed: int) -> RewardConfig:
 def _ppo(files: _Files, runs: Path, plan: Plan, seed: int) -> PPOConfig:
     return PPOConfig(
         model=str(runs / "sft"),
-        reward=str(runs / "reward"),
+        reward=(RewardItem(reward=str(runs / "reward")),),
         prompts=_data(files.prompts),
         out=str(runs / "ppo"),
         steps=plan.ppo_rounds,

@@ -75,9 +75,9 @@ def cast(stages: Stages, model: Path, reward: Path | str, **settings: Any) -> Ca
     config = make_config(PPOConfig, {**values, **settings})
     assert isinstance(config, PPOConfig)
     codec = Codec.load(str(model))
-    roles = cast_roles(config, codec, setup.machine("fp32"), Budget(BUDGET), console())
+    roles = cast_roles(config, codec, setup.machine(), Budget(BUDGET), console())
     records = [record for record in read(str(stages.prompts), ("prompt",)).records if isinstance(record, PromptRecord)]
-    sampler = setup.sampler(roles.start.policy, codec, roles.start.context, setup.machine("fp32"))
+    sampler = setup.sampler(roles.start.policy, codec, roles.start.context, setup.machine())
     answers = sampler(codec.prompts(records[:4]), SamplingSpec(max_new_tokens=10, samples=2, seed=3))
     return Case(config=config, roles=roles, answers=answers)
 
