@@ -12,7 +12,7 @@ from posttrain.config import PPOConfig
 from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.errors import ModelError
-from posttrain.models.adapters import load_adapter
+from posttrain.models.adapter_files import load_adapter
 from posttrain.models.heads import ScalarModel
 from posttrain.models.load import base_of, is_adapter, load_scalar
 from posttrain.models.parity import gate_scalar

@@ -61,7 +61,7 @@ def cast(stages: Stages, model: Path, reward: object, **settings: Any) -> tuple[
     """The models of these settings, and two answers to each of four prompts by the start policy."""
     values = {"model": model, "reward": reward, "prompts": stages.prompts, "out": "unused", **settings}
     config, codec = make_config(PPOConfig, values), Codec.load(str(model))
-    where = setup.machine("fp32")
+    where = setup.machine()
     roles = cast_roles(config, codec, where, Budget(512), open_console(quiet=True))
     records = [record for record in read(str(stages.prompts), ("prompt",)).records if isinstance(record, PromptRecord)]
     sampler = setup.sampler(roles.start.policy, codec, roles.start.context, where)
