@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from posttrain.errors import DataError as DataError
     from posttrain.errors import Diverged as Diverged
     from posttrain.errors import DoesNotFit as DoesNotFit
+    from posttrain.errors import LawBroken as LawBroken
     from posttrain.errors import ModelError as ModelError
     from posttrain.errors import PosttrainError as PosttrainError
     from posttrain.errors import RunExists as RunExists
     from posttrain.recipes.checked import Checked
     from posttrain.run import Run as Run
+    from posttrain.workflows.selftest import Selftest
 
 _LAZY = {
     "Beta": "posttrain.config",
@@ -42,6 +44,7 @@ _LAZY = {
     "DataItem": "posttrain.config",
     "Diverged": "posttrain.errors",
     "DoesNotFit": "posttrain.errors",
+    "LawBroken": "posttrain.errors",
     "Lora": "posttrain.config",
     "ModelError": "posttrain.errors",
     "PosttrainError": "posttrain.errors",
@@ -66,6 +69,7 @@ __all__ = [
     "DataItem",
     "Diverged",
     "DoesNotFit",
+    "LawBroken",
     "Lora",
     "ModelError",
     "PosttrainError",
@@ -78,6 +82,7 @@ __all__ = [
     "ppo",
     "reward",
     "sample",
+    "selftest",
     "sft",
     "start",
 ]
@@ -135,6 +140,17 @@ def check(data: str | os.PathLike[str] | Sequence[object], *, quiet: bool = Fals
     Nothing is raised for what a run would refuse: then `trainable` is False, and each file has its `refusals`.
     """
     return cast("Checked", _call("check", {"data": data, **settings}, fresh=False, quiet=quiet))
+
+
+def selftest(model: str | os.PathLike[str] | None = None, *, quiet: bool = False) -> Selftest:
+    """What this installation, and a model if one is given, measures of the laws of theory; `broken` names the broken.
+
+    Nothing is written, and nothing is raised for a broken law; ModelError for a model that cannot be loaded.
+    """
+    from posttrain.console import open_console
+
+    measure = import_module("posttrain.workflows.selftest").selftest
+    return cast("Selftest", measure(None if model is None else os.fspath(model), console=open_console(quiet=quiet)))
 
 
 def start(config: Settings, *, console: Console, **options: bool) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ from inspect import Parameter as Argument
 from inspect import Signature
 from typing import TYPE_CHECKING, Annotated, Any
 
-from posttrain.errors import ConfigError, DataError, DoesNotFit, PosttrainError
+from posttrain.errors import ConfigError, DataError, LawBroken, PosttrainError, unforeseen
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -36,10 +35,9 @@ _ABOUT = {
     "ppo": "Train a model against a reward with PPO.",
     "dpo": "Train a model on preferences directly.",
     "eval": "Measure a model, alone or against another.",
+    "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
 }
 _IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out")
-# Packages that are installed only when asked for, and the extra that brings each.
-_EXTRAS = {"datasets": "hub", "vaderSentiment": "stories"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,9 @@ _WITHOUT_SETTINGS = {
     "demo": (
         Option(name="out", kind=str, default="runs/demo", about="the folder for all runs of the demo [runs/demo]"),
         Option(name="seed", kind=int, default=0, about="of the world, the annotator and every run [0]"),
+    ),
+    "selftest": (
+        Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
     ),
     "init": (
         Option(name="command", kind=str, about="whose settings: sft, reward, ppo, dpo, sample, eval or check"),
@@ -103,27 +104,10 @@ def main(tokens: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # the last line of defence: whatever no part of the package foresaw
-        message, code = _unforeseen(error)
+        message, code = unforeseen(error)
         hint = "" if debug or code != 1 else "\n  rerun with --debug for the traceback"
         return _fail(message + hint, code, debug=debug)
     return 0
-
-
-def _unforeseen(error: Exception) -> tuple[str, int]:
-    """The message and exit code of an error that is none of the package's own."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: {error}", DoesNotFit.exit_code
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        fix = f"pip install 'posttrain[{_EXTRAS[error.name]}]'"
-        return f"the package {error.name} is not installed\n  fix: {fix}", PosttrainError.exit_code
-    if isinstance(error, OSError) and error.filename is not None:
-        why = (error.strerror or str(error)).lower()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"{error.filename}  cannot be written: {why}\n  fix: free some space", DoesNotFit.exit_code
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            fix = "give another --out, or change the rights of the folder"
-            return f"{error.filename}  cannot be opened: {why}\n  fix: {fix}", PosttrainError.exit_code
-    return f"{type(error).__name__}: {error}", 1
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:
@@ -219,7 +203,7 @@ def _plain_command(name: str) -> Callable[..., None]:
     """The function behind a command without settings: its options, given or by default, and its switches."""
     named = [option for option in _WITHOUT_SETTINGS[name] if option.default is not None]
     defaults = {option.name: option.default for option in named} | dict.fromkeys(_switches(name), False)
-    function: Callable[..., None] = {"demo": demo, "init": init}[name]
+    function: Callable[..., None] = {"demo": demo, "init": init, "selftest": selftest}[name]
 
     def command(*positional: str, **given: object) -> None:
         function(*positional, **(defaults | given))
@@ -329,6 +313,16 @@ def demo(*, out: str, seed: int, fresh: bool, **options: bool) -> None:
         _print_result(workflow(out, seed=seed, console=console, fresh=fresh), options)
     finally:
         console.finish()
+
+
+def selftest(*, model: str, **options: bool) -> None:
+    """Measure the laws, and fail when one is broken."""
+    _hush(debug=options["debug"])
+
+    measured = import_module("posttrain.workflows.selftest").selftest(model or None, console=_console(options))
+    _print_result(measured, options)
+    if measured.broken:
+        raise LawBroken(measured.broken)
 
 
 def init(command: str, /, *, schema: bool) -> None:

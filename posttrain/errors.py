@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Packages that are installed only when asked for, and the extra that brings each.
+_EXTRAS = {"datasets": "hub", "vaderSentiment": "stories"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,35 @@ class Diverged(PosttrainError, ArithmeticError):
     """A loss or gradient was not finite, or a trip wire fired; nothing was updated with it."""
 
     exit_code = 4
+
+
+class LawBroken(PosttrainError, AssertionError):
+    """A self-test measured something that theory does not allow. `broken` names the laws."""
+
+    exit_code = 1
+
+    def __init__(self, broken: Sequence[str]) -> None:
+        self.broken = tuple(broken)
+        named = "".join(f"\n  {law}" for law in self.broken)
+        fix = "reinstall, run it again with OMP_NUM_THREADS=1, and report it with the output of --json"
+        super().__init__(f"{len(self.broken)} of the laws do not hold here{named}\n  fix: {fix}")
+
+
+def unforeseen(error: Exception) -> tuple[str, int]:
+    """The message and exit code of an error that is none of the package's own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {error}", DoesNotFit.exit_code
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        fix = f"pip install 'posttrain[{_EXTRAS[error.name]}]'"
+        return f"the package {error.name} is not installed\n  fix: {fix}", PosttrainError.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        why = (error.strerror or str(error)).lower()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{error.filename}  cannot be written: {why}\n  fix: free some space", DoesNotFit.exit_code
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            fix = "give another --out, or change the rights of the folder"
+            return f"{error.filename}  cannot be opened: {why}\n  fix: {fix}", PosttrainError.exit_code
+    return f"{type(error).__name__}: {error}", 1
 
 
 def _as_problems(problems: Sequence[Problem] | str) -> tuple[Problem, ...]:

@@ -118,7 +118,7 @@ def test_the_help_of_a_command_lists_every_setting(
 
 
 def test_the_commands_are_those_with_settings_and_two_more() -> None:
-    assert set(cli._ABOUT) == {*CONFIGS, "demo", "init"}
+    assert set(cli._ABOUT) == {*CONFIGS, "demo", "init", "selftest"}
 
 
 def test_without_a_command_the_help_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from posttrain.ops import credit, kl
 from posttrain.types import SamplingSpec
 from posttrain.workflows.proofs.models import (
     make_policy,
@@ -18,6 +17,7 @@ from posttrain.workflows.proofs.models import (
     token_logprobs,
     token_values,
 )
+from posttrain.workflows.proofs.paths import deltas
 from posttrain.workflows.proofs.world import END, World, divergence, make_world
 
 BETA = 0.7
@@ -68,26 +68,14 @@ def test_the_optimum_is_better_than_whatever_is_near_it_and_worth_beta_log_z(wor
         assert bool((lost > 0).all())
 
 
-def deltas(world: World, reference: Tensor, form: str, policy: Tensor) -> Tensor:
-    """Float64 [P, M]: r + V_next - V of every token on every path, through `ops.credit`, V the soft value."""
-    prompts, count = world.rewards.shape
-    response = (world.response + count * torch.arange(prompts)[:, None]).reshape(-1)
-    trained = torch.ones_like(response, dtype=torch.bool)
-    divergences = kl.k1(world.of_tokens(policy), world.of_tokens(reference)).reshape(-1)
-    rewards = credit.FORMS[form](world.rewards.reshape(-1), divergences, response, trained, BETA)
-    values = world.soft_values(reference, BETA)[:, world.before].reshape(-1)
-    found, _ = credit.gae(rewards, values, response, trained, 1.0, 0.0)
-    return found.view(prompts, -1)
-
-
 def test_at_the_optimum_every_delta_is_zero_on_every_path(world: World, reference: Tensor) -> None:
     best = world.optimum(reference, BETA)
-    assert float(deltas(world, reference, "token", best).abs().max()) < 1e-12
-    spread = deltas(world, reference, "spread", best)
+    assert float(deltas(world, reference, "token", best, BETA).abs().max()) < 1e-12
+    spread = deltas(world, reference, "spread", best, BETA)
     assert float(spread.abs().max()) > 0.1  # a share of the score comes too early or too late
     assert float(world.of_response(spread).abs().max()) < 1e-12
     # nowhere else: the reference itself leaves something to gain
-    assert float(world.of_response(deltas(world, reference, "token", reference)).abs().max()) > 0.1
+    assert float(world.of_response(deltas(world, reference, "token", reference, BETA)).abs().max()) > 0.1
 
 
 def test_the_simple_form_has_the_same_optimum_with_beta_over_the_length() -> None:
@@ -95,7 +83,7 @@ def test_the_simple_form_has_the_same_optimum_with_beta_over_the_length() -> Non
     reference = response_logprobs(world, make_policy(world, dtype=torch.float64)).detach()
     best = world.optimum(reference, BETA / world.length)
     value = BETA / world.length * (world.mass(reference + world.rewards * world.length / BETA)[:, :1])
-    reached = world.of_response(deltas(world, reference, "sequence", best))
+    reached = world.of_response(deltas(world, reference, "sequence", best, BETA))
     start = world.soft_values(reference, BETA)[:, :1]
     # the deltas of a path add up to what it earns less the value it began with
     torch.testing.assert_close(reached + start, value.expand_as(reached), atol=1e-12, rtol=0)

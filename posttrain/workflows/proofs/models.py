@@ -14,11 +14,11 @@ from posttrain.types import TokenBatch, moved
 from posttrain.workflows.proofs.world import END, World, text_of
 
 CONTEXT = 16
-SPREAD = 0.2  # of the random weights: answers are far from uniform, and training still moves them
+SPREAD = 0.1  # of the random weights: answers are not uniform, and training still moves them
 
 
 def make_policy(
-    world: World, *, seed: int = 0, width: int = 16, layers: int = 2, dtype: torch.dtype = torch.float32
+    world: World, *, seed: int = 0, width: int = 24, layers: int = 2, dtype: torch.dtype = torch.float32
 ) -> Policy:
     """A random Llama over the world's tokens whose answers are far from uniform, attending by layouts.
 
@@ -41,7 +41,7 @@ def make_policy(
 
 
 def make_scalar(
-    world: World, *, seed: int = 0, width: int = 16, layers: int = 2, dtype: torch.dtype = torch.float32
+    world: World, *, seed: int = 0, width: int = 24, layers: int = 2, dtype: torch.dtype = torch.float32
 ) -> ScalarModel:
     """A critic or reward model on another random Llama, which begins at 0 everywhere."""
     policy = make_policy(world, seed=seed + 1, width=width, layers=layers, dtype=dtype)
@@ -88,3 +88,23 @@ def token_values(world: World, critic: ScalarModel) -> Tensor:
     """Float [P, M]: the critic's value before each token of each response, differentiable."""
     batch = moved(whole_batch(world), critic.score.weight.device)
     return before(batch, critic(batch))[batch.trained].view(len(world.prompts), -1)
+
+
+def plain_logprobs(world: World, policy: Policy) -> Tensor:
+    """Float64 [P, Y]: as `response_logprobs`, one sequence at a time through the model's own attention and head.
+
+    Nothing of our packing, layouts or chunked heads has a part in it.
+    """
+    policy.model.set_attn_implementation("sdpa")
+    try:
+        found = [_plain(policy, answer.prompt.tokens, answer.tokens) for answer in world.completions()]
+    finally:
+        policy.model.set_attn_implementation(IMPLEMENTATION)
+    return torch.stack(found).view(len(world.prompts), -1)
+
+
+def _plain(policy: Policy, prompt: tuple[int, ...], answer: tuple[int, ...]) -> Tensor:
+    tokens = torch.tensor([[*prompt, *answer]], device=policy.device)
+    logits = policy.model(input_ids=tokens, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    wanted = tokens[0, len(prompt) :, None]
+    return (logits.double() / policy.temperature).log_softmax(-1).gather(-1, wanted).sum().cpu()
