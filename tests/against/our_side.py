@@ -17,8 +17,8 @@ from posttrain.data.rankings import dpo_step
 from posttrain.loop import loss_of
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.heads import Policy
-from posttrain.objectives import response_logprobs
-from posttrain.types import Objective, PrefixGroup, Span, Step
+from posttrain.objectives import answer_logprobs, response_logprobs
+from posttrain.types import LabelledBatch, Objective, PrefixGroup, Span, Step
 
 Found = tuple[float, dict[str, Tensor]]
 """A loss, and the gradient of each weight."""
@@ -134,6 +134,37 @@ def scored_items(batch: Mapping[str, Any], margins: Sequence[float]) -> list[Ran
         shared = next(at for at, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if one != other)
         found.append(item(chosen[:shared], (chosen[shared:], rejected[shared:]), margin=margins[row]))
     return found
+
+
+def labelled_batch(batch: Mapping[str, Any], reference: Policy, baseline: Tensor) -> LabelledBatch:
+    """The labelled answers that TRL collated for KTO, with what the reference gives them, and a baseline."""
+    found = [
+        item(*_one(_split(*row)), ranks=(None,))
+        for row in zip(batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True)
+    ]
+    tokens = pack([one.group for one in found])
+    responses = (tokens.parent >= 0).nonzero().flatten()
+    with torch.no_grad():
+        sums, _ = answer_logprobs(reference, tokens, responses)
+    return LabelledBatch(
+        tokens=tokens, responses=responses, desirable=batch["label"].bool(), weights=torch.ones(len(found)),
+        reference=sums, baseline=baseline,
+    )  # fmt: skip
+
+
+def mismatched(batch: Mapping[str, Any], actor: Policy, reference: Policy) -> Tensor:
+    """The log-ratio of each answer of TRL's batch to the prompt that TRL put it to, float [R]."""
+    rows = (batch["KL_input_ids"], batch["KL_attention_mask"], batch["KL_completion_mask"])
+    found = [item(*_one(_split(*row)), ranks=(None,)) for row in zip(*rows, strict=True)]
+    tokens = pack([one.group for one in found])
+    responses = (tokens.parent >= 0).nonzero().flatten()
+    with torch.no_grad():
+        return answer_logprobs(actor, tokens, responses)[0] - answer_logprobs(reference, tokens, responses)[0]
+
+
+def _one(parts: tuple[list[int], list[int]]) -> tuple[list[int], list[list[int]]]:
+    prompt, answer = parts
+    return prompt, [answer]
 
 
 def with_reference(items: Sequence[RankedItem], reference: Policy) -> list[RankedItem]:

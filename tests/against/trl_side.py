@@ -17,6 +17,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 VOCABULARY = 259
 ENDS: Mapping[str, object] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+REFERENCE = 0.05
+"""How far the reference of a trainer is from its policy, as `causal` has it."""
 PAIRS: Sequence[tuple[str, str, str]] = [
     ("Say 7:", " seven", " no"),
     ("What is the sky?", " It is blue.", " grey"),
@@ -75,13 +77,15 @@ class Theirs:
 class Build:
     """Makes trainers of TRL on rows of text; `tokenizer` is where its tokenizer lies, `folder` where it may write.
 
-    The weights are `causal()`, or a classifier's on them; DPO and KTO get the reference `causal(0.05)`.
+    The weights are `causal()`, or a classifier's on them; DPO and KTO get a reference that is off from them.
     """
 
     folder: Path
     tokenizer: Path
 
-    def __call__(self, kind: str, rows: Sequence[Mapping[str, object]], **settings: Any) -> Theirs:
+    def __call__(
+        self, kind: str, rows: Sequence[Mapping[str, object]], *, reference: float = REFERENCE, **settings: Any
+    ) -> Theirs:
         """The trainer of a kind, and the one batch that all rows make."""
         trainer_type, config_type = trainers()[kind]
         datasets = pytest.importorskip("datasets", reason="TRL's trainers take their rows from it")
@@ -89,14 +93,14 @@ class Build:
             output_dir=str(self.folder), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
             per_device_train_batch_size=len(rows), disable_tqdm=True, remove_unused_columns=False, **settings,
         )  # fmt: skip
-        reference = {"ref_model": causal(0.05)} if kind in ("dpo", "kto") else {}
+        held = {"ref_model": causal(reference)} if kind in ("dpo", "kto") else {}
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             trainer = trainer_type(
                 model=classifier() if kind == "reward" else causal(),
                 args=config,
                 train_dataset=datasets.Dataset.from_list([dict(row) for row in rows]),
                 processing_class=PreTrainedTokenizerFast.from_pretrained(self.tokenizer),
-                **reference,
+                **held,
             )
             trainer.model.train()
             return Theirs(trainer=trainer, batch=next(iter(trainer.get_train_dataloader())))
