@@ -259,6 +259,12 @@ def _panels(plan: Plan, spread: Mapping[str, Mapping[str, float]], runs: Mapping
     names = tuple(spread)
     bars = {"variance / |exact|²": [spread[name]["variance"] for name in names]}
     return (
-        Panel(title=f"the gradient of {3 * plan.group} samples", places=names, bars=bars, log=True),
+        Panel(
+            title=f"the gradient of {3 * plan.group} samples",
+            y="variance / |exact|²",
+            places=names,
+            bars=bars,
+            log=True,
+        ),
         Panel(title=f"{plan.runs} runs, mean and range", x="update", y="expected reward", lines=lines),
     )

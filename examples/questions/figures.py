@@ -84,7 +84,8 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
             _lines(panel, axes) if panel.lines else _bars(panel, axes)
             axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, yscale="log" if panel.log else "linear")
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            if panel.lines or len(panel.bars) > 1:
+                axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
@@ -100,5 +101,7 @@ def _bars(panel: Panel, axes: Any) -> None:
     for number, ((name, heights), colour) in enumerate(zip(panel.bars.items(), COLOURS, strict=False)):
         places = [place + (number - (len(panel.bars) - 1) / 2) * width for place in range(len(panel.places))]
         axes.bar(places, heights, width, color=colour, label=name)
-    axes.set_xticks(range(len(panel.places)), panel.places, rotation=20 if len(panel.places) > 4 else 0)
+    axes.set_xticks(range(len(panel.places)), panel.places)
+    if len(panel.places) > 4:
+        axes.set_xticklabels(panel.places, rotation=25, ha="right")
     axes.axhline(0, color="black", linewidth=0.6)
