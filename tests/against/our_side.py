@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from trl_side import causal
 
-from posttrain.data.examples import RankedItem
+from posttrain.data.examples import LabelledItem, RankedItem
 from posttrain.data.pack import pack
 from posttrain.data.rankings import dpo_step
 from posttrain.loop import loss_of
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.heads import Policy
 from posttrain.objectives import answer_logprobs, response_logprobs
-from posttrain.types import LabelledBatch, Objective, PrefixGroup, Span, Step
+from posttrain.types import Objective, PrefixGroup, Span, Step, TokenBatch
 
 Found = tuple[float, dict[str, Tensor]]
 """A loss, and the gradient of each weight."""
@@ -136,35 +136,22 @@ def scored_items(batch: Mapping[str, Any], margins: Sequence[float]) -> list[Ran
     return found
 
 
-def labelled_batch(batch: Mapping[str, Any], reference: Policy, baseline: Tensor) -> LabelledBatch:
-    """The labelled answers that TRL collated for KTO, with what the reference gives them, and a baseline."""
-    found = [
-        item(*_one(_split(*row)), ranks=(None,))
-        for row in zip(batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True)
-    ]
-    tokens = pack([one.group for one in found])
-    responses = (tokens.parent >= 0).nonzero().flatten()
-    with torch.no_grad():
-        sums, _ = answer_logprobs(reference, tokens, responses)
-    return LabelledBatch(
-        tokens=tokens, responses=responses, desirable=batch["label"].bool(), weights=torch.ones(len(found)),
-        reference=sums, baseline=baseline,
-    )  # fmt: skip
+def judged_items(batch: Mapping[str, Any], reference: Policy) -> list[LabelledItem]:
+    """The labelled answers that TRL collated for KTO, with what the reference gives them."""
+    found: list[LabelledItem] = []
+    rows = (batch["input_ids"], batch["attention_mask"], batch["completion_mask"], batch["label"])
+    for ids, attended, completion, label in zip(*rows, strict=True):
+        prompt, answer = _split(ids, attended, completion)
+        group = item(prompt, [answer]).group
+        with torch.no_grad():
+            held = log_probs(reference, pack([group])).tolist()
+        found.append(LabelledItem(group=group, labels=(bool(label),), weight=1.0, reference=tuple(held)))
+    return found
 
 
-def mismatched(batch: Mapping[str, Any], actor: Policy, reference: Policy) -> Tensor:
-    """The log-ratio of each answer of TRL's batch to the prompt that TRL put it to, float [R]."""
-    rows = (batch["KL_input_ids"], batch["KL_attention_mask"], batch["KL_completion_mask"])
-    found = [item(*_one(_split(*row)), ranks=(None,)) for row in zip(*rows, strict=True)]
-    tokens = pack([one.group for one in found])
-    responses = (tokens.parent >= 0).nonzero().flatten()
-    with torch.no_grad():
-        return answer_logprobs(actor, tokens, responses)[0] - answer_logprobs(reference, tokens, responses)[0]
-
-
-def _one(parts: tuple[list[int], list[int]]) -> tuple[list[int], list[list[int]]]:
-    prompt, answer = parts
-    return prompt, [answer]
+def log_probs(model: Policy, batch: TokenBatch) -> Tensor:
+    """The summed log-prob of each branch, float [R]."""
+    return answer_logprobs(model, batch, (batch.parent >= 0).nonzero().flatten())[0]
 
 
 def with_reference(items: Sequence[RankedItem], reference: Policy) -> list[RankedItem]:
