@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from posttrain.config.load import load_config as load_config
     from posttrain.config.load import make_config as make_config
     from posttrain.config.methods import CONFIGS as CONFIGS
+    from posttrain.config.methods import Annotators as Annotators
     from posttrain.config.methods import CheckConfig as CheckConfig
     from posttrain.config.methods import EvalConfig as EvalConfig
     from posttrain.config.methods import RewardConfig as RewardConfig
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from posttrain.config.starter import starter_yaml as starter_yaml
 
 _HOME = {
+    "Annotators": "methods",
     "Beta": "ppo",
     "CONFIGS": "methods",
     "CheckConfig": "methods",
@@ -79,6 +81,7 @@ _HOME = {
 
 __all__ = [
     "CONFIGS",
+    "Annotators",
     "Beta",
     "CheckConfig",
     "Critic",

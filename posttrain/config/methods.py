@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from posttrain.config.shared import (
     Place,
     Settings,
     Shown,
+    Text,
     Texts,
     Training,
 )
@@ -35,6 +37,15 @@ class SFTConfig(Training, Passes, Shown, Measured):
     )
 
 
+class Annotators(Settings):
+    """How much the rankings of each annotator weigh, besides the weights of the rows themselves."""
+
+    weights: Mapping[Text, NotNegative] = Field(
+        default_factory=dict[str, float], description="an annotator's name: a weight; 0 leaves the rankings out"
+    )
+    others: NotNegative = Field(default=1.0, description="the weight of all others, and of rankings that name nobody")
+
+
 class RewardConfig(Training, Passes):
     """A reward model from ranked answers. A row of `batch_size` is a prompt with all of its answers."""
 
@@ -49,6 +60,9 @@ class RewardConfig(Training, Passes):
     )
     center: Place | None = Field(
         default=None, description="demonstrations whose mean score becomes 0; null: the training answers"
+    )
+    annotators: Annotators = Field(
+        default_factory=Annotators, description="weights of annotators, on top of those of rows"
     )
 
 

@@ -27,6 +27,7 @@ from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.annotators import weighed
 from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
@@ -62,7 +63,7 @@ class _Data:
 
 
 def _read(config: RewardConfig, door: Door) -> _Data:
-    found = read_rankings(config, door)
+    found = weighed(read_rankings(config, door), config.annotators, door.console)
     return _Data(mixture=found, centre=_centre(config, door, found))
 
 
