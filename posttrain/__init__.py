@@ -53,6 +53,7 @@ _LAZY = {
 }
 _RECIPES = {
     "sft": "posttrain.recipes.sft:sft",
+    "classify": "posttrain.recipes.classify:classify",
     "reward": "posttrain.recipes.reward:reward",
     "ppo": "posttrain.recipes.ppo:ppo",
     "dpo": "posttrain.recipes.dpo:dpo",
@@ -76,6 +77,7 @@ __all__ = [
     "Run",
     "RunExists",
     "check",
+    "classify",
     "dpo",
     "evaluate",
     "ops",
@@ -107,6 +109,11 @@ def sft(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
     RunExists, DoesNotFit or Diverged, as do all commands.
     """
     return cast("Run", _call("sft", settings, fresh=fresh, quiet=quiet))
+
+
+def classify(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
+    """The finished run of a head on labelled rows. Keywords as in `posttrain classify --help`."""
+    return cast("Run", _call("classify", settings, fresh=fresh, quiet=quiet))
 
 
 def reward(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:

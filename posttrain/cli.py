@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from posttrain.console import Console
 
 _EPILOGUE = "Settings are named alike as flags, in YAML and as Python keywords; [brackets] hold the defaults."
-_TRAINING = ("sft", "reward", "ppo", "dpo")
+_TRAINING = ("sft", "classify", "reward", "ppo", "dpo")
 # In the order in which they are used; what has settings of its own stands in posttrain.config.CONFIGS too.
 _ABOUT = {
     "demo": "Run the whole pipeline on a small world that is written on the spot; nothing is downloaded.",
     "init": "Print a settings file to begin with, or its JSON schema.",
     "check": "Show what a run would make of a data file: format, errors, lengths, and which tokens are trained.",
     "sft": "Finetune a model on conversations, instructions or text.",
+    "classify": "Train a head for classes or numbers on labelled texts.",
     "sample": "Answer prompts, several times each.",
     "reward": "Train a reward model from ranked answers.",
     "ppo": "Train a model against a reward with PPO.",
@@ -67,7 +68,9 @@ _WITHOUT_SETTINGS = {
         Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
     ),
     "init": (
-        Option(name="command", kind=str, about="whose settings: sft, reward, ppo, dpo, sample, eval or check"),
+        Option(
+            name="command", kind=str, about="whose settings: sft, classify, reward, ppo, dpo, sample, eval or check"
+        ),
         Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),
     ),
 }

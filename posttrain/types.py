@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
-Kind: TypeAlias = Literal["chat", "text", "ranked", "labelled", "prompt"]
+Kind: TypeAlias = Literal["chat", "text", "ranked", "labelled", "target", "prompt"]
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 
 
@@ -90,7 +90,20 @@ class PromptRecord:
     columns: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
 
 
-Record: TypeAlias = ChatRecord | TextRecord | RankedRecord | LabelledRecord | PromptRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRecord:
+    """A text or conversation with its label: the name of a class, or a number as text.
+
+    `number` is True where the row itself holds a number or what spells one. `asked` may end with the assistant.
+    """
+
+    id: str
+    asked: PromptRecord
+    label: str
+    number: bool
+
+
+Record: TypeAlias = ChatRecord | TextRecord | RankedRecord | LabelledRecord | TargetRecord | PromptRecord
 Answered: TypeAlias = RankedRecord | LabelledRecord
 """A prompt with responses that were judged."""
 
@@ -262,7 +275,15 @@ class RolloutBatch:
     beta: float = 0.0
 
 
-Batch: TypeAlias = TokenBatch | RankedBatch | LabelledBatch | RolloutBatch
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetBatch:
+    """Sequences with their labels. `targets`: float [S], the number of each sequence's class, or its value."""
+
+    tokens: TokenBatch
+    targets: Tensor
+
+
+Batch: TypeAlias = TokenBatch | RankedBatch | LabelledBatch | TargetBatch | RolloutBatch
 BatchT = TypeVar("BatchT", bound=Batch)
 
 

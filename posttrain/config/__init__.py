@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from posttrain.config.shared import Settings as Settings
     from posttrain.config.shared import Training as Training
     from posttrain.config.starter import starter_yaml as starter_yaml
+    from posttrain.config.tasks import ClassifyConfig as ClassifyConfig
 
 _HOME = {
     "Annotators": "methods",
     "Beta": "ppo",
     "CONFIGS": "methods",
     "CheckConfig": "methods",
+    "ClassifyConfig": "tasks",
     "Critic": "ppo",
     "DPOConfig": "preferences",
     "Data": "shared",
@@ -84,6 +86,7 @@ __all__ = [
     "Annotators",
     "Beta",
     "CheckConfig",
+    "ClassifyConfig",
     "Critic",
     "DPOConfig",
     "Data",

@@ -19,6 +19,7 @@ _SMALL, _LARGE = 2.6e5, 7e9
 _RATES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "sft": ((1e-3, 1e-5), (5e-3, 2e-4)),
     "reward": ((1e-3, 1e-5), (5e-3, 1e-4)),
+    "classify": ((1e-3, 1e-5), (5e-3, 1e-4)),
     "ppo": ((3e-4, 3e-6), (1e-3, 3e-5)),
     "dpo": ((3e-4, 5e-7), (1e-3, 5e-6)),
 }

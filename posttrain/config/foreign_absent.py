@@ -6,10 +6,11 @@ from posttrain.config.foreign_names import Foreign
 
 # reason: names that need nothing here
 _UNNEEDED: dict[str, tuple[str, str]] = {
-    "the command says the method (sft, reward, ppo, dpo)": (
+    "the command says the method (sft, classify, reward, ppo, dpo)": (
         "ALT",
-        "rl stage do_train do_eval do_predict task_type lora_task_type trainer_cls num_labels",
+        "rl stage do_train do_eval do_predict task_type lora_task_type trainer_cls",
     ),
+    "classify takes the classes from the labels of the rows": ("A", "num_labels"),
     "the format is recognised from the rows": ("A", "type ds_type field conversation roles"),
     "the format of the rows is recognised from their keys and values": (
         "TALO",

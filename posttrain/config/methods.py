@@ -24,7 +24,7 @@ from posttrain.config.shared import (
     Texts,
     Training,
 )
-from posttrain.config.tasks import Compared, Measured, Measures
+from posttrain.config.tasks import ClassifyConfig, Compared, Measured, Measures
 
 
 class SFTConfig(Training, Passes, Shown, Measured):
@@ -148,5 +148,5 @@ class CheckConfig(Settings):
 
 CONFIGS: dict[str, type[Settings]] = {
     config.command: config
-    for config in (SFTConfig, SampleConfig, RewardConfig, PPOConfig, DPOConfig, EvalConfig, CheckConfig)
+    for config in (SFTConfig, ClassifyConfig, SampleConfig, RewardConfig, PPOConfig, DPOConfig, EvalConfig, CheckConfig)
 }

@@ -219,7 +219,7 @@ class Training(Settings):
 
     @model_validator(mode="after")
     def _dropout_only_where_it_does_no_harm(self) -> Training:
-        if self.command != "sft" and self.lora is not None and self.lora.dropout > 0:
+        if self.command not in ("sft", "classify") and self.lora is not None and self.lora.dropout > 0:
             raise Clash("lora.dropout", f"{self.command} compares log-probs or scores, which dropout blurs; use 0")
         return self
 

@@ -19,7 +19,7 @@ _PLACES = {
 _TRAINED = {"ppo": "runs/sft", "dpo": "runs/sft", "sample": "runs/sft", "eval": "runs/sft", "check": "runs/sft"}
 # What needs no saying beside a value that shows it.
 _PLAIN = ("1", "text", "text or null", "true or false", "a list of texts", "a share such as 10%")
-_DATA = {"reward": "feedback.db", "dpo": "feedback.db", "eval": "held_out.jsonl"}
+_DATA = {"reward": "feedback.db", "dpo": "feedback.db", "eval": "held_out.jsonl", "classify": "labelled.jsonl"}
 
 
 def starter_yaml(config: type[Settings]) -> str:

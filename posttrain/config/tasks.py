@@ -1,12 +1,12 @@
-"""The settings of a task's own measures, shared by those commands whose answers are compared with references."""
+"""The settings of one task with its own measure: answers beside references, and labels."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.shared import Clash, Count, Settings, Text, as_texts
+from posttrain.config.shared import Clash, Count, Passes, Settings, Text, Training, as_texts
 
 Measure: TypeAlias = Literal["exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
 Measures: TypeAlias = Annotated[
@@ -61,3 +61,13 @@ class Measured(Compared):
             name = next(name for name, given in changed.items() if given)
             raise Clash(name, "nothing is answered: set measures, for example [exact_match]")
         return self
+
+
+class ClassifyConfig(Training, Passes):
+    """A head for classes or numbers on a model, from labelled rows."""
+
+    command: ClassVar[str] = "classify"
+
+    task: Literal["auto", "classification", "regression"] = Field(
+        default="auto", description="what labels are; auto: classes where they are texts or few whole numbers, printed"
+    )

@@ -15,6 +15,9 @@ _COURSE = ("score", "loss")
 _BESIDE = (
     ("eval_loss", "eval"),
     ("eval_accuracy", "eval accuracy"),
+    ("eval_macro_f1", "macro f1"),
+    ("eval_spearman", "spearman"),
+    ("eval_pearson", "pearson"),
     ("eval_exact_match", "exact match"),
     ("eval_token_f1", "token f1"),
     ("eval_bleu", "bleu"),

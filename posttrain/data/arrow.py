@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 
-from posttrain.data.examples import LabelledItem, RankedItem
+from posttrain.data.examples import LabelledItem, RankedItem, TargetItem
 from posttrain.types import PrefixGroup, Span
 
 ItemT = TypeVar("ItemT")
@@ -193,3 +193,27 @@ LABELS: Layout[LabelledItem] = Layout(
     item=_labelled,
 )
 """Labelled answers, with how many of a row's there are and how many are good."""
+
+
+def _rest_of_targets(items: Sequence[TargetItem]) -> list[ArrowArray]:
+    return [
+        _texts([item.label for item in items]),
+        pa.array([item.number for item in items], pa.bool_()),
+    ]
+
+
+def _label(group: PrefixGroup, batch: ArrowBatch, row: int) -> TargetItem:
+    return TargetItem(
+        group=group,
+        label=batch.column("label")[row].as_py(),
+        number=batch.column("number")[row].as_py(),
+    )
+
+
+TARGETS: Layout[TargetItem] = Layout(
+    group=lambda item: item.group,
+    more=pa.schema([pa.field("label", pa.string()), pa.field("number", pa.bool_())]),
+    rest=_rest_of_targets,
+    item=_label,
+)
+"""Sequences with a label; what a task makes of the labels is not kept."""

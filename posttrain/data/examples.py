@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from posttrain.errors import DataError, Problem
-from posttrain.types import LabelledRecord, PrefixGroup, RankedRecord, Span
+from posttrain.types import LabelledRecord, PrefixGroup, RankedRecord, Span, TargetRecord
 
 Overlong = Literal["drop", "truncate", "error"]
 MOST_PROBLEMS = 10_000
@@ -49,6 +49,22 @@ class LabelledItem:
     labels: tuple[bool, ...]
     weight: float
     reference: tuple[float, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetItem:
+    """A labelled sequence as tokens. `number`: the label is a number, or spells one.
+
+    `target` is the number of its class or its value, once the task is known.
+    """
+
+    group: PrefixGroup
+    label: str
+    number: bool
+    target: float | None = None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -96,6 +112,20 @@ def fitted(group: PrefixGroup, limit: int, overlong: Overlong, lost: Lost) -> Pr
         lost.counts["nothing trained"] += 1
         return None
     return group
+
+
+def target_fitted(
+    record: TargetRecord, tokens: Sequence[int], limit: int, overlong: Overlong, lost: Lost
+) -> TargetItem | None:
+    """The sequence in at most `limit` tokens with its label, or None when it is too long; counted in `lost`."""
+    if len(tokens) > limit:
+        lost.too_long(len(tokens), "truncated" if overlong == "truncate" else "overlong")
+        if overlong == "error":
+            lost.refuse(record.id, len(tokens), limit)
+        if overlong != "truncate":
+            return None
+    group = PrefixGroup(id=record.id, root=Span.all(tokens[:limit], trained=False))
+    return TargetItem(group=group, label=record.label, number=record.number)
 
 
 def within(groups: Sequence[PrefixGroup], limit: int, overlong: Overlong) -> tuple[list[PrefixGroup], Counter[str]]:

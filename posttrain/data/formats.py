@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from posttrain.data import comparisons, convert
+from posttrain.data import comparisons, convert, targets
 from posttrain.data.json_rows import Row
 from posttrain.types import JSON, Kind, Record
 
@@ -18,6 +18,7 @@ COMMANDS: Mapping[Kind, str] = {
     "chat": "sft",
     "text": "sft",
     "ranked": "reward or dpo",
+    "target": "classify",
     "prompt": "ppo or sample",
 }
 EXAMPLES: Mapping[Kind, str] = {
@@ -25,6 +26,7 @@ EXAMPLES: Mapping[Kind, str] = {
     "text": '{"text": …}',
     "ranked": '{"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "responses": […], "ranks": […]}',
     "labelled": '{"prompt": …, "completion": …, "label": true}',
+    "target": '{"text": …, "label": …}',
     "prompt": '{"prompt": …}',
 }
 
@@ -60,6 +62,7 @@ LABEL = Shape(
     name="true or false, 1 or 0, or a word such as good or bad",
     fits=comparisons.is_label,
 )
+TARGET = Shape(name="text or a number", fits=targets.is_label)
 RATED = Shape(
     name="a list of objects with response and overall_score",
     fits=lambda value: (
@@ -165,6 +168,40 @@ def _labelled_answers() -> list[Format]:
     ]
 
 
+_ANSWERED = frozenset(("completion", "response", "responses", "answer", "output", "chosen", "rejected"))
+
+
+def _without_answer(row: Row) -> bool:
+    """Whether a row has a label and nothing that would be an answer: else the label is of the answer."""
+    return "label" in row and not _ANSWERED & row.keys()
+
+
+def _targets() -> list[Format]:
+    """The layouts of a text, or of two that are read one after the other, with a label."""
+    texts = (("text",), ("sentence",), ("sentence1", "sentence2"), ("premise", "hypothesis"))
+    layouts = [
+        Format(
+            name=f"{', '.join(keys)} with label",
+            kind="target",
+            needs={**dict.fromkeys(keys, TEXT), "label": TARGET},
+            has=_without_answer,
+            convert=partial(targets.text_with_label, texts=keys),
+        )
+        for keys in texts
+    ]
+    layouts += [
+        Format(
+            name=f"{key} with label",
+            kind="target",
+            needs={key: ASKED, "label": TARGET},
+            has=_without_answer,
+            convert=targets.talk_with_label,
+        )
+        for key in ("prompt", "messages")
+    ]
+    return layouts
+
+
 _PAIR = {"chosen": ANSWER, "rejected": ANSWER}
 FORMATS: tuple[Format, ...] = (
     *_layouts("chat"),
@@ -176,6 +213,7 @@ FORMATS: tuple[Format, ...] = (
     _ranking("UltraFeedback (instruction, completions)", {"completions": RATED}, comparisons.rated),
     Format(name="labelled solutions", kind="ranked", needs={}, has=_labelled, convert=comparisons.solutions),
     *_labelled_answers(),
+    *_targets(),
     *_layouts("prompt"),
     Format(name="pairs (chosen, rejected)", kind="prompt", needs=_PAIR, convert=comparisons.prompt),
     *(

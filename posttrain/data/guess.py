@@ -49,12 +49,15 @@ OTHER_NAMES: Mapping[str, Sequence[str]] = {
     "ranks": ("rank", "ranking", "human_ranks"),
     "scores": ("ratings", "rewards", "score", "rating", "reward", "labels"),
     "text": ("content", "document", "body", "story", "article", "passage", "code"),
+    "sentence": ("content", "review", "document", "body", "comment", "tweet", "input", "x"),
+    "label": ("labels", "class", "category", "target", "score", "rating", "stars", "sentiment", "intent", "y"),
     "messages": ("conversation", "dialog", "dialogue", "turns", "chat", "history", "conversations"),
 }
 # the layouts that a mapping is offered for, the plainest of each kind first
 _OFFERED = (
     "prompt/response", "messages", "text", "pairs (chosen, rejected)", "ranked (responses, ranks)",
-    "ranked (responses, scores)", "alpaca (instruction, input, output)", "prompt", "question/answer",
+    "text with label", "sentence with label", "ranked (responses, scores)", "alpaca (instruction, input, output)",
+    "prompt", "question/answer",
 )  # fmt: skip
 _NEAR = 0.75
 _SHOWN = 40
@@ -104,7 +107,9 @@ def _column(rows: Sequence[Row], ours: str, shape: Shape, *, taken: set[str], ne
     """The column that is probably ours: 3 for our own name, 2 for a near spelling, 1 for a name that others use."""
     free = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in taken]
     filled = [
-        key for key in free if 2 * sum(bool(row.get(key)) and shape.fits(row.get(key)) for row in rows) >= len(rows)
+        key
+        for key in free
+        if 2 * sum(_is_filled(row.get(key)) and shape.fits(row.get(key)) for row in rows) >= len(rows)
     ]
     by_name = {key.lower(): key for key in reversed(filled)}
     if ours in by_name:
@@ -114,6 +119,10 @@ def _column(rows: Sequence[Row], ours: str, shape: Shape, *, taken: set[str], ne
         return by_name[close[0]], 2
     other = next((by_name[name] for name in OTHER_NAMES.get(ours, ()) if name in by_name), None)
     return other, 1
+
+
+def _is_filled(value: JSON) -> bool:
+    return value is not None and value not in ("", [], {})
 
 
 def _by_type(rows: Sequence[Row], offered: Sequence[Format]) -> Mapped | None:

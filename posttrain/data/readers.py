@@ -18,7 +18,17 @@ from posttrain.data.messages import BadRow, Messages
 from posttrain.data.origins import Origin, origin_of
 from posttrain.data.recognise import SNIFFED, misfit, recognise, unknown_columns
 from posttrain.errors import DataError, Problem
-from posttrain.types import JSON, ChatRecord, Kind, LabelledRecord, PromptRecord, RankedRecord, Record, TextRecord
+from posttrain.types import (
+    JSON,
+    ChatRecord,
+    Kind,
+    LabelledRecord,
+    PromptRecord,
+    RankedRecord,
+    Record,
+    TargetRecord,
+    TextRecord,
+)
 
 # What is wrong with more rows than anyone reads need not be kept; they are still counted.
 _KEPT_PROBLEMS = 10_000
@@ -217,6 +227,9 @@ def _content(record: Record) -> int:
         case PromptRecord():
             asked = record.text if record.messages is None else _hash_of(record.messages)
             return hash((asked, _canonical(record.columns)))
+        case TargetRecord():
+            asked = record.asked.text if record.asked.messages is None else _hash_of(record.asked.messages)
+            return hash((asked, record.label))
         case RankedRecord():
             prompt = _hash_of(record.prompt)
             return hash((prompt, record.responses, record.ranks, record.weight, record.margin, record.annotator))

@@ -22,6 +22,7 @@ from posttrain.types import (
     PromptRecord,
     RankedRecord,
     Record,
+    TargetRecord,
     TextRecord,
 )
 
@@ -127,6 +128,8 @@ def spelled(record: Record) -> str:
             judged = zip(record.labels, record.responses, strict=True)
             said = "; ".join(f"{'good' if good else 'bad'}: {shown(answer)}" for good, answer in judged)
             return f"{_talk(record.prompt[-1:])} → {said}"
+        case TargetRecord():
+            return f"{spelled(record.asked)} → label {shown(record.label)}"
         case RankedRecord():
             ranked = sorted(
                 zip(record.ranks, record.responses, strict=True), key=lambda pair: pair[0] or len(record.ranks)

@@ -1,4 +1,4 @@
-"""Running text to rows, cut at blank lines; tables and JSON that are called .txt are refused."""
+"""Running text to rows, cut at blank lines; tables and JSON called .txt are refused, but for sentences with labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import orjson
 
 from posttrain.data.encoding import not_utf8
 from posttrain.data.json_rows import Found, Placed
+from posttrain.data.labelled_lines import has_labelled_lines, labelled_rows
 from posttrain.data.opening import ROW_LIMIT, beginning, lines, too_long
 from posttrain.errors import DataError, Problem
 
@@ -19,7 +20,13 @@ _SNIFFED = 200
 
 
 def text_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
-    """The pieces of text between blank lines. Raises DataError for a table, and for JSON, in a text file."""
+    """The pieces of text between blank lines; for lines of a sentence and a label, those.
+
+    Raises DataError for other tables, and for JSON, in a text file.
+    """
+    if has_labelled_lines(file):
+        yield from labelled_rows(file, handle)
+        return
     _refuse_other(file)
     piece: list[str] = []
     start, size = 1, 0

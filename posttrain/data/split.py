@@ -9,7 +9,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.types import ChatRecord, LabelledRecord, Message, PromptRecord, RankedRecord, Record, TextRecord
+from posttrain.types import (
+    ChatRecord,
+    LabelledRecord,
+    Message,
+    PromptRecord,
+    RankedRecord,
+    Record,
+    TargetRecord,
+    TextRecord,
+)
 
 Item = TypeVar("Item")
 
@@ -26,6 +35,8 @@ def prompt_key(record: Record) -> int:
             said = _contents(record.prompt)
         case TextRecord():
             said = record.text
+        case TargetRecord():
+            return prompt_key(record.asked)
         case PromptRecord():
             said = record.text or _contents(record.messages or ())
     return hash_of(" ".join(said.casefold().split()))

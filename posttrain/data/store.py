@@ -129,6 +129,16 @@ class Store(View[ItemT], Generic[ItemT]):
         """[N]: a column of numbers, one a row."""
         return _joined([batch.column(name).to_numpy() for batch in self._batches()], kind)
 
+    def texts(self, name: str) -> Iterator[str]:
+        """A column of texts, row by row."""
+        for batch in self._batches():
+            yield from cast("list[str]", batch.column(name).to_pylist())
+
+    def flags(self, name: str) -> Iterator[bool]:
+        """A column of truth values, row by row."""
+        for batch in self._batches():
+            yield from cast("list[bool]", batch.column(name).to_pylist())
+
     def id_of(self, place: int) -> str:
         """The id of a row, without its tokens."""
         batch, row = self._find(place)

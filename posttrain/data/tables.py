@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from posttrain.data.encoding import not_utf8
 from posttrain.data.json_rows import Found, Placed, Row
+from posttrain.data.labelled_lines import has_labelled_lines, labelled_rows
 from posttrain.data.opening import ROW_LIMIT, beginning, too_long
 from posttrain.errors import DataError, Problem
 from posttrain.types import JSON
@@ -56,8 +57,11 @@ def csv_rows(file: Path, handle: IO[bytes], *, delimiter: str = ",") -> Iterator
 
 
 def tsv_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
-    """As `csv_rows`, with tabs between the cells; quotes are text where they do not enclose whole cells."""
-    return csv_rows(file, handle, delimiter="\t")
+    """As `csv_rows`, with tabs between the cells; quotes are text where they do not enclose whole cells.
+
+    A table of sentences and labels may lack the names of its columns.
+    """
+    return labelled_rows(file, handle) if has_labelled_lines(file) else csv_rows(file, handle, delimiter="\t")
 
 
 def _bare_quotes(file: Path) -> bool:

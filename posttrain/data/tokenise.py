@@ -15,24 +15,36 @@ from typing import Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
-from posttrain.data.arrow import GROUPS, LABELS, RANKINGS, Layout, Row
+from posttrain.data.arrow import GROUPS, LABELS, RANKINGS, TARGETS, Layout, Row
 from posttrain.data.cache import Cache, Entry
 from posttrain.data.examples import (
     LabelledItem,
     Lost,
     Overlong,
     RankedItem,
+    TargetItem,
     fitted,
     labelled_fitted,
     labelled_of,
     ranked_fitted,
+    target_fitted,
 )
 from posttrain.data.split import hash_of, prompt_key
 from posttrain.data.store import Store, StoreWriter, room_on_disk
 from posttrain.errors import DoesNotFit, Problem
 from posttrain.text.chat import Codec
 from posttrain.text.masks import LossOn
-from posttrain.types import JSON, ChatRecord, Kind, LabelledRecord, PrefixGroup, RankedRecord, Record, TextRecord
+from posttrain.types import (
+    JSON,
+    ChatRecord,
+    Kind,
+    LabelledRecord,
+    PrefixGroup,
+    RankedRecord,
+    Record,
+    TargetRecord,
+    TextRecord,
+)
 
 CHUNK = 1024
 """Records that are in memory at a time."""
@@ -204,6 +216,25 @@ def labels(codec: Codec, limit: int, overlong: Overlong) -> Encoder[LabelledItem
         layout=LABELS,
         encode=encode,
         settings={"codec": codec.fingerprint, "limit": limit, "overlong": overlong, "labels": True},
+    )
+
+
+def targets(codec: Codec, limit: int, overlong: Overlong) -> Encoder[TargetItem]:
+    """Labelled texts and conversations as rows of at most `limit` tokens, as a model reads them before it answers."""
+
+    def encode(records: Sequence[Record], lost: Lost) -> Iterator[Row[TargetItem]]:
+        ours = [record for record in records if isinstance(record, TargetRecord)]
+        for record, prompt in zip(ours, codec.prompts([record.asked for record in ours]), strict=True):
+            item = target_fitted(record, prompt.tokens, limit, overlong, lost)
+            if item is not None:
+                key = prompt_key(record)
+                yield Row(item, key, hash_of((record.asked.text, record.asked.messages, record.label)))
+
+    return Encoder(
+        kinds=("target",),
+        layout=TARGETS,
+        encode=encode,
+        settings={"codec": codec.fingerprint, "limit": limit, "overlong": overlong},
     )
 
 

@@ -144,7 +144,7 @@ def divergence(policy: Policy, reference: Policy, batch: TokenBatch) -> Tensor:
 
 
 class ScalarModel(nn.Module):
-    """A backbone with one number a token: a reward model's score of a prefix, or a critic's value.
+    """A backbone with one number a token: a reward model's score of a prefix, or a critic's value; or with K of them.
 
     `score` is a bias-free linear layer, kept outside peft; it runs in float32. The number is (score - shift) / scale,
     both constants: a critic that begins as a reward model must begin at that model's centred scores.
@@ -169,7 +169,7 @@ class ScalarModel(nn.Module):
         return self.trunk.stack
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """The number after each token, float32 [T]: that of the sequence up to and including it."""
+        """The number after each token, float32 [T]: that of the sequence up to and including it; [T, K] for K > 1."""
         return (apply_scalar(self.score, self.trunk(batch)) - self.shift) / self.scale
 
 
@@ -185,9 +185,11 @@ def before(batch: TokenBatch, after: Tensor) -> Tensor:
     return torch.where(batch.trained, after[batch.predictor.clamp(min=0)], torch.zeros_like(after))
 
 
-def scalar_head(width: int, *, generator: torch.Generator | None = None, zero: bool = False) -> nn.Linear:
-    """A bias-free float32 head [1, D], N(0, 1 / sqrt(D + 1)) as in Stiennon 2020, or all zeros."""
-    head = nn.Linear(width, 1, bias=False, dtype=torch.float32)
+def scalar_head(
+    width: int, *, outputs: int = 1, generator: torch.Generator | None = None, zero: bool = False
+) -> nn.Linear:
+    """A bias-free float32 head [outputs, D], N(0, 1 / sqrt(D + 1)) as in Stiennon 2020, or all zeros."""
+    head = nn.Linear(width, outputs, bias=False, dtype=torch.float32)
     with torch.no_grad():
         if zero:
             head.weight.zero_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from posttrain.models.quantize import Bits, into_few_bits
 START = "start"
 SCORE = "score.safetensors"
 REWARD_CARD = "reward.json"
+CLASSIFIER_CARD = "classifier.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ def load_causal(path: str, *, device: torch.device | str = "cpu", quantize: Bits
 def load_scalar(
     path: str, *, device: torch.device | str = "cpu", quantize: Bits | None = None
 ) -> tuple[ScalarModel, str]:
-    """The reward model or critic of a folder that we wrote, and the attention its family would have used.
+    """The reward model, critic or classifier of a folder that we wrote, and the attention its family would have used.
 
     Raises ModelError when the folder holds no score head.
     """
@@ -84,7 +85,7 @@ def load_scalar(
             f"{path} has no score head: it is not a reward model\n  fix: train one with `posttrain reward`"
         )
     own = _prepare(backbone, device)
-    head = nn.Linear(weight.shape[1], 1, bias=False, dtype=torch.float32)
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float32)
     head.weight.data.copy_(weight)
     return ScalarModel(backbone, head.to(device), stack=stack), own
 
@@ -132,6 +133,11 @@ def is_adapter(path: str) -> bool:
 def is_reward_model(path: str) -> bool:
     """True for a folder that `posttrain reward` wrote."""
     return (Path(path) / REWARD_CARD).is_file()
+
+
+def is_classifier(path: str) -> bool:
+    """True for a folder that `posttrain classify` wrote."""
+    return (Path(path) / CLASSIFIER_CARD).is_file()
 
 
 def _from_pretrained(kind: type[Any], base: str, quantize: Bits | None, device: torch.device | str) -> PreTrainedModel:
@@ -219,11 +225,14 @@ def save_causal(loaded: Loaded, stack: tuple[str, ...], folder: Path, *, stop_id
     generation.save_pretrained(folder)
 
 
-def save_scalar(scalar: ScalarModel, folder: Path, *, base: str, pad_id: int) -> None:
+def save_scalar(
+    scalar: ScalarModel, folder: Path, *, base: str, pad_id: int, task: str = "", names: Sequence[str] = ()
+) -> None:
     """Writes backbone and head so that `AutoModelForSequenceClassification` gives the same raw scores.
 
     With a stack the folder is an adapter with the head as a saved module. Architectures without that class get the
-    backbone and `score.safetensors`. `pad_id` must differ from the end of turn, which that class pools at.
+    backbone and `score.safetensors`. `pad_id` must differ from the end of turn, which that class pools at. `task` and
+    `names` are what the outputs are where they are no scores.
     """
     folder.mkdir(parents=True, exist_ok=True)
     backbone = scalar.model
@@ -239,7 +248,11 @@ def save_scalar(scalar: ScalarModel, folder: Path, *, base: str, pad_id: int) ->
         save_file(from_torch, folder / SCORE)
         return
     copied = deepcopy(config)
-    copied.num_labels, copied.pad_token_id = 1, pad_id
+    copied.num_labels, copied.pad_token_id = scalar.score.out_features, pad_id
+    if task:
+        copied.problem_type = "single_label_classification" if names else "regression"
+    if names:
+        copied.id2label, copied.label2id = dict(enumerate(names)), {name: place for place, name in enumerate(names)}
     with torch.device("meta"):
         shell = cast("type[PreTrainedModel]", kind)(copied)
     setattr(shell, shell.base_model_prefix, backbone)

@@ -138,7 +138,9 @@ def _own_logprobs(policy: Policy, batch: TokenBatch, own_attention: str) -> Tens
 
 
 def _own_scores(scalar: ScalarModel, batch: TokenBatch, own_attention: str) -> Tensor:
-    found = torch.zeros(len(batch.tokens), device=batch.tokens.device)
+    outputs = scalar.score.out_features
+    shape = (len(batch.tokens),) if outputs == 1 else (len(batch.tokens), outputs)
+    found = torch.zeros(shape, device=batch.tokens.device)
     with _own(scalar.model, own_attention), active(scalar.model, scalar.stack):
         for row in rows_of(batch):
             index = torch.tensor(row, device=found.device)

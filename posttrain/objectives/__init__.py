@@ -24,7 +24,7 @@ from posttrain.objectives.preferences import response_logprobs as response_logpr
 from posttrain.ops import kl, losses
 from posttrain.ops.ragged import last_places, segment_mean, segment_sum
 from posttrain.ops.ranking import preferred
-from posttrain.types import Batch, Largest, Mean, Objective, RolloutBatch, Scored, Term, TokenBatch
+from posttrain.types import Batch, Largest, Mean, Objective, RolloutBatch, Scored, TargetBatch, Term, TokenBatch
 
 
 def sft(policy: Policy) -> Objective:
@@ -75,7 +75,10 @@ class ScoreReader:
     mean: bool = False
 
     def __call__(self, batch: TokenBatch, responses: Tensor) -> Tensor:
-        """Float32 [R] for int64 [R] response segments; an empty response is read after the last token of its prompt."""
+        """Float32 [R] for int64 [R] response segments; an empty response is read after the last token of its prompt.
+
+        [R, K] of a model with K outputs, which are read at the last token.
+        """
         after = self.model(batch)
         segments = len(batch.parent)
         last = last_places(batch.segment, segments)
@@ -84,6 +87,23 @@ class ScoreReader:
             return after[places]
         means = segment_mean(after, batch.segment, segments, torch.ones_like(batch.trained))[responses]
         return torch.where(last[responses] >= 0, means, after[places])
+
+
+def head(reader: ScoreReader, *, classes: bool) -> Objective:
+    """Cross-entropy to the class of each sequence, or the squared error to its number; its count is the sequences."""
+
+    def score(batch: Batch) -> Scored:
+        batch = cast("TargetBatch", batch)
+        count = torch.tensor(len(batch.targets), device=batch.targets.device)
+        outputs = reader(batch.tokens, torch.arange(len(batch.targets), device=batch.targets.device))
+        loss = losses.cross_entropy if classes else losses.squared_error
+        total = loss(outputs, batch.targets).sum()
+        metrics = {"loss": _mean(total, count)}
+        if classes:
+            metrics["accuracy"] = _mean((outputs.argmax(dim=-1) == batch.targets).sum(), count)
+        return Scored(terms={"rows": Term(total=total)}, metrics=metrics)
+
+    return score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

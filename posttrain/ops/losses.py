@@ -46,6 +46,19 @@ def plackett_luce(scores: Tensor, ranks: Tensor, prompt: Tensor, prompts: int) -
     return segment_sum(lost, prompt.masked_fill(~below.any(dim=1), -1), prompts)
 
 
+# --- labels -----------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Float [N]: -log softmax(logits)[target]. `logits`: [N, K]; `targets`: [N], the number of a class."""
+    return F.cross_entropy(logits, targets.long(), reduction="none")
+
+
+def squared_error(values: Tensor, targets: Tensor) -> Tensor:
+    """Float [N]: (value - target)^2, without a factor of one half."""
+    return (values - targets).square()
+
+
 # --- preferences without a reward model -------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from posttrain.config import CheckConfig, DataItem
 from posttrain.config.automatic import held_out_share, share
 from posttrain.console import Console
 from posttrain.counted import counted
+from posttrain.data.classes import task_of
 from posttrain.data.labels import one_label
 from posttrain.data.readers import Reading, open_data
 from posttrain.data.split import prompt_key
@@ -33,19 +34,21 @@ from posttrain.types import (
     PromptRecord,
     RankedRecord,
     Record,
+    TargetRecord,
     TextRecord,
 )
 
 if TYPE_CHECKING:
     from posttrain.recipes.examine import Words
 
-# Labelled answers first: without their labels they would be conversations to imitate, the bad ones too.
-_KINDS: tuple[Kind, ...] = ("labelled", "chat", "text", "ranked", "prompt")
+# Labelled answers first: without their labels they would be conversations to imitate, the bad ones too. So are texts.
+_KINDS: tuple[Kind, ...] = ("labelled", "target", "chat", "text", "ranked", "prompt")
 _TAKEN_BY: dict[Kind, tuple[str, ...]] = {
     "chat": ("sft",),
     "text": ("sft",),
     "ranked": ("reward", "dpo"),
     "labelled": ("dpo --loss kto",),
+    "target": ("classify",),
     "prompt": ("ppo", "sample"),
 }
 _CHUNK = 512
@@ -158,6 +161,8 @@ class _Pass:
             *self._of_labels(),
         )
         refusals = (*refusals, *(diagnosis.problems if diagnosis else ()))
+        targets, of_targets = self._of_targets()
+        refusals = (*refusals, *of_targets)
         kind = reading.kind
         return CheckedFile(
             path=str(reading.path),
@@ -179,6 +184,7 @@ class _Pass:
             diagnosis=diagnosis,
             rankings=survey.rankings if kind == "ranked" else None,
             labels=survey.labels if kind == "labelled" else None,
+            targets=targets,
             columns=dict(survey.columns),
             leakage=survey.leakage(self._config.eval_data or "") if self._held else None,
             shown=tuple(self._shown),
@@ -192,6 +198,15 @@ class _Pass:
         if self._reading.kind == "labelled" and self._survey.records and not (labels.good and labels.bad):
             one = one_label(labels.good, labels.bad)
             yield Problem(place=str(self._reading.path), what=one.what, fix=one.fix)
+
+    def _of_targets(self) -> tuple[str | None, Sequence[Problem]]:
+        """What the labels make, or why no head could be trained on them."""
+        if not self._survey.targets.counts:
+            return None, ()
+        try:
+            return task_of("auto", self._survey.targets)[1].removeprefix("task "), ()
+        except DataError as error:
+            return None, error.problems
 
     def _of_lengths(self) -> Iterator[Problem]:
         """What no run could train or answer, because of its length."""
@@ -242,6 +257,9 @@ def _spoken(record: Record) -> Iterator[Piece]:
                 yield _piece("good: " if good else "bad: ", special=True)
                 yield _piece(response, trained=True)
                 yield _piece("\n")
+        case TargetRecord():
+            yield from _spoken(record.asked)
+            yield _piece(f" → {record.label}", trained=True)
         case PromptRecord():
             yield from _turns(record.messages or ())
             yield _piece(record.text or "")

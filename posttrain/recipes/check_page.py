@@ -29,6 +29,7 @@ def page(found: CheckedFile, *, words: bool, name: str = "") -> list[Line]:
         *_of_lengths(found.lengths, found.trained_share),
         *(_of_rankings(found.rankings, words=words) if found.rankings else ()),
         *(_of_labels(found.labels) if found.labels else ()),
+        *([line("labels", found.targets)] if found.targets else ()),
         *_of_columns(found),
         *(_of_template(found.diagnosis) if found.diagnosis else ()),
         *(_of_leakage(found.leakage, found) if found.leakage else ()),

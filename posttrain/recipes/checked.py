@@ -78,7 +78,8 @@ class Shown:
 class CheckedFile:
     """One source of rows. `rows` = `ok` + `bad` + `duplicates`; a row may become several `records`.
 
-    `commands` take the file as it is, `prompts_for` take its prompts. `columns`: what is kept of prompts, with the
+    `commands` take the file as it is, `prompts_for` take its prompts. `targets`: what a head would be trained
+    to say, None without labels. `columns`: what is kept of prompts, with the
     number of rows that have it. `limit` is max_length, and `overlong` the records that are longer; both are None
     without a model, as are `trained_share` and `diagnosis`. `refusals` say why a run would not start.
     """
@@ -102,6 +103,7 @@ class CheckedFile:
     diagnosis: Diagnosis | None
     rankings: Rankings | None
     labels: Labels | None
+    targets: str | None
     columns: Mapping[str, int]
     leakage: Leakage | None
     shown: tuple[Shown, ...]

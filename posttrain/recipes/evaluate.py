@@ -17,12 +17,13 @@ from posttrain.errors import ConfigError, DataError, Problem
 from posttrain.loop import measure
 from posttrain.measures import kl_per_answer, median_length, stopped_share, win_rate
 from posttrain.models.heads import Policy
-from posttrain.models.load import is_reward_model, load_scalar
+from posttrain.models.load import is_classifier, is_reward_model, load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
 from posttrain.recipes.functions import Loaded, check_columns
 from posttrain.recipes.judging import Judging
+from posttrain.recipes.labelling import evaluate_labels
 from posttrain.recipes.measuring import asked, comparable, compared
 from posttrain.recipes.reward import card_of
 from posttrain.recipes.rewarding import check_rewards
@@ -48,11 +49,11 @@ from posttrain.types import (
 
 Facts = dict[str, object]
 # What is too long for the table of measures.
-_LISTS = ("reward_card", "judge_failures")
+_LISTS = ("reward_card", "judge_failures", "predictions")
 
 
 def evaluate(config: EvalConfig, *, console: Console) -> Facts:
-    """What the rows allow: loss of conversations and text, accuracy of rankings, answers to prompts and conversations.
+    """What the rows allow: loss of conversations and text, accuracy of rankings and labels, answers to prompts.
 
     With `against`, the share of prompts on which the judge prefers the first model's answer, ties one half, and the
     KL between the two. Writes `out` where it is set, and raises RunExists for one that stands already.
@@ -64,17 +65,22 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
     functions = check_rewards(config.judge or ())
     if config.out is not None:
         check_file_out(config.out, [item.path for item in config.data])
-    rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
-    if is_reward_model(config.model):
-        found = _of_reward(config, rows, console)
-    else:
-        found = _of_policy(config, functions, rows, console)
+    found = _found(config, functions, console)
     shown = [{"measure": name, "value": _shown(value)} for name, value in found.items() if name not in _LISTS]
     console.table(shown, config.model)
     if config.out is not None:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         Path(config.out).write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
     return found
+
+
+def _found(config: EvalConfig, functions: Loaded, console: Console) -> Facts:
+    if is_classifier(config.model):
+        return evaluate_labels(config, console)
+    rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
+    if is_reward_model(config.model):
+        return _of_reward(config, rows, console)
+    return _of_policy(config, functions, rows, console)
 
 
 def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Facts:

@@ -17,7 +17,7 @@ from posttrain.recipes.setup import quiet_libraries
 from posttrain.text.chat import Codec
 from posttrain.text.doctor import Examination
 from posttrain.text.pieces import pieces
-from posttrain.types import LabelledRecord, PrefixGroup, RankedRecord, Record, Span
+from posttrain.types import LabelledRecord, PrefixGroup, RankedRecord, Record, Span, TargetRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,8 @@ class Words:
         """A row as it would be trained: a conversation or each of its samples, or a prompt and each of its answers."""
         for place, group in enumerate(groups, start=1):
             part = f" {place}/{len(groups)}" if len(groups) > 1 else ""
-            yield self._shown(f"row {number}{part}", record, group.root)
+            label = f" = {record.label}" if isinstance(record, TargetRecord) else ""
+            yield self._shown(f"row {number}{part}{label}", record, group.root)
         if isinstance(record, RankedRecord):
             for rank, branch in zip(record.ranks, groups[0].branches, strict=True):
                 yield self._shown("no rank" if rank is None else f"rank {rank}", record, branch)

@@ -10,7 +10,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.config import DPOConfig, RewardConfig, SFTConfig
+from posttrain.config import ClassifyConfig, DPOConfig, RewardConfig, SFTConfig
 from posttrain.config.automatic import held_out_share
 from posttrain.console import Console
 from posttrain.counted import counted
@@ -25,7 +25,7 @@ from posttrain.recipes.opening import Door
 from posttrain.recipes.rows import Source, announced
 
 ItemT = TypeVar("ItemT")
-Config: TypeAlias = SFTConfig | RewardConfig | DPOConfig
+Config: TypeAlias = SFTConfig | ClassifyConfig | RewardConfig | DPOConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,10 +131,10 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     return run.writer.finish(**results)
 
 
-def new_scalar(policy: Policy, seed: int) -> ScalarModel:
-    """A scalar model on a policy's trunk and stack, its head drawn from the seed."""
+def new_scalar(policy: Policy, seed: int, *, outputs: int = 1) -> ScalarModel:
+    """A scalar model on a policy's trunk and stack, its head of so many outputs drawn from the seed."""
     width = int(policy.model.config.get_text_config().hidden_size)
-    head = scalar_head(width, generator=torch.Generator().manual_seed(seed)).to(policy.device)
+    head = scalar_head(width, outputs=outputs, generator=torch.Generator().manual_seed(seed)).to(policy.device)
     return ScalarModel(policy.trunk.model, head, stack=policy.stack, packing=policy.trunk.packing)
 
 

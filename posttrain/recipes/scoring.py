@@ -13,7 +13,7 @@ from torch import Tensor
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.errors import ModelError
 from posttrain.models.heads import ScalarModel
-from posttrain.models.load import REWARD_CARD, is_reward_model
+from posttrain.models.load import REWARD_CARD, is_classifier, is_reward_model
 from posttrain.objectives import ScoreReader
 from posttrain.run import Run
 from posttrain.text.chat import Codec
@@ -72,7 +72,10 @@ class RewardScorer:
 
 
 def check_policy(model: str) -> None:
-    """Raises ModelError for a reward model where a model that writes answers is asked for."""
+    """Raises ModelError for a reward model or a classifier where a model that writes answers is asked for."""
+    if is_classifier(model):
+        what = f"{model} is a classifier: it labels texts and writes none"
+        raise ModelError(f"{what}\n  fix: give the model that it was trained from")
     if is_reward_model(model):
         what = f"{model} is a reward model: it scores answers and writes none"
         raise ModelError(f"{what}\n  fix: give the model that it was trained from, or another run of sft, ppo or dpo")

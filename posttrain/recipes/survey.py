@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from posttrain.data.classes import Tally
 from posttrain.data.split import prompt_key
 from posttrain.recipes.checked import Labels, Leakage, Lengths, Rankings
 from posttrain.types import (
@@ -19,6 +20,7 @@ from posttrain.types import (
     PromptRecord,
     RankedRecord,
     Record,
+    TargetRecord,
     TextRecord,
 )
 
@@ -46,6 +48,7 @@ class Survey:
         self._places: list[str] = []
         self._ranked = _Ranked()
         self._labels: Counter[bool] = Counter()
+        self.targets = Tally()
 
     def see(self, records: Sequence[Record], groups: Sequence[Sequence[PrefixGroup]] | None) -> None:
         """Count records, with what they are in tokens, or None where there is no tokenizer."""
@@ -53,6 +56,8 @@ class Survey:
         for record, made in zip(records, groups or [()] * len(records), strict=True):
             self.records += 1
             self._look_for_leaks(record)
+            if isinstance(record, TargetRecord):
+                self.targets.see(record.label, lambda place=record.id: place, number=record.number)
             if isinstance(record, PromptRecord):
                 self.columns.update(record.columns.keys())
             lengths = _in_tokens(record, made) if groups is not None else _in_characters(record)
@@ -179,5 +184,7 @@ def _in_characters(record: Record) -> list[int]:
             return [sum(len(message.content) for message in record.prompt) + max(map(len, record.responses))]
         case TextRecord():
             return [len(record.text)]
+        case TargetRecord():
+            return _in_characters(record.asked)
         case PromptRecord():
             return [len(record.text or _contents(record.messages or ()))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 _WHAT = {
     "sft": "supervised finetuning",
+    "classify": "a head for labels",
     "reward": "a reward model from rankings",
     "ppo": "reinforcement learning with PPO",
     "dpo": "direct preference optimisation",
@@ -42,17 +44,25 @@ def _front_matter(command: str, base: str, *, adapter: bool) -> str:
 
 
 def _loading(folder: Path, command: str, *, adapter: bool) -> str:
-    kind = "AutoModelForSequenceClassification" if command == "reward" else "AutoModelForCausalLM"
+    heads = command in ("reward", "classify")
+    kind = "AutoModelForSequenceClassification" if heads else "AutoModelForCausalLM"
     if adapter:
         peft = kind.replace("AutoModel", "AutoPeftModel")
-        if command == "reward":
+        if heads:
+            labels = _labels(folder)
             return (
                 f"from peft import {peft}\nfrom transformers import AutoTokenizer\n\n"
-                f'model = {peft}.from_pretrained("{folder.name}", num_labels=1)\n'
+                f'model = {peft}.from_pretrained("{folder.name}", num_labels={labels})\n'
                 f'model.config.pad_token_id = AutoTokenizer.from_pretrained("{folder.name}").pad_token_id'
             )
         return f'from peft import {peft}\n\nmodel = {peft}.from_pretrained("{folder.name}")'
     return f'from transformers import {kind}\n\nmodel = {kind}.from_pretrained("{folder.name}")'
+
+
+def _labels(folder: Path) -> int:
+    """The outputs of a head: those of its labels, or one."""
+    card = folder / "classifier.json"
+    return len(json.loads(card.read_text(encoding="utf-8"))["labels"]) or 1 if card.is_file() else 1
 
 
 def _bullets(lines: Iterable[str]) -> str:

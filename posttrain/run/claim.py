@@ -29,6 +29,7 @@ _OURS = (
     "adapter_model.safetensors",
     "score.safetensors",
     "reward.json",
+    "classifier.json",
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",

@@ -174,7 +174,9 @@ class Codec:
         """The text that generation continues: the rendered conversation, or the record's own text."""
         if record.messages is None:
             return record.text or ""
-        return self.template.render(record.messages, place=record.id, generation=True)
+        # A conversation that ends with an answer is read as it stands.
+        waits = record.messages[-1].role != "assistant"
+        return self.template.render(record.messages, place=record.id, generation=waits)
 
     def text(self, record: TextRecord) -> Span:
         """BOS, the text, and the end of text; every token is trained but the first, which nothing predicts."""

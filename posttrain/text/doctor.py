@@ -23,6 +23,7 @@ from posttrain.types import (
     RankedRecord,
     Record,
     Span,
+    TargetRecord,
     TextRecord,
 )
 
@@ -66,6 +67,8 @@ class Examination:
 
     def see(self, records: Sequence[Record]) -> list[tuple[PrefixGroup, ...]]:
         """What each record becomes, in order; nothing where the template refuses it."""
+        # Of a labelled row the sequence is read, and nothing of it is trained: so is a prompt.
+        records = [record.asked if isinstance(record, TargetRecord) else record for record in records]
         found = self._tokens(records)
         for record, groups in zip(records, found, strict=True):
             self._found.counts["rows"] += 1
@@ -245,6 +248,8 @@ def _contents(record: Record) -> tuple[str, ...]:
             return (record.text,)
         case RankedRecord() | LabelledRecord():
             return (*_texts(record.prompt), *record.responses)
+        case TargetRecord():
+            return _contents(record.asked)
         case PromptRecord():
             return (record.text or "", *_texts(record.messages or ()))
 

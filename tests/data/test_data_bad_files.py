@@ -101,11 +101,11 @@ GOLDEN: list[tuple[str, str | bytes, Kind, str]] = [
     ),
     (
         "rows.txt",
-        "a\t1\nb\t0\n",
+        "a\tyes\nb\tno\n",
         "text",
         "rows.txt  every line has 2 cells between tabs: this is a table, not running text; the "
-        "first: a | 1\n"
-        "  fix: is column 2, with 0 and 1, the answer? then name the columns, such as: (printf "
+        "first: a | yes\n"
+        "  fix: is column 2, with no and yes, the answer? then name the columns, such as: (printf "
         "'prompt\\tcompletion\\n'; cat rows.txt) > rows.tsv",
     ),
     (

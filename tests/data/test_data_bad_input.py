@@ -183,7 +183,7 @@ def test_a_bad_file_says_where_what_and_how_to_mend_it(case: str, tmp_path: Path
 def test_where_every_kind_will_do_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": [1]}')
     with pytest.raises(DataError, match="no layout fits its columns: a\n"):
-        read(tmp_path / "rows.jsonl", ("chat", "text", "ranked", "prompt"))
+        read(tmp_path / "rows.jsonl", ("labelled", "target", "chat", "text", "ranked", "prompt"))
 
 
 def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
