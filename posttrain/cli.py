@@ -68,9 +68,7 @@ _WITHOUT_SETTINGS = {
         Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
     ),
     "init": (
-        Option(
-            name="command", kind=str, about="whose settings: sft, classify, reward, ppo, dpo, sample, eval or check"
-        ),
+        Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
         Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),
     ),
 }

@@ -21,7 +21,7 @@ def test_the_sentiment_sets_are_read_as_they_stand(shared: Path, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "target"),
+    ("text", "labelled"),
     [
         ("Good.\t1\nBad.\t0\n", True),
         ('"Quoted\t1\nBad."\t0\n', True),
