@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
 LAYERS = [
-    {"types", "errors", "hub", "counted"},
+    {"types", "records", "errors", "hub", "counted"},
     {"ops", "text"},
     {"models"},
     {"data"},
