@@ -188,11 +188,8 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
         ("sft --use_peft", "--use_peft  unknown flag; that is TRL's name, here: --lora {rank: 32}"),
         (
             "quux",
-<<<<<<< HEAD
-            "unknown command 'quux'; there are demo, init, check, sft, sample, reward, ppo, dpo, eval, selftest",
-=======
-            "unknown command 'quux'; there are demo, init, check, sft, classify, sample, reward, ppo, dpo, eval",
->>>>>>> 0e15206 (classify: a head for classes or numbers on a model's backbone, from rows with a label)
+            "unknown command 'quux'; there are demo, init, check, sft, classify, sample, reward, ppo, dpo, eval, "
+            "selftest",
         ),
         ("init stf", "no settings are named 'stf'; did you mean sft?"),
         ("sft --lora_rank 16", "--lora_rank  unknown flag; that is LLaMA-Factory's name, here: --lora.rank 16"),
