@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from our_side import assert_equal, conversations, ours, packed, policy, scored_items, sft_step
+from peft import LoraConfig
 from trl_side import PAIRS, Build, Theirs, classifier, pairs
 
 from posttrain import objectives
@@ -74,3 +75,11 @@ def test_trl_pulls_scores_to_zero_while_it_trains_and_ours_are_shifted_afterward
     (batch_of_ours,) = step.micro_batches
     scores = reader(batch_of_ours.tokens, batch_of_ours.responses).view(-1, 2)
     assert trl.loss(batch)[0] - plain == pytest.approx(0.3 * float(scores.sum(1).square().mean()), abs=1e-5)
+
+
+def test_trls_reward_head_stays_as_it_was_drawn_under_lora_unless_it_is_named(build: Build) -> None:
+    trl = build("reward", pairs(), peft=LoraConfig(r=2, target_modules=["q_proj"]))
+    trained = {name for name, part in trl.trainer.model.named_parameters() if part.requires_grad}
+    assert trained
+    assert not any("score" in name for name in trained)
+    # ours trains and saves it: tests/recipes/test_recipes_end_to_end.py, `test_a_reward_adapter_scores_the_same_…`

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from our_side import Found, assert_equal, labelled_items, ours, policy, ranked_items, sft_step, with_reference
+from transformers import AutoModelForCausalLM
 from trl_side import REFERENCE, Build, pairs
 
 from posttrain import objectives
@@ -133,3 +137,26 @@ def test_trl_averages_means_of_micro_batches_where_ours_divides_once(build: Buil
     assert_equal(mine, whole)
     assert abs(accumulated[0] - whole[0]) > 1e-3
     assert max(float((accumulated[1][name] - whole[1][name]).abs().max()) for name in whole[1]) > 1e-3
+
+
+def test_at_step_0_trl_counts_every_pair_as_wrong_where_a_tie_is_half_right(build: Build) -> None:
+    trl = build("dpo", pairs(), reference=0.0, loss_type=["sigmoid"])
+    trl.loss()
+    assert trl.trainer._metrics["train"]["rewards/accuracies"] == [0.0]
+    actor = policy()
+    items = with_reference(ranked_items(trl.batch), actor)
+    step = dpo_step(items, 10**9, ties="drop", pair_weight="pair")
+    accuracy = objectives.dpo(actor, partial(losses.dpo, beta=0.1))(next(iter(step.micro_batches))).metrics["accuracy"]
+    assert float(accuracy.total / accuracy.count) == 0.5
+
+
+def test_trl_reads_its_reference_from_where_the_model_came_from_whatever_became_of_it(
+    build: Build, tiny_model: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    with torch.no_grad():  # a merge, an edit, a training in memory
+        for part in model.parameters():
+            part.add_(0.05 * torch.randn_like(part))
+    trl = build("dpo", pairs(), model=model, reference=None, loss_type=["sigmoid"])
+    assert abs(trl.loss()[0] - math.log(2)) > 1e-3
+    # ours is the policy at step 0: tests/recipes/test_recipes_roles.py, and log 2 in tests/test_objectives.py

@@ -84,23 +84,31 @@ class Build:
     tokenizer: Path
 
     def __call__(
-        self, kind: str, rows: Sequence[Mapping[str, object]], *, reference: float = REFERENCE, **settings: Any
+        self,
+        kind: str,
+        rows: Sequence[Mapping[str, object]],
+        *,
+        reference: float | None = REFERENCE,
+        model: Any = None,
+        peft: Any = None,
+        **settings: Any,
     ) -> Theirs:
-        """The trainer of a kind, and the one batch that all rows make."""
+        """The trainer of a kind, and the one batch that all rows make. `reference` None leaves it to TRL."""
         trainer_type, config_type = trainers()[kind]
         datasets = pytest.importorskip("datasets", reason="TRL's trainers take their rows from it")
         config = config_type(
             output_dir=str(self.folder), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
             per_device_train_batch_size=len(rows), disable_tqdm=True, remove_unused_columns=False, **settings,
         )  # fmt: skip
-        held = {"ref_model": causal(reference)} if kind in ("dpo", "kto") else {}
+        held = {"ref_model": causal(reference)} if kind in ("dpo", "kto") and reference is not None else {}
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             trainer = trainer_type(
-                model=classifier() if kind == "reward" else causal(),
+                model=model or (classifier() if kind == "reward" else causal()),
                 args=config,
                 train_dataset=datasets.Dataset.from_list([dict(row) for row in rows]),
                 processing_class=PreTrainedTokenizerFast.from_pretrained(self.tokenizer),
                 **held,
+                **({} if peft is None else {"peft_config": peft}),
             )
             trainer.model.train()
             return Theirs(trainer=trainer, batch=next(iter(trainer.get_train_dataloader())))
