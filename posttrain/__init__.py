@@ -57,6 +57,7 @@ _RECIPES = {
     "reward": "posttrain.recipes.reward:reward",
     "ppo": "posttrain.recipes.ppo:ppo",
     "dpo": "posttrain.recipes.dpo:dpo",
+    "online-dpo": "posttrain.recipes.online_dpo:online_dpo",
     "sample": "posttrain.recipes.sample:sample",
     "eval": "posttrain.recipes.evaluate:evaluate",
     "check": "posttrain.recipes.check:check",
@@ -80,6 +81,7 @@ __all__ = [
     "classify",
     "dpo",
     "evaluate",
+    "online_dpo",
     "ops",
     "ppo",
     "reward",
@@ -129,6 +131,11 @@ def ppo(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
 def dpo(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
     """The finished run of direct preference optimisation. Keywords as in `posttrain dpo --help`."""
     return cast("Run", _call("dpo", settings, fresh=fresh, quiet=quiet))
+
+
+def online_dpo(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
+    """The finished run of DPO on the policy's own answers. Keywords as in `posttrain online-dpo --help`."""
+    return cast("Run", _call("online-dpo", settings, fresh=fresh, quiet=quiet))
 
 
 def sample(model: str | os.PathLike[str], *, fresh: bool = False, quiet: bool = False, **settings: object) -> Path:

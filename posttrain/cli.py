@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from posttrain.console import Console
 
 _EPILOGUE = "Settings are named alike as flags, in YAML and as Python keywords; [brackets] hold the defaults."
-_TRAINING = ("sft", "classify", "reward", "ppo", "dpo")
+_TRAINING = ("sft", "classify", "reward", "ppo", "dpo", "online-dpo")
 # In the order in which they are used; what has settings of its own stands in posttrain.config.CONFIGS too.
 _ABOUT = {
     "demo": "Run the whole pipeline on a small world that is written on the spot; nothing is downloaded.",
@@ -35,6 +35,7 @@ _ABOUT = {
     "reward": "Train a reward model from ranked answers.",
     "ppo": "Train a model against a reward with PPO.",
     "dpo": "Train a model on preferences directly.",
+    "online-dpo": "Train a model on preferences among its own answers, by a reward.",
     "eval": "Measure a model, alone or against another.",
     "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
 }

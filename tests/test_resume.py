@@ -41,6 +41,7 @@ PPO = (
     "--steps 3 --rollouts 8 --group 2 --max_new_tokens 8 --ppo_epochs 2 --minibatches 2 --critic.warmup 2 "
     "--beta.target 3 --rollouts_every 2 --learning_rate 0.01"
 )
+ONLINE = "--steps 12 --rollouts 8 --group 4 --max_new_tokens 8 --rollouts_every 2 --learning_rate 0.01"
 PASSES = "--steps 14 --batch_size 4 --learning_rate 0.01 --eval_data 20% --eval_every 4"
 LORA = "--lora.rank 4 --lora.alpha 8"
 
@@ -80,6 +81,10 @@ def commands(stages: Stages) -> Mapping[str, Words]:
         ],
         "reward": ["reward", "--model", sft, "--data", rankings, *PASSES.split()],
         "dpo": ["dpo", "--model", lora, "--data", rankings, *PASSES.split(), *asked, *LORA.split()],
+        "dpo-kto": ["dpo", "--loss", "kto", "--model", sft, "--data", rankings, *PASSES.split()],
+        "online-dpo": [
+            "online-dpo", "--model", lora, "--reward", judge_lora, "--prompts", prompts, *ONLINE.split(), *LORA.split(),
+        ],
         "ppo-separate": ["ppo", "--model", sft, "--reward", judge, "--prompts", prompts, *PPO.split()],
         "ppo-adapters": [
             "ppo", "--model", lora, "--reward", judge_lora, "--prompts", prompts, *PPO.split(), *LORA.split(),
@@ -92,7 +97,7 @@ def commands(stages: Stages) -> Mapping[str, Words]:
     }  # fmt: skip
 
 
-METHODS = ("sft", "sft-dropout", "reward", "dpo", "ppo-separate", "ppo-adapters", "ppo-trunk")
+METHODS = ("sft", "sft-dropout", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk")
 
 
 @pytest.fixture(scope="module")

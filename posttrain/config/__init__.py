@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from posttrain.config.ppo import Critic as Critic
     from posttrain.config.ppo import PPOConfig as PPOConfig
     from posttrain.config.preferences import DPOConfig as DPOConfig
+    from posttrain.config.preferences import OnlineDPOConfig as OnlineDPOConfig
     from posttrain.config.rewards import Functions as Functions
     from posttrain.config.rewards import RewardItem as RewardItem
     from posttrain.config.schema import json_schema as json_schema
@@ -58,6 +59,7 @@ _HOME = {
     "Functions": "rewards",
     "Leaf": "leaf",
     "Lora": "shared",
+    "OnlineDPOConfig": "preferences",
     "PPOConfig": "ppo",
     "RewardConfig": "methods",
     "RewardItem": "rewards",
@@ -95,6 +97,7 @@ __all__ = [
     "Functions",
     "Leaf",
     "Lora",
+    "OnlineDPOConfig",
     "PPOConfig",
     "RewardConfig",
     "RewardItem",

@@ -22,6 +22,7 @@ _RATES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "classify": ((1e-3, 1e-5), (5e-3, 1e-4)),
     "ppo": ((3e-4, 3e-6), (1e-3, 3e-5)),
     "dpo": ((3e-4, 5e-7), (1e-3, 5e-6)),
+    "online-dpo": ((3e-4, 5e-7), (1e-3, 5e-6)),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from posttrain.config.ppo import PPOConfig
-from posttrain.config.preferences import DPOConfig
+from posttrain.config.preferences import DPOConfig, OnlineDPOConfig
 from posttrain.config.rewards import Functions, Rewards
 from posttrain.config.shared import (
     Count,
@@ -148,5 +148,15 @@ class CheckConfig(Settings):
 
 CONFIGS: dict[str, type[Settings]] = {
     config.command: config
-    for config in (SFTConfig, ClassifyConfig, SampleConfig, RewardConfig, PPOConfig, DPOConfig, EvalConfig, CheckConfig)
+    for config in (
+        SFTConfig,
+        ClassifyConfig,
+        SampleConfig,
+        RewardConfig,
+        PPOConfig,
+        DPOConfig,
+        OnlineDPOConfig,
+        EvalConfig,
+        CheckConfig,
+    )
 }

@@ -7,7 +7,21 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.shared import Clash, NotNegative, Passes, Place, Positive, Settings, Shown, Training
+from posttrain.config.rewards import Functions, Rewards
+from posttrain.config.shared import (
+    Clash,
+    Count,
+    Data,
+    Every,
+    NotNegative,
+    Passes,
+    Place,
+    Positive,
+    Settings,
+    Shown,
+    Texts,
+    Training,
+)
 
 WITHOUT_REFERENCE = ("simpo", "orpo")
 """The losses that compare the policy's answers with one another alone."""
@@ -104,4 +118,43 @@ class DPOConfig(Training, Passes, Shown, Preferences):
     def _kto_has_others_to_compare_with(self) -> DPOConfig:
         if self.loss == "kto" and self.batch_size < 2:
             raise Clash("batch_size", "kto compares the rows of a step with one another: use 2 or more, better 32")
+        return self
+
+
+class OnlineDPOConfig(Training, Preferences):
+    """DPO on the policy's own answers, which are sampled, scored and paired in every step."""
+
+    command: ClassVar[str] = "online-dpo"
+
+    reward: Rewards = Field(
+        description="the reward: a run of `reward`, a model, rewards.py:function, or a list of {reward, weight}"
+    )
+    functions: Functions = Field(default_factory=Functions, description="how Python functions among rewards are called")
+    prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "simpo", "orpo"] = Field(
+        default="sigmoid", description="of pairs against a reference, or of pairs alone (simpo, orpo)"
+    )
+    pairs: Literal["best_worst", "all"] = Field(
+        default="best_worst", description="of a prompt's answers: the best against the worst, or all that differ"
+    )
+    steps: Count = Field(default=300, description="rounds of sampling, scoring and one update")
+    rollouts: Count = Field(default=64, description="answers per step, over all devices together")
+    group: Annotated[int, Field(ge=2)] = Field(default=4, description="answers per prompt")
+    max_new_tokens: Count = Field(default=256, description="longest answer in tokens")
+    temperature: Positive = Field(default=1.0, description="divides the logits of policy and reference alike")
+    stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
+    missing_eos_penalty: NotNegative = Field(
+        default=1.0, description="subtracted from the score of an answer cut by max_new_tokens"
+    )
+    rollouts_every: Every | None = Field(default=10, description="keep a prompt's answers for reading; null: never")
+
+    @property
+    def layout(self) -> str:
+        """How the models are held: a reward adapter stands on the policy's base where that is not trained."""
+        return "separate" if self.lora is None else "adapters"
+
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> OnlineDPOConfig:
+        if self.rollouts % self.group:
+            raise Clash("rollouts", f"{self.rollouts} answers do not divide into groups of {self.group}")
         return self

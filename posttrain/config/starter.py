@@ -16,7 +16,14 @@ _PLACES = {
     "prompts": "prompts.jsonl",
     "reward": "runs/reward",
 }
-_TRAINED = {"ppo": "runs/sft", "dpo": "runs/sft", "sample": "runs/sft", "eval": "runs/sft", "check": "runs/sft"}
+_TRAINED = {
+    "ppo": "runs/sft",
+    "dpo": "runs/sft",
+    "online-dpo": "runs/sft",
+    "sample": "runs/sft",
+    "eval": "runs/sft",
+    "check": "runs/sft",
+}
 # What needs no saying beside a value that shows it.
 _PLAIN = ("1", "text", "text or null", "true or false", "a list of texts", "a share such as 10%")
 _DATA = {"reward": "feedback.db", "dpo": "feedback.db", "eval": "held_out.jsonl", "classify": "labelled.jsonl"}

@@ -19,7 +19,7 @@ COMMANDS: Mapping[Kind, str] = {
     "text": "sft",
     "ranked": "reward or dpo",
     "target": "classify",
-    "prompt": "ppo or sample",
+    "prompt": "ppo, online-dpo or sample",
 }
 EXAMPLES: Mapping[Kind, str] = {
     "chat": '{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}',

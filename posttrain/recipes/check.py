@@ -49,7 +49,7 @@ _TAKEN_BY: dict[Kind, tuple[str, ...]] = {
     "ranked": ("reward", "dpo"),
     "labelled": ("dpo --loss kto",),
     "target": ("classify",),
-    "prompt": ("ppo", "sample"),
+    "prompt": ("ppo", "online-dpo", "sample"),
 }
 _CHUNK = 512
 

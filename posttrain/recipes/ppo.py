@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from posttrain import objectives
-from posttrain.config import PPOConfig
+from posttrain.config import OnlineDPOConfig, PPOConfig
 from posttrain.config.automatic import auto_critic_rate, auto_estimator, steps_between
+from posttrain.config.rewards import RewardItem
 from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.objectives import PPOLoss
@@ -34,22 +35,22 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bo
     return training(
         config,
         Reads(data=config.prompts, kinds=("prompt",)),
-        lambda door: _read(config, functions, door),
+        lambda door: read_prompts(config, functions, door),
         lambda opened: _train(config, functions, opened),
         console=console,
         fresh=fresh,
         dry_run=dry_run,
-        lineage=_lineage(config),
+        lineage=reward_lineage(config.reward),
     )
 
 
-def _lineage(config: PPOConfig) -> dict[str, str]:
+def reward_lineage(rewards: Sequence[RewardItem]) -> dict[str, str]:
     """The rewards by name: `reward` where there is one, else `reward/` and its name, of ensembles each member."""
-    specs = [spec for item in config.reward for spec in item.specs]
+    specs = [spec for item in rewards for spec in item.specs]
     return {"reward": specs[0]} if len(specs) == 1 else {f"reward/{spec}": spec for spec in specs}
 
 
-def _read(config: PPOConfig, functions: Loaded, door: Door) -> list[Prompt]:
+def read_prompts(config: PPOConfig | OnlineDPOConfig, functions: Loaded, door: Door) -> list[Prompt]:
     """The prompts as tokens. Raises DataError for those that leave no room for an answer, or lack a column."""
     rows = in_memory(door.data, door.console)
     door.problems.extend(problem for part in rows for problem in part.problems)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from posttrain import objectives
-from posttrain.config import DPOConfig
+from posttrain.config import DPOConfig, OnlineDPOConfig
 from posttrain.config.automatic import auto_beta, auto_reference
 from posttrain.console import Console
 from posttrain.data.examples import LabelledItem, RankedItem
@@ -70,7 +70,7 @@ def pairs(config: DPOConfig, ready: Ready) -> Method[RankedItem]:
     )
 
 
-def settled(config: DPOConfig, console: Console) -> Settled:
+def settled(config: DPOConfig | OnlineDPOConfig, console: Console) -> Settled:
     """The settings that may be automatic, said where they are."""
     beta, reference = config.beta, config.reference
     if beta == "auto":
@@ -83,12 +83,12 @@ def settled(config: DPOConfig, console: Console) -> Settled:
     return Settled(beta=beta, reference=reference)
 
 
-def other_reference(config: DPOConfig) -> str | None:
+def other_reference(config: DPOConfig | OnlineDPOConfig) -> str | None:
     """The model that the policy is held to where that is not its own start; None otherwise."""
     return None if config.reference in ("auto", "start", "none") else config.reference
 
 
-def check_reference(config: DPOConfig, door: Door) -> None:
+def check_reference(config: DPOConfig | OnlineDPOConfig, door: Door) -> None:
     """Raises ModelError when the reference would read other tokens than the policy, or too few."""
     other = other_reference(config)
     if other is None:
@@ -99,7 +99,7 @@ def check_reference(config: DPOConfig, door: Door) -> None:
         raise ModelError(f"reference {other} has a context below max_length {door.limit}")
 
 
-def pair_objective(config: DPOConfig, policy: Policy, beta: float) -> Objective:
+def pair_objective(config: DPOConfig | OnlineDPOConfig, policy: Policy, beta: float) -> Objective:
     """The chosen loss of pairs with its numbers."""
     return objectives.dpo(
         policy,
@@ -110,7 +110,7 @@ def pair_objective(config: DPOConfig, policy: Policy, beta: float) -> Objective:
     )
 
 
-def pair_loss(config: DPOConfig, beta: float) -> PreferenceLoss:
+def pair_loss(config: DPOConfig | OnlineDPOConfig, beta: float) -> PreferenceLoss:
     """The loss of a pair, of log-probs that are sums, or means per token where the loss takes those."""
     match config.loss:
         case "sigmoid":

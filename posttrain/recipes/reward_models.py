@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from posttrain.config import PPOConfig
+from posttrain.config import OnlineDPOConfig, PPOConfig
 from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.errors import ModelError
@@ -24,7 +24,7 @@ from posttrain.text.chat import Codec
 
 
 def reward_loader(
-    config: PPOConfig,
+    config: PPOConfig | OnlineDPOConfig,
     codec: Codec,
     where: setup.Machine,
     start: setup.Start,

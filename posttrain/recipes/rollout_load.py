@@ -1,4 +1,4 @@
-"""What PPO puts on its machine: answers of full length to the longest prompts, and the sampler's keys and values."""
+"""What sampling methods put on their machine: the longest answers, and the sampler's keys and values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
-from posttrain.config import PPOConfig
+from posttrain.config import OnlineDPOConfig, PPOConfig
 from posttrain.data.pack import Budget
+from posttrain.data.rankings import dpo_step
+from posttrain.models.heads import Policy
 from posttrain.recipes.load import Load, sampler_cache
 from posttrain.recipes.roles import Roles
+from posttrain.rollout.asking import Asking
 from posttrain.rollout.buffer import Rollouts
+from posttrain.rollout.pairs import Judged, PairPlan, ranked
 from posttrain.rollout.sampler import MAX_SLOTS
 from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, Step
 
@@ -25,18 +30,10 @@ def rollout_load(
 ) -> Load:
     """The load of a run of PPO over these prompts."""
     longest = sorted(prompts, key=lambda prompt: len(prompt.tokens), reverse=True)
-    answers = _longest_answers(longest, config, context)
+    answers = _longest_answers(longest, config, -(-config.rollouts // config.minibatches), context)
     rows = min(MAX_SLOTS, config.rollouts)
     full = max(len(answer.prompt.tokens) + len(answer.tokens) for answer in answers)
     mean = sum(len(prompt.tokens) for prompt in prompts) / len(prompts) + config.max_new_tokens
-
-    def sampling() -> float:
-        asked = [longest[place % len(longest)] for place in range(rows)]
-        began = time.perf_counter()
-        sampler(asked, SamplingSpec(max_new_tokens=_TRIED, temperature=config.temperature, seed=config.seed))
-        pace = (time.perf_counter() - began) / _TRIED
-        return pace * config.max_new_tokens * -(-config.rollouts // rows) * config.steps
-
     return Load(
         budget=budget,
         worst=lambda tokens: _step(_filling(answers, tokens), config.group, tokens),
@@ -45,13 +42,50 @@ def rollout_load(
         tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1),
         frozen=roles.frozen,
         cache=sampler_cache(roles.actor.model.config, rows, full),
-        sampling=sampling,
+        sampling=lambda: _seconds(config, sampler, longest),
     )
 
 
-def _longest_answers(longest: Sequence[Prompt], config: PPOConfig, context: int) -> list[Completion]:
-    """As many answers as an update has, each as long as an answer to the longest prompts can become."""
-    count = -(-config.rollouts // config.minibatches)
+def pair_load(
+    config: OnlineDPOConfig, budget: Budget, policy: Policy, frozen: Sequence[nn.Module], asking: Asking, context: int
+) -> Load:
+    """The load of a run of online DPO: all answers of the longest prompts have their full length, and make pairs."""
+    longest = sorted(asking.prompts, key=lambda prompt: len(prompt.tokens), reverse=True)
+    answers = _longest_answers(longest, config, config.rollouts, context)
+    scores = torch.tensor([float(answer.sample) for answer in answers])
+    numbers = [place // config.group for place in range(len(answers))]
+    plan = PairPlan(rounds=config.steps, pairs=config.pairs, missing_eos_penalty=0.0, budget=budget)
+    items = ranked(
+        Judged(completions=answers, prompts=numbers, scores=scores, reference=torch.zeros_like(scores)), plan
+    )
+    full = max(len(answer.prompt.tokens) + len(answer.tokens) for answer in answers)
+    rows = min(MAX_SLOTS, config.rollouts)
+    mean = sum(len(prompt.tokens) for prompt in longest) / len(longest) + config.max_new_tokens
+    return Load(
+        budget=budget,
+        worst=lambda tokens: dpo_step(items, tokens, ties="drop", pair_weight="pair"),
+        longest=max(map(len, items)),
+        tokens=mean * config.rollouts * config.steps * 2,
+        frozen=frozen,
+        cache=sampler_cache(policy.model.config, rows, full),
+        sampling=lambda: _seconds(config, asking.sampler, longest),
+    )
+
+
+def _seconds(config: PPOConfig | OnlineDPOConfig, sampler: Sampler, longest: Sequence[Prompt]) -> float:
+    """The seconds of all sampling, at the pace of a few tokens of as many answers as are sampled at a time."""
+    rows = min(MAX_SLOTS, config.rollouts)
+    asked = [longest[place % len(longest)] for place in range(rows)]
+    began = time.perf_counter()
+    sampler(asked, SamplingSpec(max_new_tokens=_TRIED, temperature=config.temperature, seed=config.seed))
+    pace = (time.perf_counter() - began) / _TRIED
+    return pace * config.max_new_tokens * -(-config.rollouts // rows) * config.steps
+
+
+def _longest_answers(
+    longest: Sequence[Prompt], config: PPOConfig | OnlineDPOConfig, count: int, context: int
+) -> list[Completion]:
+    """`count` answers, those of an update, each as long as an answer to the longest prompts can become."""
     answers: list[Completion] = []
     for place in range(count):
         prompt = longest[place // config.group % len(longest)]

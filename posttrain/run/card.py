@@ -11,6 +11,7 @@ _WHAT = {
     "sft": "supervised finetuning",
     "classify": "a head for labels",
     "reward": "a reward model from rankings",
+    "online-dpo": "direct preference optimisation on its own answers",
     "ppo": "reinforcement learning with PPO",
     "dpo": "direct preference optimisation",
 }
