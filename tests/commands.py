@@ -13,10 +13,12 @@ from stages import QUICK, Stages
 
 import posttrain
 from posttrain.cli import main
+from posttrain.config import CONFIGS
 from posttrain.recipes import fitting
 from posttrain.run import Run
 
 PPO = "--steps 1 --rollouts 4 --max_new_tokens 4 --ppo_epochs 1 --critic.warmup 0"
+ONLINE = "--steps 1 --rollouts 4 --group 2 --max_new_tokens 4"
 FEW = "--steps 2 --batch_size 4 --eval_data null"
 ADAPTER = "--lora.rank 4 --lora.alpha 8"
 
@@ -28,16 +30,22 @@ def commands(stages: Stages) -> Mapping[str, list[str]]:
         "sft-dropout": f"--model {stages.base} --data {stages.chats} {FEW} {ADAPTER} --lora.dropout 0.3",
         "reward": f"--model {stages.sft} --data {stages.rankings} {FEW}",
         "dpo": f"--model {stages.sft_lora} --data {stages.rankings} {FEW} {ADAPTER}",
+        "dpo-kto": f"--model {stages.sft} --data {stages.rankings} {FEW} --loss kto",
+        "online-dpo": f"--model {stages.sft} --reward {stages.reward} --prompts {stages.prompts} {ONLINE}",
         "ppo-separate": f"--model {stages.sft} --reward {stages.reward} --prompts {stages.prompts} {PPO}",
         "ppo-adapters": f"--model {stages.sft_lora} --reward {stages.reward_lora} --prompts {stages.prompts} {PPO} "
         f"{ADAPTER} --layout adapters",
         "ppo-trunk": f"--model {stages.sft_lora} --reward {stages.reward} --prompts {stages.prompts} {PPO} {ADAPTER} "
         "--layout trunk",
     }
-    return {name: [name.partition("-")[0], *line.split()] for name, line in words.items()}
+    return {name: [_command(name), *line.split()] for name, line in words.items()}
 
 
-EVERY = ("sft", "sft-dropout", "reward", "dpo", "ppo-separate", "ppo-adapters", "ppo-trunk")
+def _command(name: str) -> str:
+    return name if name in CONFIGS else name.partition("-")[0]
+
+
+EVERY = ("sft", "sft-dropout", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk")
 
 
 def weights_in(folder: Path) -> int:

@@ -100,7 +100,7 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("samples: {a: b}", "samples: expected a list of texts, got a group of settings"),
         ("samples: [1]", "samples: expected text, got 1; write it in quotes: '1'"),
         ("max_lenght: 8", "unknown key 'max_lenght'; did you mean 'max_length'?"),
-        ("rollouts: 8", "unknown key 'rollouts'; that is a setting of ppo"),
+        ("rollouts: 8", "unknown key 'rollouts'; that is a setting of ppo, online-dpo"),
         ("1: 2", "unknown key '1'"),
         ("quantize: 4bit", "quantize: weights in few bits cannot be trained: set lora, for example lora: {rank: 32}"),
         ("quantize: 4", "quantize: expected 8bit or 4bit or null, got 4; write 4bit"),
@@ -188,8 +188,8 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
         ("sft --use_peft", "--use_peft  unknown flag; that is TRL's name, here: --lora {rank: 32}"),
         (
             "quux",
-            "unknown command 'quux'; there are demo, init, check, sft, classify, sample, reward, ppo, dpo, eval, "
-            "selftest",
+            "unknown command 'quux'; there are demo, init, check, sft, classify, sample, reward, ppo, dpo, online-dpo, "
+            "eval, selftest",
         ),
         ("init stf", "no settings are named 'stf'; did you mean sft?"),
         ("sft --lora_rank 16", "--lora_rank  unknown flag; that is LLaMA-Factory's name, here: --lora.rank 16"),

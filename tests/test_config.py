@@ -164,7 +164,7 @@ def test_python_keywords_take_paths_and_groups_and_name_mistakes(tmp_path: Path)
 
 def test_a_setting_of_another_method_is_told_as_such() -> None:
     (found,) = problems(lambda: make_config(SFTConfig, {**SFT, "rollouts_every": 5}))
-    assert found == "unknown keyword 'rollouts_every'; that is a setting of ppo"
+    assert found == "unknown keyword 'rollouts_every'; that is a setting of ppo, online-dpo"
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,11 @@ class RewardItem(Settings):
             raise Clash("reward", "set either reward or ensemble")
         if self.ensemble is not None and len(self.ensemble) < 2:
             raise Clash("ensemble", "combines two or more; for one write reward")
-        if self.ensemble is None and self.model_fields_set & {"combine", "deviations"}:
-            setting = "combine" if "combine" in self.model_fields_set else "deviations"
-            raise Clash(setting, "combines the scores of an ensemble; there is one reward here")
-        if "deviations" in self.model_fields_set and self.combine != "lower_bound":
+        fields = type(self).model_fields
+        changed = [name for name in ("combine", "deviations") if getattr(self, name) != fields[name].default]
+        if self.ensemble is None and changed:
+            raise Clash(changed[0], "combines the scores of an ensemble; there is one reward here")
+        if "deviations" in changed and self.combine != "lower_bound":
             raise Clash("deviations", f"are taken off by combine: lower_bound, not by {self.combine}")
         if self.weight == 0:
             raise Clash("weight", "a reward of weight 0 does nothing; leave it out")

@@ -28,7 +28,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_the_run_takes(
     assert list(tmp_path.iterdir()) == []
     assert sorted(stages.base.parent.rglob("*")) + sorted(stages.sft.parent.rglob("*")) == before
     facts = json.loads(shown.out)
-    assert facts["command"] == method.partition("-")[0]
+    assert facts["command"] == words[0]
     assert facts["steps"] == (1 if method.startswith("ppo") else 2)
     assert facts["growth"] == highest(facts["memory"]) > 0
     assert facts["seconds"] > 0
