@@ -30,6 +30,7 @@ RUNNING = [
     "docs/check.md",
     "docs/settings.md",
     "docs/runs.md",
+    "docs/tasks.md",
     "docs/methods.md",
 ]
 PAGES = [*RUNNING, "docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"]

@@ -93,7 +93,7 @@ def _read(config: ClassifyConfig, door: Door) -> _Data:
 def _train(config: ClassifyConfig, opened: Opened[_Data]) -> Run:
     codec, run, data = opened.codec, opened.run, opened.data
     console, pad = run.console, pad_id(codec)
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing)
     rate = setup.learning_rate(config, start.loaded.model, console)
     policy, parameters = setup.role(

@@ -41,7 +41,7 @@ def evaluate_labels(config: EvalConfig, console: Console) -> dict[str, object]:
     if not measured and config.out is None:
         what = "the rows have no label, so nothing can be measured"
         raise ConfigError([Problem(place="--data", what=what, fix="give --out FILE for what the model says of them")])
-    where = setup.machine(config.precision, console)
+    where = setup.machine(config, console)
     scalar, own = load_scalar(config.model, device=where.device)
     gate_scalar(scalar, own, packing=config.packing == "auto")
     targets = task.targets(items)
