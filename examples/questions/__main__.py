@@ -50,6 +50,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except PosttrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(
+            f"error: {error.filename}: {error.strerror}\n  fix: give --out a folder that can be written to",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

@@ -19,7 +19,7 @@ from posttrain.types import Completion, LogprobFn, Scorer, ValueFn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditRules:
-    """How scores and KL become advantages: the numbers of section 3 of `docs/methods.md`."""
+    """How scores and KL become advantages: `docs/methods.md`, "RLHF with PPO", has the formulas."""
 
     form: str
     estimator: str

@@ -98,6 +98,12 @@ def test_a_command_writes_the_same_figure_and_numbers_each_time(tmp_path: Path) 
         assert one == two
 
 
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert main(["supervised", "--out", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file'}: File exists\n  fix: give --out a folder")
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_page_shows_each_figure_and_names_its_command(name: str, repository: Path) -> None:
     page = (repository / "docs" / "methods.md").read_text(encoding="utf-8")
