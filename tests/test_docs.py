@@ -29,6 +29,7 @@ RUNNING = [
     "docs/data.md",
     "docs/check.md",
     "docs/settings.md",
+    "docs/rewards.md",
     "docs/runs.md",
     "docs/tasks.md",
     "docs/methods.md",

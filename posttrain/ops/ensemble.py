@@ -11,7 +11,7 @@ def mean(scores: Tensor) -> Tensor:
 
 
 def minimum(scores: Tensor) -> Tensor:
-    """Float [R]: the lowest score of any member (worst case). Source: Coste 2023, section 4."""
+    """Float [R]: the lowest score of any member (worst case). Source: Coste 2023."""
     return scores.amin(dim=0)
 
 

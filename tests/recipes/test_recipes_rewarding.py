@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from stages import LORA, QUICK, Stages, write_rows
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -270,6 +272,40 @@ def test_columns_reach_the_function_in_a_run(stages: Stages, prompts: Path, tmp_
     settings = {"model": stages.sft, "prompts": prompts, "out": tmp_path / "run", **PPO, "steps": 1}
     run = posttrain.ppo(reward=f"{tmp_path / 'r.py'}:f", **settings)
     assert run.metrics[0]["score"] == pytest.approx(2 * 29 + 0.29, abs=1e-4)
+
+
+_CALLS: dict[str, int] = {"left": 0}
+
+
+def stops_once(prompt: str, response: str) -> float:
+    """Asks the run to stop when so many calls are made; fails on one prompt."""
+    _CALLS["left"] -= 1
+    if _CALLS["left"] == 0:
+        signal.raise_signal(signal.SIGINT)
+    return fails_on_30(prompt, response)
+
+
+def test_a_run_with_failures_goes_on_as_if_it_had_never_stopped(stages: Stages, prompts: Path, tmp_path: Path) -> None:
+    settings = {
+        "model": stages.sft, "reward": [{"reward": stages.reward, "weight": 0.5}, stops_once], "prompts": prompts,
+        **PPO, "steps": 3, "save_every": 1, "functions": {"max_failures": "50%"}, "reward_scale": "running",
+    }  # fmt: skip
+    _CALLS["left"] = 0
+    whole = posttrain.ppo(out=tmp_path / "whole", **settings)
+    _CALLS["left"] = 9  # in the middle of the second step's answers
+    with pytest.raises(KeyboardInterrupt):
+        posttrain.ppo(out=tmp_path / "stopped", **settings)
+    # what is left in the file from after the checkpoint must go
+    failures = tmp_path / "stopped" / "run" / "reward_failures.jsonl"
+    with failures.open("a", encoding="utf-8") as file:
+        file.write('{"step": 2}\n')
+    stopped = posttrain.ppo(out=tmp_path / "stopped", **settings)
+    assert stopped.record["resumes"][0]["step"] == 1
+    assert failures.read_text() == (tmp_path / "whole" / "run" / "reward_failures.jsonl").read_text()
+    rows = [[{**row, "seconds": 0} for row in run.metrics] for run in (whole, stopped)]
+    assert rows[0] == rows[1]
+    first, second = (load_file(run.path / "model.safetensors") for run in (whole, stopped))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 # --- judges ----------------------------------------------------------------------------------------------------------
