@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from posttrain.errors import PosttrainError as PosttrainError
     from posttrain.errors import RunExists as RunExists
     from posttrain.recipes.checked import Checked
+    from posttrain.recipes.merge import Merged
     from posttrain.run import Run as Run
     from posttrain.workflows.selftest import Selftest
 
@@ -61,6 +62,7 @@ _RECIPES = {
     "sample": "posttrain.recipes.sample:sample",
     "eval": "posttrain.recipes.evaluate:evaluate",
     "check": "posttrain.recipes.check:check",
+    "merge": "posttrain.recipes.merge:merge",
 }
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "classify",
     "dpo",
     "evaluate",
+    "merge",
     "online_dpo",
     "ops",
     "ppo",
@@ -165,6 +168,14 @@ def selftest(model: str | os.PathLike[str] | None = None, *, quiet: bool = False
 
     measure = import_module("posttrain.workflows.selftest").selftest
     return cast("Selftest", measure(None if model is None else os.fspath(model), console=open_console(quiet=quiet)))
+
+
+def merge(model: str | os.PathLike[str], *, out: str | os.PathLike[str], quiet: bool = False) -> Merged:
+    """What a merge of an adapter into full weights wrote, and by how much outputs differ.
+
+    Raises ModelError, with nothing written, where they differ by more than rounding.
+    """
+    return cast("Merged", _call("merge", {"model": model, "out": out}, fresh=False, quiet=quiet))
 
 
 def start(config: Settings, *, console: Console, **options: bool) -> object:

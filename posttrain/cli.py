@@ -37,6 +37,7 @@ _ABOUT = {
     "dpo": "Train a model on preferences directly.",
     "online-dpo": "Train a model on preferences among its own answers, by a reward.",
     "eval": "Measure a model, alone or against another.",
+    "merge": "Merge an adapter into full weights, and prove that nothing changed.",
     "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
 }
 _IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out")

@@ -113,6 +113,11 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "unknown key 'adapter'; that is axolotl's name, here: lora: {rank: 32}, with quantize: 4bit",
         ),
         ("adam_offload: true", "unknown key 'adam_offload'; that is OpenRLHF's name, here: offload: optimizer"),
+        ("tokens: [<|a|>]", "unknown key 'tokens'; that is axolotl's name, here: add_tokens: [<|a|>]"),
+        (
+            "create_new_adapter: false",
+            "unknown key 'create_new_adapter'; that is LLaMA-Factory's name, here: lora: {start: continue}",
+        ),
         ("offload: frozen", "offload: sft has no model that is only read; use optimizer"),
     ],
 )
@@ -189,7 +194,7 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
         (
             "quux",
             "unknown command 'quux'; there are demo, init, check, sft, classify, sample, reward, ppo, dpo, online-dpo, "
-            "eval, selftest",
+            "eval, merge, selftest",
         ),
         ("init stf", "no settings are named 'stf'; did you mean sft?"),
         ("sft --lora_rank 16", "--lora_rank  unknown flag; that is LLaMA-Factory's name, here: --lora.rank 16"),

@@ -31,6 +31,7 @@ RUNNING = [
     "docs/settings.md",
     "docs/rewards.md",
     "docs/runs.md",
+    "docs/adapters.md",
     "docs/tasks.md",
     "docs/methods.md",
 ]

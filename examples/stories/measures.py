@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
@@ -91,7 +91,7 @@ def compare(models: Mapping[str, str], start: str, exam: Exam, console: Console)
     All but the first model are compared with the one named `start`. The first is the base: it has not learnt the task,
     so that a win rate or a distance would say nothing of it.
     """
-    where = setup.machine("fp32")
+    where = replace(setup.machine(), half=None)
     begun = _answers(models[start], exam, where, console)
     found = [_of_references(exam.prompts, begun.codec)]
     base = next(iter(models))
@@ -109,9 +109,7 @@ def _answers(path: str, exam: Exam, where: setup.Machine, console: Console) -> _
     start = setup.load_start(path, codec, where, console)
     # A round of its own: no sample of the evaluation was drawn in training.
     spec = SamplingSpec(max_new_tokens=exam.max_new_tokens, seed=exam.seed, round=1_000_000)
-    completions = setup.sampler(start.policy, codec, start.context, setup.machine("auto"))(
-        codec.prompts(exam.prompts), spec
-    )
+    completions = setup.sampler(start.policy, codec, start.context, setup.machine())(codec.prompts(exam.prompts), spec)
     ended = [done.stopped and done.tokens[-1] == codec.end_of_turn for done in completions]
     golds = [gold_of(done.text, ended=end) for done, end in zip(completions, ended, strict=True)]
     return _Answers(policy=start.policy, codec=codec, completions=completions, ended=ended, golds=golds)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from posttrain.config.methods import Annotators as Annotators
     from posttrain.config.methods import CheckConfig as CheckConfig
     from posttrain.config.methods import EvalConfig as EvalConfig
+    from posttrain.config.methods import MergeConfig as MergeConfig
     from posttrain.config.methods import RewardConfig as RewardConfig
     from posttrain.config.methods import SampleConfig as SampleConfig
     from posttrain.config.methods import SFTConfig as SFTConfig
@@ -59,6 +60,7 @@ _HOME = {
     "Functions": "rewards",
     "Leaf": "leaf",
     "Lora": "shared",
+    "MergeConfig": "methods",
     "OnlineDPOConfig": "preferences",
     "PPOConfig": "ppo",
     "RewardConfig": "methods",
@@ -97,6 +99,7 @@ __all__ = [
     "Functions",
     "Leaf",
     "Lora",
+    "MergeConfig",
     "OnlineDPOConfig",
     "PPOConfig",
     "RewardConfig",

@@ -50,9 +50,9 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
     "weights are always written as safetensors": ("TAO", "save_safetensors save_hf_ckpt ckpt.save_hf bf16_full_eval"),
     "a model's own configuration, tokenizer and special tokens are used": (
         "ALTO",
-        "special_tokens tokens add_tokens add_special_tokens tokenizer_type tokenizer_config tokenizer_name"
+        "special_tokens tokenizer_type tokenizer_config tokenizer_name"
         " tokenizer_name_or_path use_fast_tokenizer pad_token eos_token eot_tokens model_type type_of_model"
-        " resize_vocab resize_token_embeddings_to_32x model_revision revision_of_model"
+        " resize_token_embeddings_to_32x model_revision revision_of_model"
         " data.disable_fast_tokenizer disable_fast_tokenizer"
         " train_on_eos train_on_eot fix_untrained_tokens skip_special_tokens default_system default_system_message",
     ),
@@ -139,6 +139,7 @@ _MISSING: dict[str, tuple[str, str]] = {
         "TAL",
         "use_vllm repetition_penalty length_penalty generation_kwargs",
     ),
+    "posttrain merge RUN --out FOLDER makes full weights of an adapter": ("A", "merge_lora"),
     "adapters sit on linear layers": ("TA", "lora_target_parameters"),
     "shorten the file": ("LO", "max_samples data.max_samples dataset_shard_num"),
 }
@@ -159,7 +160,7 @@ _REST: dict[str, str] = {
         "use_weighting vespo_k_neg vespo_k_pos vespo_lambda_neg vespo_lambda_pos"
     ),
     "A": (
-        "added_tokens_overrides additional_special_tokens async_prefetch axolotl_config_path base_model_config "
+        "added_tokens_overrides async_prefetch axolotl_config_path base_model_config "
         "batch_flattening bench_dataset bench_split chunked_cross_entropy chunked_cross_entropy_num_chunks "
         "cls_model_config deepcompile dion_lr dion_momentum dion_rank_fraction dion_rank_multiple_of "
         "do_bench_eval dp_replicate_size dp_shard_size dpo_generate_during_eval dpo_loss_weights dpo_norm_loss "
@@ -176,7 +177,7 @@ _REST: dict[str, str] = {
         "large_head_attention lisa_layers_attribute lisa_n_layers lisa_step_interval llama4_linearized_experts "
         "loftq_bits lora_embedding_kernel lora_mlp_kernel lora_o_kernel lora_on_cpu "
         "lora_qkv_kernel lr_div_factor lr_quadratic_warmup max_packed_sequence_len "
-        "mean_resizing_embeddings merge_lora merge_method min_sample_len model_quantization_config "
+        "mean_resizing_embeddings merge_method min_sample_len model_quantization_config "
         "model_quantization_config_kwargs multipack_real_batches num_dataset_shards_to_save "
         "num_generation_samples otel_metrics_host otel_metrics_port overrides_of_model_config "
         "overrides_of_model_kwargs peft_autocast_adapter_dtype peft_ensure_weight_tying peft_init_lora_weights "
@@ -199,7 +200,7 @@ _REST: dict[str, str] = {
         "use_data_producer use_eaft use_kernels use_onebitllms use_otel_metrics use_pose use_ray"
     ),
     "L": (
-        "adapter_folder asft_alpha audio_sampling_rate block_diag_attn compute_dtype create_new_adapter "
+        "adapter_folder asft_alpha audio_sampling_rate block_diag_attn compute_dtype "
         "crop_to_patches enable_thinking enable_torch_profiler eval_num_beams fp8_backend freeze_extra_modules "
         "freeze_language_model freeze_multi_modal_projector freeze_trainable_modules freeze_vision_tower "
         "hyper_parallel_args ignore_pad_token_for_loss include_effective_tokens_per_second init_special_tokens "
@@ -268,7 +269,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "apollo": ("L", "AdamW is the optimizer"),
     "badam": ("L", "AdamW is the optimizer"),
     "muon": ("O", "AdamW is the optimizer"),
-    "export_": ("L", "a run folder is a model folder as it stands"),
+    "export_": ("L", "a run folder is a model folder as it stands; posttrain merge makes full weights of an adapter"),
     "image_": ("AL", "models of text only"),
     "video_": ("L", "models of text only"),
     "profiler_": ("AL", "the time of every step is recorded"),

@@ -200,6 +200,11 @@ RENAMED: dict[str, Foreign] = {
         "ds.adam_offload": ("O", "offload"),
         "ref.offload": ("O", "offload", "frozen"),
         "reward.offload": ("O", "offload"),
+        "create_new_adapter": ("L", "lora.start"),
+        "tokens": ("A", "add_tokens"),
+        "additional_special_tokens": ("A", "add_tokens"),
+        "add_special_tokens": ("L", "add_tokens"),
+        "resize_vocab": ("L", "add_tokens", "names the tokens; rows follow"),
         # reinforcement learning
         "reward_model": ("L", "reward"),
         "reward_model_path": ("T", "reward"),

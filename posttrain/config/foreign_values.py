@@ -49,7 +49,8 @@ _NO_VALUE = (
     "dataset_test_split", "dataset_text_field", "dataset_dir", "interleave_probs", "data.dataset_probs", "input_key",
     "data.input_key", "data.dataset_split", "data.prompt_split", "data.prompt_probs", "eval.split",
     "chat_template_jinja", "peft_config", "lora_config", "per_device_eval_batch_size", "eval_batch_size",
-    "micro_train_batch_size", "train.micro_batch_size", "generation_batch_size", "reward_funcs", "reward_weights",
+    "micro_train_batch_size", "train.micro_batch_size", "generation_batch_size", "reward_funcs", "resize_vocab",
+    "reward_weights",
     "reward.remote_url",
 )  # fmt: skip
 ROWS = ("per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps")
@@ -105,6 +106,7 @@ _WORDS: dict[str, dict[str | bool, object]] = {
     "truncation_mode": {"keep_start": "truncate"},
     "chat_template": {"tokenizer_default": None},
     "lora_target_linear": {True: "all-linear"},
+    "create_new_adapter": {True: "new", False: "continue"},
     "load_in_4bit": {True: "4bit"},
     "ds.load_in_4bit": {True: "4bit"},
     "load_in_8bit": {True: "8bit"},
@@ -238,6 +240,7 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, object]], object]] = {
     **dict.fromkeys(("adapter", "use_peft", "use_lora", "finetuning_type"), _adapter),
     **dict.fromkeys(("lora_target", "lora_target_modules", "target_modules"), _targets),
     "quantization_bit": _bits,
+    "add_special_tokens": lambda value, given: str(value).split(","),
     "report_to": _tracker,
     "roles_to_train": _single,
     **dict.fromkeys(("loss_type", "dpo_loss_type"), _single),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.config.ppo import PPOConfig
 from posttrain.config.preferences import DPOConfig, OnlineDPOConfig
 from posttrain.config.rewards import Functions, Rewards
 from posttrain.config.shared import (
+    Clash,
     Count,
     Data,
     Fraction,
@@ -35,6 +36,16 @@ class SFTConfig(Training, Passes, Shown, Measured):
     loss_on: Literal["assistant", "completion", "all"] = Field(
         default="assistant", description="trained tokens: every assistant turn, only the last one, or every token"
     )
+    add_tokens: Texts = Field(
+        default=(), description="special tokens that the vocabulary gets; their rows begin as the mean of the others"
+    )
+
+    @model_validator(mode="after")
+    def _new_rows_are_weights_of_the_base(self) -> SFTConfig:
+        if self.add_tokens and self.lora is not None:
+            what = "rows for new tokens are weights of the base, which adapters leave alone"
+            raise Clash("add_tokens", f"{what}; set lora: null, and train adapters on the model that comes of it")
+        return self
 
 
 class Annotators(Settings):
@@ -146,6 +157,16 @@ class CheckConfig(Settings):
     out: Place | None = Field(default=None, description="a JSON-lines file for all problems; null: only counted")
 
 
+class MergeConfig(Settings):
+    """An adapter's folder as a model of full weights."""
+
+    command: ClassVar[str] = "merge"
+    positional: ClassVar[str] = "model"
+
+    model: Place = Field(description="the adapter: a run or a folder")
+    out: Place = Field(description="the folder to write; it must not exist")
+
+
 CONFIGS: dict[str, type[Settings]] = {
     config.command: config
     for config in (
@@ -158,5 +179,6 @@ CONFIGS: dict[str, type[Settings]] = {
         OnlineDPOConfig,
         EvalConfig,
         CheckConfig,
+        MergeConfig,
     )
 }

@@ -213,7 +213,7 @@ class Training(Settings):
     def _few_bits_only_beneath_adapters(self) -> Training:
         if self.quantize is not None and self.lora is None:
             raise Clash("quantize", "weights in few bits cannot be trained: set lora, for example lora: {rank: 32}")
-        if self.offload in ("frozen", "all") and self.command in ("sft", "reward"):
+        if self.offload in ("frozen", "all") and self.command in ("sft", "classify", "reward"):
             raise Clash("offload", f"{self.command} has no model that is only read; use optimizer")
         return self
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from posttrain.errors import ModelError
-from posttrain.models.adapters import inject, lora_layers, parts_of, spec_of
+from posttrain.models.adapters import forget, inject, lora_layers, parts_of, spec_of
 from posttrain.models.dora import dense, lengths, product
 from posttrain.models.quantize import turned
 
@@ -70,6 +70,27 @@ def folds(model: nn.Module, stack: Sequence[str]) -> dict[str, Fold]:
     """One adapter equal to the whole stack, by module name."""
     found = {name: fold(layer, stack) for name, layer in lora_layers(model).items()}
     return {name: one for name, one in found.items() if one is not None}
+
+
+def merge_into(model: nn.Module, stack: Sequence[str]) -> int:
+    """The number of layers whose weights now hold the stack; no adapter is left on the model.
+
+    Raises ModelError for a head that shares its weights with the embedding: they cannot differ.
+    """
+    shared = getattr(getattr(model, "get_input_embeddings", lambda: None)(), "weight", None)
+    merged = 0
+    with torch.no_grad():
+        for name, layer in lora_layers(model).items():
+            one, base = fold(layer, stack), layer.get_base_layer()
+            if one is None:
+                continue
+            if base.weight is shared:
+                raise ModelError(f"{name} shares its weights with the embedding, so an adapter on it cannot be merged")
+            whole = one.applied(dense(base))
+            cast("Tensor", base.weight).copy_(whole.T if turned(base) else whole)
+            merged += 1
+    forget(model)
+    return merged
 
 
 def save_adapter(
@@ -148,6 +169,12 @@ def _together(model: nn.Module, stack: Sequence[str]) -> tuple[_Shape, dict[str,
             tensors[f"{name}.lora_magnitude_vector"] = part.magnitude(weight)
     shape = _Shape(rank=rank, alpha=float(rank), layers=tuple(parts), ranks=others, alphas=others, dora=dora)
     return shape, tensors
+
+
+def holds_score(folder: Path) -> bool:
+    """Whether the adapter of a folder is that of a reward model or critic, with a head of its own."""
+    config = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
+    return "score" in (config.modules_to_save or ())
 
 
 def is_dora(folder: Path) -> bool:

@@ -185,7 +185,9 @@ def inject(model: nn.Module, config: LoraConfig, name: str) -> None:
     trainable = [p for other in adapter_names(model) for p in adapter_parameters(model, other) if p.requires_grad]
     try:
         with warnings.catch_warnings():
-            # peft warns of a second adapter on one model, and of Linear beside Conv1D; here both are as meant.
+            # peft warns of a second adapter on one model, of Linear beside Conv1D, and of a head that is tied; here
+            # the first two are as meant, and the third is said where it matters, when the adapter is merged.
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
             inject_adapter_in_model(config, model, adapter_name=name)
@@ -203,6 +205,16 @@ def inject(model: nn.Module, config: LoraConfig, name: str) -> None:
     model.requires_grad_(False)
     for parameter in trainable:
         parameter.requires_grad_(True)
+
+
+def forget(model: nn.Module) -> None:
+    """Takes every adapter off the model, whose layers are as they were."""
+    for name, layer in list(lora_layers(model).items()):
+        above, _, last = name.rpartition(".")
+        setattr(model.get_submodule(above), last, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    _layers.clear()
 
 
 def adapter_names(model: nn.Module) -> tuple[str, ...]:

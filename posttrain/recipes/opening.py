@@ -185,9 +185,10 @@ def _open(config: Training, reads: Reads, console: Console) -> Door:
     if shape is None or data is None or held is None or aside is None:
         raise _together(problems)
     data, held, aside = _told_apart(data, held, aside)
-    codec = setup.load_codec(config.model, config.template, console)
+    add = config.add_tokens if isinstance(config, SFTConfig) else ()
+    codec = setup.load_codec(config.model, config.template, console, add=add)
     limit = setup.max_length(config.max_length, context_length(shape), console)
-    embedding: int = shape.get_text_config().vocab_size
+    embedding: int = max(shape.get_text_config().vocab_size, 1 + max(codec.words.new, default=0))
     return Door(data=data, held=held, aside=aside, codec=codec, limit=limit, embedding=embedding, console=console)
 
 

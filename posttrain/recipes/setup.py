@@ -22,6 +22,7 @@ from posttrain.errors import ConfigError, DataError, ModelError, Problem
 from posttrain.hub import from_hub
 from posttrain.loop import every
 from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach, duplicate, spec_of
+from posttrain.models.grow import grow
 from posttrain.models.heads import Policy
 from posttrain.models.load import START, Loaded, base_of, context_length, load_causal
 from posttrain.models.parity import gate_policy
@@ -82,10 +83,17 @@ def context_of(path: str) -> int:
     return context_length(config_of(path))
 
 
-def load_codec(path: str, template: str | None, console: Console) -> Codec:
-    """The tokenizer and chat template of a model, announced when they are not the model's own."""
+def load_codec(path: str, template: str | None, console: Console, *, add: Sequence[str] = ()) -> Codec:
+    """The tokenizer and chat template of a model, announced when they are not the model's own; so are added tokens."""
     Run(Path(path)).require_done()
-    codec = Codec.load(path, template=template)
+    codec = Codec.load(path, template=template, add=add)
+    if add:
+        ids = {codec.words.spelling(token): token for token in codec.words.new}
+        known = [text for text in add if text not in ids]
+        added = ", ".join(f"{text} is {token}" for text, token in ids.items())
+        said = [f"{added} in the vocabulary now"] if ids else []
+        said += [f"{', '.join(known)} there already, and as it was"] if known else []
+        console.say(f"add_tokens: {'; '.join(said)}")
     if codec.template_source != "tokenizer":
         console.say(f"template: {codec.template_source}, end of turn {codec.words.spelling(codec.end_of_turn)}")
     return codec
@@ -97,6 +105,10 @@ def load_start(
     """Loads and gates a causal model; says what the gate measured. Raises DoesNotFit when there is no room for it."""
     check_weights(path, where.device, where.quantize)
     loaded = load_causal(path, device=where.device, quantize=where.quantize)
+    if codec.words.new:
+        rows = grow(loaded.model, codec.words.new)
+        more = f"got {counted(rows, 'row')}" if rows else "had room for them"
+        console.say(f"add_tokens: embedding and head {more}; theirs begin as the mean of the others")
     rows = cast("nn.Embedding", loaded.model.get_input_embeddings()).num_embeddings
     if codec.vocab_size > rows:
         raise ModelError(f"{path}: the tokenizer has {codec.vocab_size} tokens, the model's embedding {rows}")

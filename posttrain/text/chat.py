@@ -82,14 +82,15 @@ class Codec:
         eos_ids: Iterable[int] | None = None,
         template_kwargs: Mapping[str, JSON] | None = None,
         date: datetime.date = FROZEN_DATE,
+        add: Sequence[str] = (),
     ) -> Codec:
-        """The codec of a model folder or hub id.
+        """The codec of a model folder or hub id; `add` are special tokens that its vocabulary gets.
 
         `template` is None for the tokenizer's own (the built-in plain one where it has none), `plain`, `notes`, or the
         path of a jinja file. `eos_ids` are the model's own end ids, read from its generation settings when None. Dates
         in the template are fixed at `date`. Raises ModelError when there is no tokenizer or no end of turn.
         """
-        words = load_tokenizer(path)
+        words = load_tokenizer(path, add=add)
         source, jinja = choose_template(words, template)
         options = dict(template_kwargs or {})
         return Codec(

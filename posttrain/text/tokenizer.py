@@ -28,6 +28,8 @@ class Tokenizer:
     """
 
     tokenizer: PreTrainedTokenizerBase
+    new: tuple[int, ...] = ()
+    """The ids of tokens that were added to the vocabulary of the model; its embedding may have no rows for them."""
 
     @cached_property
     def bos(self) -> int | None:
@@ -141,9 +143,10 @@ class Tokenizer:
         return tuple(self.spelling(token) for token in sorted(self.controls))
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def load_tokenizer(path: str | Path, *, add: Sequence[str] = ()) -> Tokenizer:
     """The tokenizer of a model folder, a run folder or a hub id; code that a repository carries is never run.
 
+    `add` are special tokens that it gets, as far as it does not have them.
     Raises ModelError when there is none, or when it cannot be read.
     """
     folder = Path(path)
@@ -158,7 +161,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
                 f"no tokenizer could be loaded from {path}: {first}\n"
                 "  fix: give a folder with tokenizer.json and tokenizer_config.json, or the name of a model on the hub"
             ) from reason
-    return Tokenizer(tokenizer=cast(PreTrainedTokenizerBase, tokenizer))
+    made = cast(PreTrainedTokenizerBase, tokenizer)
+    before = len(made)
+    made.add_tokens(list(add), special_tokens=True)
+    return Tokenizer(tokenizer=made, new=tuple(range(before, len(made))))
 
 
 def stop_ids_of(path: str | Path) -> frozenset[int]:
