@@ -131,7 +131,7 @@ def pair_loss(config: DPOConfig | OnlineDPOConfig, beta: float) -> PreferenceLos
 
 
 def reference_sums(
-    items: Sequence[RankedItem] | Sequence[LabelledItem], reference: Policy, budget: int
+    items: Sequence[RankedItem | LabelledItem], reference: Policy, budget: int
 ) -> dict[str, NDArray[Any]]:
     """The reference's summed log-prob of every answer as `values`; those of item n begin at `starts[n]`."""
     parts: list[NDArray[np.float32]] = []
