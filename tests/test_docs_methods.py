@@ -43,7 +43,7 @@ def test_each_snippet_prints_what_stands_below_it(
         Path(name).write_text(text, encoding="utf-8")
     names: dict[str, object] = {}
     blocks = SHOWN.findall(page)
-    assert len([shown for _, shown in blocks if shown]) == 4
+    assert len([shown for _, shown in blocks if shown]) == 5
     for code, shown in blocks:
         said = io.StringIO()
         with redirect_stdout(said):
