@@ -20,7 +20,7 @@ from examples.questions.figures import Answer, Line, Panel
 from posttrain.models.heads import Policy, ScalarModel
 from posttrain.ops import credit
 from posttrain.ops.losses import clipped_policy, clipped_value
-from posttrain.workflows.proofs.models import make_policy, make_scalar, token_logprobs, token_values
+from posttrain.workflows.proofs.models import token_logprobs, token_values
 from posttrain.workflows.proofs.world import World, make_world
 
 CLIP = 0.2  # without effect: every update has its own samples
@@ -65,7 +65,7 @@ Baseline = Callable[[World, Samples, Tensor], Tensor]
 def answer(plan: Plan) -> Answer:
     """Noise and bias of the gradient with each baseline, and the reward that a policy reaches with it."""
     world = merits(plan.seed)
-    start = make_policy(world, seed=plan.seed, layers=1)
+    start = enumerated.start_policy(world, plan.seed)
     spread = compared(world, start, plan)
     runs = {name: trained(world, start, name, plan) for name in (*BASELINES, WARMED)}
     numbers = {
@@ -193,7 +193,7 @@ def compared(world: World, policy: Policy, plan: Plan) -> dict[str, dict[str, fl
 
 def fitted(world: World, policy: Policy, plan: Plan, generator: torch.Generator) -> Tensor:
     """Values [P, M] of a critic that learnt from returns of the policy's own samples, new ones for each update."""
-    critic = make_scalar(world, seed=plan.seed, layers=1)
+    critic = enumerated.start_critic(world, plan.seed)
     optimizer = enumerated.step_of(critic, plan.critic_rate)
     with torch.no_grad():
         responses = world.of_response(token_logprobs(world, policy).double())
@@ -223,7 +223,7 @@ def trained(world: World, start: Policy, name: str, plan: Plan) -> Tensor:
     found: list[list[float]] = []
     generator = torch.Generator().manual_seed(plan.seed)
     for run in range(plan.runs):
-        policy, critic = deepcopy(start), make_scalar(world, seed=run, layers=1)
+        policy, critic = deepcopy(start), enumerated.start_critic(world, run)
         actors, critics = enumerated.step_of(policy, plan.learning_rate), enumerated.step_of(critic, plan.critic_rate)
         seen: list[float] = []
         for update in range(-plan.warmup if name == WARMED else 0, plan.updates + 1):

@@ -10,12 +10,39 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from posttrain.models.heads import Policy
-from posttrain.workflows.proofs.models import token_logprobs
+from posttrain.models.heads import Policy, ScalarModel
+from posttrain.workflows.proofs.models import SPREAD, make_policy, make_scalar, token_logprobs
 from posttrain.workflows.proofs.world import World
 
 TokenLoss = Callable[[Tensor], Tensor]
 """Log-probs [P, M] to a loss a token [P, M]."""
+
+
+WIDTH, LAYERS = 16, 1
+FAR = 0.2
+"""The standard deviation of the weights at the start: answers are far from uniform, as a language model's are."""
+
+
+def start_policy(world: World, seed: int) -> Policy:
+    """The world's random Llama, small, and with weights that make its answers far from uniform."""
+    policy = make_policy(world, seed=seed, width=WIDTH, layers=LAYERS)
+    _spread(policy)
+    return policy
+
+
+def start_critic(world: World, seed: int) -> ScalarModel:
+    """The world's critic of the same size, 0 everywhere at first."""
+    critic = make_scalar(world, seed=seed, width=WIDTH, layers=LAYERS)
+    _spread(critic)
+    return critic
+
+
+def _spread(module: nn.Module) -> None:
+    """Scales the matrices, which are drawn with a deviation of their own; norms stay."""
+    with torch.no_grad():
+        for part in module.parameters():
+            if part.ndim > 1:
+                part.mul_(FAR / SPREAD)
 
 
 def jacobian(world: World, policy: Policy) -> tuple[Tensor, Tensor]:

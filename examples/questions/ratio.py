@@ -21,7 +21,7 @@ from examples.questions.figures import Answer, Line, Panel
 from posttrain.models.heads import Policy
 from posttrain.ops import credit, kl
 from posttrain.ops.losses import clipped_policy, is_clipped, nll
-from posttrain.workflows.proofs.models import make_policy, token_logprobs
+from posttrain.workflows.proofs.models import token_logprobs
 from posttrain.workflows.proofs.world import World, make_world
 
 NEVER = 1e9  # a clip that no ratio reaches
@@ -49,7 +49,7 @@ class Plan:
 def answer(plan: Plan) -> Answer:
     """Bias and noise of four ways to use old samples as the policy moves, and what using each batch again leads to."""
     world = make_world(prompts=1, seed=plan.seed)
-    start = make_policy(world, seed=plan.seed, layers=1)
+    start = enumerated.start_policy(world, plan.seed)
     path = moved_path(world, deepcopy(start), plan)
     runs = {
         noise: {name: trained(world, start, name, plan, noise=noise) for name in LOSSES} for noise in (0.0, plan.noise)
