@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     GenerationConfig,
@@ -202,8 +205,34 @@ def _prefix(backbone: PreTrainedModel) -> str:
     return f"{backbone.base_model_prefix}." if backbone.base_model_prefix else ""
 
 
+def reward_card(path: str) -> Path | None:
+    """The file with the shift and scale of a reward model, in a folder or of the hub; None where there is none."""
+    folder = Path(path)
+    if folder.is_dir():
+        return folder / REWARD_CARD if (folder / REWARD_CARD).is_file() else None
+    with from_hub(path):
+        try:
+            return Path(hf_hub_download(path, REWARD_CARD))
+        except EntryNotFoundError:
+            return None
+
+
+def scores_alone(path: str) -> bool:
+    """True for a classifier with one output, of whoever: its `score` head reads an answer's last token."""
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        return False
+    with from_hub(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    kinds: list[str] = config.architectures or []
+    return config.num_labels == 1 and any(kind.endswith("ForSequenceClassification") for kind in kinds)
+
+
 def _score_weight(path: str) -> Tensor | None:
-    for file in sorted(Path(path).glob("*.safetensors")):
+    folder = path
+    if not Path(path).is_dir():
+        with from_hub(path):
+            folder = snapshot_download(path, allow_patterns=["*.safetensors"])
+    for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:  # pyright: ignore[reportUnknownVariableType]
             if "score.weight" in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
                 return cast("Tensor", tensors.get_tensor("score.weight"))

@@ -11,7 +11,7 @@ from posttrain.models.parity import gate_scalar
 from posttrain.recipes import setup
 from posttrain.recipes.functions import Loaded, refuse_failures, told
 from posttrain.recipes.rewarding import RewardModel, assembled
-from posttrain.recipes.scoring import RewardCard, RewardScorer, same_words
+from posttrain.recipes.scoring import RewardCard, RewardScorer, same_words, say_raw
 from posttrain.rollout.grading import Failed, failed, graded, grades_of
 from posttrain.text.chat import Codec
 from posttrain.types import Completion, Grades, Scorer
@@ -33,6 +33,7 @@ class Judging:
 
         def load(path: str, number: int) -> RewardModel:
             card, own = RewardCard.read(path), Codec.load(path)
+            say_raw(path, card, self.console)
             alike = same_words(own, codec)
             scalar, own_attention = load_scalar(path, device=self.where.device)
             gate_scalar(scalar, own_attention)

@@ -18,7 +18,7 @@ from posttrain.models.load import base_of, is_adapter, load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.recipes import setup
 from posttrain.recipes.rewarding import RewardModel
-from posttrain.recipes.scoring import RewardCard, RewardScorer, same_words
+from posttrain.recipes.scoring import RewardCard, RewardScorer, same_words, say_raw
 from posttrain.recipes.weights import check_weights
 from posttrain.text.chat import Codec
 
@@ -35,6 +35,7 @@ def reward_loader(
 
     def load(path: str, number: int) -> RewardModel:
         card, own = RewardCard.read(path), Codec.load(path)
+        say_raw(path, card, console)
         alike = same_words(own, codec)
         if not alike:
             console.say(

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from posttrain.console import Console
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.errors import ModelError
 from posttrain.models.heads import ScalarModel
-from posttrain.models.load import REWARD_CARD, is_classifier, is_reward_model
+from posttrain.models.load import REWARD_CARD, is_classifier, is_reward_model, reward_card, scores_alone
 from posttrain.objectives import ScoreReader
 from posttrain.run import Run
 from posttrain.text.chat import Codec
@@ -22,25 +23,41 @@ from posttrain.types import Completion, PrefixGroup, Span, TokenBatch, moved
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardCard:
-    """`reward.json`: a score is (raw - shift) / scale; `score_at` is `last` or `mean`."""
+    """`reward.json`: a score is (raw - shift) / scale; `score_at` is `last` or `mean`.
+
+    `given` is False for a model of others that has none: its raw scores are used.
+    """
 
     shift: float
     scale: float
     score_at: str
+    given: bool = True
 
     def write(self, folder: Path) -> None:
         """Writes the card beside the weights."""
-        (folder / REWARD_CARD).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        facts = {name: value for name, value in asdict(self).items() if name != "given"}
+        (folder / REWARD_CARD).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     @staticmethod
-    def read(folder: str) -> RewardCard:
-        """The card of a reward model's folder. Raises ModelError when there is none."""
-        Run(Path(folder)).require_done()
-        if not is_reward_model(folder):
-            raise ModelError(
-                f"{folder} is no reward model: it has no {REWARD_CARD}\n  fix: train one with `posttrain reward`"
-            )
-        return RewardCard(**json.loads((Path(folder) / REWARD_CARD).read_text(encoding="utf-8")))
+    def read(path: str) -> RewardCard:
+        """The card of a reward model, a folder or of the hub; a classifier of others with one output needs none.
+
+        Raises ModelError for what is neither.
+        """
+        Run(Path(path)).require_done()
+        file = reward_card(path)
+        if file is not None:
+            return RewardCard(**json.loads(file.read_text(encoding="utf-8")))
+        if is_classifier(path) or not scores_alone(path):
+            what = f"{path} is no reward model: it has no {REWARD_CARD}, and is no classifier with one output"
+            raise ModelError(f"{what}\n  fix: train one with `posttrain reward`")
+        return RewardCard(shift=0.0, scale=1.0, score_at="last", given=False)
+
+
+def say_raw(path: str, card: RewardCard, console: Console) -> None:
+    """Says of a reward model of others that its scores are not centred."""
+    if not card.given:
+        console.say(f"reward {path}: no {REWARD_CARD}; its raw scores are used, neither centred nor scaled")
 
 
 class RewardScorer:

@@ -26,6 +26,7 @@ def write_rollouts(path: Path, rollouts: Rollouts) -> None:
         "score": pa.array(rollouts.scores.tolist()),
         "settled_score": pa.array(rollouts.settled.tolist()),
     }
+    columns |= {name: pa.array(values.tolist()) for name, values in rollouts.parts.items()}
     for name in _PER_TOKEN:
         columns[name] = pa.array(_lists(getattr(rollouts, name), lengths))
     path.parent.mkdir(parents=True, exist_ok=True)

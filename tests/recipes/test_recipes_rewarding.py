@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from stages import LORA, QUICK, Stages, write_rows
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import posttrain
+from posttrain import hub
 from posttrain.config import PPOConfig, make_config
 from posttrain.console import open_console
 from posttrain.data.pack import Budget
@@ -104,6 +108,9 @@ def test_a_run_from_python_with_a_model_and_a_function_writes_each_parts_mean(st
     for row in run.metrics:
         assert row["score"] == pytest.approx(row["score/reward"] + row["score/short"], abs=1e-5)
         assert row["score/short"] < 0
+    kept = pq.read_table(tmp_path / "run" / "run" / "inspect" / "step-000001.parquet").to_pylist()
+    for answer in kept:
+        assert answer["score"] == pytest.approx(answer["score/reward"] + answer["score/short"], abs=1e-5)
     spec = run.config.model_dump()["reward"][1]["reward"]
     assert Path(spec.rpartition(":")[0]).resolve() == Path(__file__).resolve()
     record = run.record
@@ -344,3 +351,43 @@ def test_the_record_of_a_run_with_functions_reads_back(stages: Stages, prompts: 
 
 def _few() -> dict[str, Any]:
     return {name: value for name, value in PPO.items() if name != "quiet"} | {"steps": 1}
+
+
+# --- reward models of others -----------------------------------------------------------------------------------------
+
+
+def theirs(stages: Stages, folder: Path) -> Path:
+    """A classifier with one output that no posttrain wrote, with the tokenizer of the base."""
+    config = AutoConfig.from_pretrained(stages.base, num_labels=1)
+    torch.manual_seed(9)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(stages.base).save_pretrained(folder)
+    return folder
+
+
+def test_a_classifier_of_others_with_one_output_scores_as_it_stands(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = theirs(stages, tmp_path / "theirs")
+    roles, answers = cast(stages, stages.sft, folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    for answer, score in zip(answers, roles.scorer(answers).tolist(), strict=True):
+        with torch.no_grad():
+            raw = float(model(torch.tensor([[*answer.prompt.tokens, *answer.tokens]])).logits)
+        assert score == pytest.approx(raw, abs=1e-4)
+    # the same by a name of the hub, of which a copy is here
+    cache = tmp_path / "cache" / "models--someone--reward"
+    shutil.copytree(folder, cache / "snapshots" / "a1")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("a1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub._answers.cache_clear()  # pyright: ignore[reportPrivateUsage]  # what was asked before
+    again, _ = cast(stages, stages.sft, "someone/reward")
+    hub._answers.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    assert torch.equal(again.scorer(answers), roles.scorer(answers))
+
+
+def test_a_model_that_scores_nothing_is_no_reward(stages: Stages) -> None:
+    with pytest.raises(ModelError, match=r"is no reward model: it has no reward\.json, and is no classifier with one"):
+        cast(stages, stages.sft, stages.base)
