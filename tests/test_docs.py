@@ -34,6 +34,7 @@ RUNNING = [
     "docs/adapters.md",
     "docs/tasks.md",
     "docs/methods.md",
+    "docs/preferences.md",
 ]
 PAGES = [*RUNNING, "docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"]
 

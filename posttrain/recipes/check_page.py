@@ -187,9 +187,9 @@ def _bit(piece: Piece) -> Bit:
 
 
 def _of_verdict(found: CheckedFile) -> Iterator[Line]:
-    commands = " and ".join(found.commands)
+    commands = _joined(found.commands)
     if found.trainable:
-        more = f", and {' and '.join(found.prompts_for)} its prompts" if found.prompts_for else ""
+        more = f", and {_joined(found.prompts_for)} its prompts" if found.prompts_for else ""
         take = "takes" if len(found.commands) == 1 else "take"
         yield line("verdict", ("✓ ", "good"), f"{commands} {take} this file{more}")
         return
@@ -200,6 +200,12 @@ def _of_verdict(found: CheckedFile) -> Iterator[Line]:
         )
         if problem.fix:
             yield line(" ", (f"  fix: {problem.fix}", "dim"))
+
+
+def _joined(names: Sequence[str]) -> str:
+    """`ppo, online-dpo and sample`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _short(place: str) -> str:

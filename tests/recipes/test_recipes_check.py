@@ -60,7 +60,7 @@ def test_the_page_of_conversations(tmp_path: Path, tiny_model: Path) -> None:
     assert page.splitlines()[2].startswith("  bad  train.jsonl:53  output is empty")
     assert "row 1       Q: Why?⏎A:[ Because.</s>]" in page
     assert "end-of-turn </s> is trained (51 turns) ✓ · generation prompt is a prefix ✓" in page
-    assert page.splitlines()[-1] == "verdict     ✓ sft takes this file, and ppo and sample its prompts"
+    assert page.splitlines()[-1] == "verdict     ✓ sft takes this file, and ppo, online-dpo and sample its prompts"
     assert file.lengths is not None
     assert file.lengths.longest == len("Q: Why?.A: Because.s")
     short = len("Q: 7?.A: Yes.s"), len(" Yes.s")  # ten of these, forty of one byte more, and the first row
@@ -132,7 +132,7 @@ def test_rankings_show_ties_margins_annotators_and_whether_length_wins(tmp_path:
     assert "a reward learns to like length from this" in page
     assert "rank 1      [ yes!</s>]" in page
     assert "no rank     [ c</s>]" in page
-    assert page.splitlines()[-1] == "verdict     ✓ reward and dpo take this file, and ppo and sample its prompts"
+    assert page.splitlines()[-1] == "verdict     ✓ reward and dpo take this file, and ppo, online-dpo and sample its prompts"
 
 
 def test_rankings_of_ties_only_are_refused(tmp_path: Path) -> None:
