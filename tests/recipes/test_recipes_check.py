@@ -132,7 +132,8 @@ def test_rankings_show_ties_margins_annotators_and_whether_length_wins(tmp_path:
     assert "a reward learns to like length from this" in page
     assert "rank 1      [ yes!</s>]" in page
     assert "no rank     [ c</s>]" in page
-    assert page.splitlines()[-1] == "verdict     ✓ reward and dpo take this file, and ppo, online-dpo and sample its prompts"
+    takes = "reward and dpo take this file, and ppo, online-dpo and sample its prompts"
+    assert page.splitlines()[-1] == f"verdict     ✓ {takes}"
 
 
 def test_rankings_of_ties_only_are_refused(tmp_path: Path) -> None:
