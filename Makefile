@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Small models run faster on one thread, and the same on every machine.
-test test-all quick: export OMP_NUM_THREADS := 1
+test test-all quick faults mutation: export OMP_NUM_THREADS := 1
 
-.PHONY: help venv demo test test-all check types quick clean
+.PHONY: help venv demo test test-all check faults mutation types quick clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -32,6 +32,12 @@ check: venv  ## lint, format, types and the quick tests, under two minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory -j2 types quick
+
+faults: venv  ## plant forty faults, one line each, in a copy of the package, and show which test sees each; some minutes
+	$(BIN)/python -m tests.faults
+
+mutation: venv  ## change posttrain/ops in every small way and count what its tests see; a quarter of an hour
+	$(BIN)/python -m tests.mutation
 
 types: venv
 	$(BIN)/pyright

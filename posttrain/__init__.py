@@ -159,15 +159,17 @@ def check(data: str | os.PathLike[str] | Sequence[object], *, quiet: bool = Fals
     return cast("Checked", _call("check", {"data": data, **settings}, fresh=False, quiet=quiet))
 
 
-def selftest(model: str | os.PathLike[str] | None = None, *, quiet: bool = False) -> Selftest:
+def selftest(model: str | os.PathLike[str] | None = None, *, only: str = "", quiet: bool = False) -> Selftest:
     """What this installation, and a model if one is given, measures of the laws of theory; `broken` names the broken.
 
-    Nothing is written, and nothing is raised for a broken law; ModelError for a model that cannot be loaded.
+    `only` takes the laws that say this. Nothing is written, and nothing is raised for a broken law; ModelError for a
+    model that cannot be loaded.
     """
     from posttrain.console import open_console
 
     measure = import_module("posttrain.workflows.selftest").selftest
-    return cast("Selftest", measure(None if model is None else os.fspath(model), console=open_console(quiet=quiet)))
+    path = None if model is None else os.fspath(model)
+    return cast("Selftest", measure(path, only=only, console=open_console(quiet=quiet)))
 
 
 def merge(model: str | os.PathLike[str], *, out: str | os.PathLike[str], quiet: bool = False) -> Merged:

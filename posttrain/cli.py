@@ -68,6 +68,7 @@ _WITHOUT_SETTINGS = {
     ),
     "selftest": (
         Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
+        Option(name="only", kind=str, default="", about="measure only laws that say this, or are about it"),
     ),
     "init": (
         Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
@@ -318,11 +319,13 @@ def demo(*, out: str, seed: int, fresh: bool, **options: bool) -> None:
         console.finish()
 
 
-def selftest(*, model: str, **options: bool) -> None:
+def selftest(*, model: str, only: str, **options: bool) -> None:
     """Measure the laws, and fail when one is broken."""
     _hush(debug=options["debug"])
 
-    measured = import_module("posttrain.workflows.selftest").selftest(model or None, console=_console(options))
+    measured = import_module("posttrain.workflows.selftest").selftest(
+        model or None, only=only, console=_console(options)
+    )
     _print_result(measured, options)
     if measured.broken:
         raise LawBroken(measured.broken)

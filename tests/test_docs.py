@@ -33,6 +33,7 @@ RUNNING = [
     "docs/runs.md",
     "docs/adapters.md",
     "docs/tasks.md",
+    "docs/proofs.md",
     "docs/methods.md",
     "docs/preferences.md",
 ]

@@ -144,7 +144,7 @@ def kto(
     by the number of answers. Source: Ethayarajh 2024 (KTO), section 4: lambda_y - v(x, y).
     """
     sign = torch.where(desirable, 1.0, -1.0).to(log_ratio.dtype)
-    weight = torch.where(desirable, desirable_weight, undesirable_weight).to(log_ratio.dtype)
+    weight = torch.where(desirable, log_ratio.new_tensor(desirable_weight), log_ratio.new_tensor(undesirable_weight))
     return weight * torch.sigmoid(-sign * beta * (log_ratio - baseline))
 
 

@@ -11,6 +11,8 @@ import torch
 
 from posttrain.console import Console
 from posttrain.console.page import Bit, Line, Tone, line
+from posttrain.counted import counted
+from posttrain.errors import ConfigError, Problem
 from posttrain.models.heads import Policy
 from posttrain.models.load import load_causal
 from posttrain.models.parity import TOLERANCE, gate_policy
@@ -69,23 +71,27 @@ class Selftest:
         }  # fmt: skip
 
 
-def selftest(model: str | None = None, *, console: Console) -> Selftest:
+def selftest(model: str | None = None, *, only: str = "", console: Console) -> Selftest:
     """The laws of the small world, and those that hold of any model measured on `model`; nothing is written.
 
+    `only` takes those laws that have it in what they say or are about.
+
     Gradients and formulas are measured in float64 on the CPU, the rest on the first GPU where there is one.
-    Raises ModelError when the model cannot be loaded.
+    Raises ModelError when the model cannot be loaded, ConfigError when no law is left.
     """
     quiet_libraries()
     device = machine().device
     measured: list[Verdict] = []
-    for law in [*laws(device), *([] if model is None else laws_of(model, device))]:
+    chosen = _chosen([*laws(device), *([] if model is None else laws_of(model, device))], only)
+    for law in chosen:
         console.working(f"measuring {law.says}")
         measured.append(_measured(law))
         console.page(_shown(measured[-1], first=len(measured) == 1 or measured[-2].about != law.about))
     result = Selftest(device=str(device), model=model, verdicts=tuple(measured))
     if not result.broken:
         seconds = sum(each.seconds for each in measured)
-        console.finish(f"all {len(measured)} laws hold on {device}, measured in {seconds:.0f} seconds")
+        held = counted(len(measured), "law", "hold")
+        console.finish(f"{held} on {device}, measured in {seconds:.0f} seconds")
     return result
 
 
@@ -102,6 +108,14 @@ def laws_of(path: str, device: torch.device) -> Iterator[Law]:
     yield Law(about=path, says=says, measure=parity, bound=TOLERANCE)
     for law in of_any_model(policy, bound=TOLERANCE):
         yield Law(about=path, says=law.says, measure=law.measure, bound=law.bound)
+
+
+def _chosen(known: Sequence[Law], only: str) -> list[Law]:
+    chosen = [law for law in known if only.lower() in f"{law.about}\n{law.says}".lower()]
+    if not chosen:
+        fix = "give a part of what a law says, as `posttrain selftest` shows it"
+        raise ConfigError([Problem(place="--only", what=f"no law says '{only}'", fix=fix)])
+    return chosen
 
 
 def _measured(law: Law) -> Verdict:

@@ -185,3 +185,8 @@ def test_no_path_has_an_advantage_at_the_enumerated_optimum(form: str) -> None:
 def test_scaled_scores_keep_their_sign_and_their_zero() -> None:
     assert scaled_scores(torch.tensor([-3.0, 0.0, 6.0]), 3.0).tolist() == [-1.0, 0.0, 2.0]
     assert scaled_scores(torch.tensor([4.0, 4.0]), 0.0).tolist() == [4.0, 4.0]  # nothing to divide by
+
+
+def test_of_two_answers_each_is_compared_with_the_other() -> None:
+    found = rloo_advantages(torch.tensor([3.0, 1.0, 5.0]), torch.tensor([4, 4, 7]))
+    assert found.tolist() == [2.0, -2.0, 0.0]

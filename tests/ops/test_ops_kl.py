@@ -75,3 +75,7 @@ def test_in_a_loss_k1_teaches_nothing_k2_the_kl_and_k3_the_kl_the_other_way_roun
         average = actor.detach().exp() @ estimator(actor, reference)
         (found,) = torch.autograd.grad(average, logits, retain_graph=True)
         torch.testing.assert_close(found, wanted[name])
+
+
+def test_beta_moves_over_ten_thousand_answers_unless_told_otherwise() -> None:
+    assert adapted(0.1, 9.0, target=6.0, responses=64) == adapted(0.1, 9.0, target=6.0, responses=64, horizon=10_000)

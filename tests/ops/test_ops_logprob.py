@@ -125,3 +125,10 @@ def test_only_a_chunk_of_the_logits_of_two_heads_exists_at_a_time() -> None:
     heads_divergence(hidden, watched, hidden, head, max_elements=11 * 7)
     assert max(seen) == 7
     assert heads_divergence(hidden[:0], head, hidden[:0], head).tolist() == []
+
+
+def test_a_token_that_all_but_never_comes_keeps_its_log_prob() -> None:
+    # softmax and then log gives -inf here
+    logits = torch.tensor([[200.0, 0.0]])
+    found = head_logprobs(logits, torch.tensor([1]), lambda hidden: hidden)
+    assert found.tolist() == [-200.0]

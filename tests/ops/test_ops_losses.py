@@ -253,3 +253,31 @@ def test_the_value_loss_takes_the_worse_of_the_moved_and_the_clipped_value() -> 
 
 def test_without_a_clip_the_value_loss_is_half_the_squared_error() -> None:
     assert clipped_value(tensor(1.0), tensor(0.0), tensor(3.0), None).item() == 2.0
+
+
+def test_weights_of_kto_are_not_rounded_to_float32() -> None:
+    ratio, desirable = torch.tensor([0.3, -0.2], dtype=torch.float64), torch.tensor([True, False])
+    found = kto(ratio, desirable, 0.1, beta=0.7, desirable_weight=0.1, undesirable_weight=0.3)
+    expected = [0.1 / (1 + math.exp(0.7 * (0.3 - 0.1))), 0.3 / (1 + math.exp(-0.7 * (-0.2 - 0.1)))]
+    assert found.tolist() == pytest.approx(expected, rel=1e-14)
+
+
+def test_numbers_that_are_not_given_are_those_of_the_papers() -> None:
+    first, second, third, fourth = torch.randn(4, 5, dtype=torch.float64)
+    of = first, second, third, fourth
+    assert torch.equal(dpo(*of), dpo(*of, beta=0.1, label_smoothing=0.0))
+    assert torch.equal(robust(*of), robust(*of, beta=0.1, label_smoothing=0.0))
+    assert torch.equal(ipo(*of), ipo(*of, beta=0.1))
+    assert torch.equal(hinge(*of), hinge(*of, beta=0.1))
+    assert torch.equal(simpo(first, second), simpo(first, second, beta=2.0, gamma=0.5))
+    plain = kto(first, second > 0, 0.2, beta=0.1, desirable_weight=1.0, undesirable_weight=1.0)
+    assert torch.equal(kto(first, second > 0, 0.2), plain)
+    assert torch.equal(pairwise(first, second), pairwise(first, second, 1.0, 0.0))
+
+
+def test_what_is_clipped_went_past_the_border_in_the_direction_of_its_advantage() -> None:
+    old = torch.zeros(3, dtype=torch.float64)
+    half, double = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64).log(), torch.full_like(old, math.log(8))
+    assert is_clipped(half, old, torch.full_like(old, -1.0), 0.5).tolist() == [False, True, False]
+    assert not is_clipped(double, old, torch.zeros_like(old), 0.5).any()  # nothing to gain, nothing cut off
+    assert not is_clipped(-double, old, torch.zeros_like(old), 0.5).any()

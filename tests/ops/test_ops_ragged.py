@@ -90,3 +90,7 @@ def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_negativ
     assert explained_variance(-observed, observed, where).item() == -3.0
     assert explained_variance(observed, torch.ones(4), where).item() == 0.0
     assert explained_variance(observed, observed, torch.zeros(4, dtype=torch.bool)).item() == 0.0
+
+
+def test_one_value_alone_is_its_own_mean() -> None:
+    assert whiten(torch.tensor([5.0, 7.0]), torch.tensor([True, False])).tolist() == [0.0, 0.0]

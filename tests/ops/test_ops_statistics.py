@@ -102,3 +102,16 @@ def test_equal_values_share_their_rank() -> None:
 
 def test_a_constant_correlates_with_nothing() -> None:
     assert pearson(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])) == 0.0
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.8])
+def test_neighbouring_bins_stay_apart_at_both_ends(shift: float) -> None:
+    probabilities, outcomes = torch.tensor([0.05, 0.15]) + shift, torch.tensor([1.0, 0.0])
+    expected = (abs(1 - 0.05 - shift) + 0.15 + shift) / 2
+    assert calibration_error(probabilities, outcomes) == pytest.approx(expected)
+    assert calibration_error(probabilities, outcomes) == calibration_error(probabilities, outcomes, bins=10)
+
+
+def test_the_curve_has_ten_bins_which_the_ends_share_with_nobody() -> None:
+    counts = [count for _, _, count in calibration_curve(torch.arange(0.05, 1.0, 0.1), torch.ones(10))]
+    assert counts == [1] * 10
