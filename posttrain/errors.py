@@ -73,6 +73,10 @@ class Diverged(PosttrainError, ArithmeticError):
     exit_code = 4
 
 
+class Tripped(Diverged):
+    """A rule of `stop_if` was broken: the run has gone wrong, and is stopped with what it kept."""
+
+
 class LawBroken(PosttrainError, AssertionError):
     """A self-test measured something that theory does not allow. `broken` names the laws."""
 

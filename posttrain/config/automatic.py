@@ -87,6 +87,15 @@ def auto_reference(loss: str) -> tuple[str, str]:
     return "start", "reference start: the policy before its first step"
 
 
+def auto_best(setting: str | None, *, wired: bool) -> tuple[str | None, str]:
+    """The measure by which the best weights are kept, None for none, and the reason in one line."""
+    if setting != "auto":
+        return setting, ""
+    if wired:
+        return "objective", "best objective: a run that stop_if ends leaves its best weights"
+    return None, "best null: nothing ends the run before its last weights"
+
+
 def resolved(config: SettingsT, choices: Mapping[str, object]) -> SettingsT:
     """The settings with what the automatic ones (dotted names) came to."""
     tree = config.model_dump()

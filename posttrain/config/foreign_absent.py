@@ -280,9 +280,6 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 # what experience with larger systems asks for, and this version does not have
 LATER: dict[str, str] = {
-    "stop_if": "beta: {target: 6} holds the KL by itself",
     "ptx": "a smaller learning_rate or a larger beta keeps more of the start model",
-    "ema": "the last weights are the model",
-    "best": "the last model is kept; compare it with `posttrain eval`",
     "name": "out names the run",
 }

@@ -47,6 +47,33 @@ class Critic(Settings):
     detach: bool = Field(default=False, description="layout trunk: the critic's loss does not reach the shared trunk")
 
 
+class StopIf(Settings):
+    """Trip wires: a run ends, exit code 4, where a step breaks one of them."""
+
+    kl: Positive | None = Field(default=None, description="KL to the start policy above this, k1, nats per answer")
+    length_ratio: Annotated[float, Field(gt=1)] | None = Field(
+        default=None, description="answers longer than this many times those of the first step"
+    )
+    no_eos: Fraction | None = Field(default=None, description="more than this share of answers not ended by themselves")
+    entropy: Positive | None = Field(default=None, description="entropy of sampled tokens below this, nats per token")
+    distinct: Fraction | None = Field(
+        default=None, description="less than this share of an answer's token pairs distinct: it repeats itself"
+    )
+    patience: Count = Field(default=1, description="steps one after another in which a rule must be broken")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The rules that are set, by name."""
+        named = self.model_dump(exclude={"patience"})
+        return {name: limit for name, limit in named.items() if limit is not None}
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> StopIf:
+        if not self.limits:
+            raise ValueError("names no rule; write one, for example {kl: 20}, or null")
+        return self
+
+
 class PPOConfig(Training):
     """Reinforcement learning from a reward with PPO."""
 
@@ -99,6 +126,13 @@ class PPOConfig(Training):
         default="critic", description="what a return is compared with"
     )
     critic: Critic = Field(default_factory=Critic, description="the value model")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="decay of a moving average of the policy, written to run/ema; null: none is kept"
+    )
+    stop_if: StopIf | None = Field(default=None, description="trip wires that end a run; null: none")
+    best: Literal["auto", "objective", "reward", "score"] | None = Field(
+        default="auto", description="measure of the weights kept in run/best; auto: objective with stop_if, else null"
+    )
     rollouts_every: Every | None = Field(default=10, description="keep a step's answers for reading; null: never")
 
     @model_validator(mode="after")

@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from posttrain.config import Training
+from posttrain.config import PPOConfig, Training
+from posttrain.config.automatic import auto_best
 from posttrain.errors import DoesNotFit
 from posttrain.models.load import base_of
 from posttrain.recipes.forecast import size
@@ -29,7 +30,18 @@ def writes(config: Training, trained: int) -> dict[str, int]:
     # A checkpoint is written before the oldest one goes; without any, an interruption still leaves one.
     checkpoints = 1 if config.save_every is None else config.keep + 1
     name = "1 checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
-    return {"model": trained * BYTES, name: checkpoints * trained * _CHECKPOINT}
+    found = {"model": trained * BYTES, name: checkpoints * trained * _CHECKPOINT}
+    for kept in _kept(config):  # as a model at the end, and in every checkpoint
+        found[f"run/{kept}"] = (1 + checkpoints) * trained * BYTES
+    return found
+
+
+def _kept(config: Training) -> list[str]:
+    """The folders of the models that a run keeps besides its last weights."""
+    if not isinstance(config, PPOConfig):
+        return []
+    best, _ = auto_best(config.best, wired=config.stop_if is not None)
+    return ["best"] * (best is not None) + ["ema"] * (config.ema is not None)
 
 
 def refuse_shortage(config: Training, disk: Mapping[str, int]) -> None:

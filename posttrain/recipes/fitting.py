@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,16 @@ from posttrain.counted import counted
 from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
 from posttrain.engine.local import LocalEngine
 from posttrain.engine.sealed import damage, write_sealed
-from posttrain.errors import Interrupted
+from posttrain.errors import Diverged, Interrupted
 from posttrain.loop import fit
 from posttrain.recipes.interruption import Interruption
+from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import Load
 from posttrain.recipes.preflight import fly
 from posttrain.recipes.setup import Machine, Telling, reporting
 from posttrain.run.record import versions
 from posttrain.run.trackers import Tracked, tracking
+from posttrain.run.wires import Wires
 from posttrain.types import Hook, Objective, Source, State, Stateful
 
 
@@ -38,7 +41,8 @@ from posttrain.types import Hook, Objective, Source, State, Stateful
 class Parts:
     """What trains. `models` give the trained parameters their names; `also` is what else has a state, by name.
 
-    `load` is what the preflight tries before the first step.
+    `load` is what the preflight tries before the first step. `save` writes the model as it stands into a folder; it is
+    needed where a run keeps its `best` weights or their `average`, under the run folder. `wires` may end the run.
     """
 
     source: Source
@@ -47,13 +51,36 @@ class Parts:
     models: Mapping[str, nn.Module]
     load: Load
     also: Mapping[str, Stateful] = field(default_factory=dict[str, Stateful])
+    save: Callable[[Path], None] | None = None
+    best: Best | None = None
+    average: Average | None = None
+    wires: Wires | None = None
+
+    @property
+    def beside(self) -> dict[str, Stateful]:
+        """What has a state besides source, weights and engine, by name."""
+        kept = {"best": self.best, "average": self.average, "wires": self.wires}
+        return {**self.also, **{name: part for name, part in kept.items() if part is not None}}
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """What looks at each step before it is written."""
+        return [part.after for part in (self.average, self.best) if part is not None]
+
+    @property
+    def last_hooks(self) -> list[Hook]:
+        """What looks at a step once it is written."""
+        return [] if self.wires is None else [self.wires.look]
 
 
-def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: Sequence[Hook] = ()) -> None:
-    """Trains to the end of the source, from the run's newest whole checkpoint where it has one.
+def train(
+    config: Training, run: Telling, parts: Parts, where: Machine, hooks: Sequence[Hook] = ()
+) -> dict[str, object]:
+    """Trains to the end of the source, from the run's newest whole checkpoint; what was kept besides the last weights.
 
     Every step is written and shown after `hooks`. Raises Interrupted when a signal asks to stop, with a checkpoint of
-    the last whole step saved, and Diverged when a loss or gradient is not finite.
+    the last whole step saved, and Diverged when a loss or gradient is not finite or a trip wire is hit; then what the
+    run kept is written first, and the message names it.
     """
     interruption = Interruption()
     keeper = _Keeper(config, run, parts, where)
@@ -70,10 +97,51 @@ def train(config: Training, run: Telling, parts: Parts, where: Machine, hooks: S
             with tracking(config.track, _tracked(config, run, start)) as tracked:
                 fit(
                     parts.source, parts.objective, parts.engine,
-                    hooks=[*hooks, reporting(run), *tracked, keeper.after], start=start, whole=interruption.held_off,
+                    hooks=[*hooks, *parts.hooks, reporting(run), *tracked, *parts.last_hooks, keeper.after],
+                    start=start, whole=interruption.held_off,
                 )  # fmt: skip
         except Interrupted:
             raise Interrupted(f"interrupted: {keeper.stop()}") from None
+        except Diverged as error:
+            _write_kept(run, parts)
+            raise type(error)(f"{error}{_left(config, parts)}") from error
+    return _write_kept(run, parts)
+
+
+def _write_kept(run: Telling, parts: Parts) -> dict[str, object]:
+    """Writes the best model and the averaged one under the run folder; the facts of each, by the name of its folder."""
+    folder, kept = run.writer.path / "run", dict[str, object]()
+    if parts.save is None:
+        return kept
+    if parts.best is not None and parts.best.facts:
+        parts.best.write(folder / "best", parts.save)
+        kept["best"] = parts.best.facts
+    if parts.average is not None:
+        parts.average.write(folder / "ema", parts.save)
+        kept["ema"] = {"decay": parts.average.decay}
+    run.writer.note(kept=kept)
+    return kept
+
+
+def told(config: Training, parts: Parts) -> list[str]:
+    """Where the models that were kept besides the last weights stand, in words."""
+    lines: list[str] = []
+    if parts.best is not None and parts.best.facts:
+        facts = ", ".join(f"{name} {value:.4g}" for name, value in parts.best.facts.items())
+        lines.append(f"the best in {config.out}/run/best ({facts})")
+    if parts.average is not None:
+        lines.append(f"their average in {config.out}/run/ema (decay {parts.average.decay:g})")
+    return lines
+
+
+def _left(config: Training, parts: Parts) -> str:
+    """Where a run that went wrong left its best model, for the end of the message."""
+    if parts.best is None:
+        return ""
+    if not parts.best.facts:
+        return "\n  no model is kept: nothing healthy was measured, or best is null"
+    facts = ", ".join(f"{name} {value:.4g}" for name, value in parts.best.facts.items())
+    return f"\n  the best model so far is kept in {config.out}/run/best: {facts}"
 
 
 def _planned(config: Training, steps: int) -> str:
@@ -121,7 +189,7 @@ class _Keeper:
             "run": run.writer,
             "made": self._made,
             "budget": parts.load.budget,
-            **parts.also,
+            **parts.beside,
         }
         self._step = self._saved = 0
         self._noted: dict[str, State] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posttrain import objectives
 from posttrain.config import OnlineDPOConfig, PPOConfig
-from posttrain.config.automatic import auto_critic_rate, auto_estimator, steps_between
+from posttrain.config.automatic import auto_best, auto_critic_rate, auto_estimator, steps_between
 from posttrain.config.rewards import RewardItem
 from posttrain.console import Console
 from posttrain.data.pack import Budget
@@ -15,16 +15,18 @@ from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotating import Annotator
 from posttrain.recipes.functions import Loaded, check_columns, refuse_failures, told
+from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.rewarding import check_rewards
-from posttrain.recipes.roles import cast_roles
+from posttrain.recipes.roles import Roles, cast_roles
 from posttrain.recipes.rollout_load import rollout_load
 from posttrain.recipes.rows import in_memory
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
 from posttrain.run import Run
 from posttrain.run.inspect import write_rollouts
+from posttrain.run.wires import Wires
 from posttrain.types import Prompt, PromptRecord, SamplingSpec
 
 
@@ -77,6 +79,8 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -
         console.say(f"critic.warmup {plan.critic_warmup}: all {steps} updates train the critic alone; the policy stays")
     engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
     annotated = Annotator(config, roles, engine, budget, console)
+    wires = Wires(config.stop_if.limits, patience=config.stop_if.patience) if config.stop_if else Wires({})
+    best = _best(config, roles, wires, console)
     sampler = setup.sampler(roles.actor, codec, opened.limit, where)
     source = RolloutSource(
         opened.data,
@@ -84,7 +88,7 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -
         annotated,
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         plan,
-        watch=_watching(config, run),
+        watch=_watching(config, run, best, plan.epochs * plan.minibatches),
     )
     parts = fitting.Parts(
         source=source,
@@ -93,12 +97,25 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -
         load=rollout_load(config, budget, roles, sampler, opened.data, opened.limit),
         models={"actor": roles.actor} | ({} if roles.critic is None else {"critic": roles.critic}),
         also={"annotator": annotated},
+        save=lambda folder: roles.save_actor(folder, codec),
+        best=best,
+        average=None if config.ema is None else Average(roles.actor_parameters, config.ema),
+        wires=wires,
     )
-    fitting.train(config, run, parts, where, [source.learned])
+    kept = fitting.train(config, run, parts, where, [source.learned])
     roles.save(Path(config.out), codec)
-    console.finish(f"saved {config.out}")
+    console.finish("; ".join([f"saved {config.out}, the last weights", *fitting.told(config, parts)]))
     last = run.writer.run.metrics[-1]
-    return run.writer.finish(**{name: last[name] for name in ("score", "kl", "length", "stopped") if name in last})
+    results = {name: last[name] for name in ("score", "kl", "length", "stopped") if name in last}
+    return run.writer.finish(**results, **kept)
+
+
+def _best(config: PPOConfig, roles: Roles, wires: Wires, console: Console) -> Best:
+    """What keeps the best weights, by a measure that is said where it was chosen."""
+    measure, reason = auto_best(config.best, wired=config.stop_if is not None)
+    if config.best == "auto":
+        console.choose("best", measure, reason)
+    return Best(roles.actor_parameters, measure, healthy=wires.healthy)
 
 
 def _critic_rate(config: PPOConfig, rate: float, console: Console) -> float:
@@ -163,12 +180,15 @@ def _refuse_failures(config: PPOConfig, run: setup.Telling, number: int, rollout
     refuse_failures(rollouts.failures, lost, asked_for, config.functions, least=config.minibatches)
 
 
-def _watching(config: PPOConfig, run: setup.Telling) -> Callable[[int, Rollouts, dict[str, float]], None]:
-    """Keeps rollouts for the inspector, and shows one answer of each kept round."""
+def _watching(
+    config: PPOConfig, run: setup.Telling, best: Best, updates: int
+) -> Callable[[int, Rollouts, dict[str, float]], None]:
+    """Keeps rollouts for the inspector, shows one answer of each kept round, and the weights of the best one."""
     apart = steps_between(config.rollouts_every, config.steps)
 
     def watch(number: int, rollouts: Rollouts, metrics: dict[str, float]) -> None:
         _refuse_failures(config, run, number, rollouts)
+        best.consider((number - 1) * updates, metrics)  # the answers are those of the weights as they stand
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
         write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)

@@ -76,11 +76,14 @@ class Roles:
             groups.append(ParameterGroup(name="critic", parameters=self.critic_parameters, learning_rate=critic_rate))
         return groups
 
+    def save_actor(self, folder: Path, codec: Codec) -> None:
+        """Writes the actor as it stands as a model folder."""
+        save_causal(self.start.loaded, self.actor.stack, folder, stop_ids=codec.stop_ids)
+        codec.save(folder)
+
     def save(self, folder: Path, codec: Codec) -> None:
         """Writes the actor as the model of the run folder, and the critic under `run/critic`."""
-        loaded = self.start.loaded
-        save_causal(loaded, self.actor.stack, folder, stop_ids=codec.stop_ids)
-        codec.save(folder)
+        self.save_actor(folder, codec)
         critic = self.critic
         if critic is None and self.actor.value_head is not None:
             trunk = self.actor.trunk

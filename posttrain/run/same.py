@@ -12,7 +12,7 @@ from posttrain.run.folder import Facts, Run
 
 # These say what is written down and when, not what is learnt: a run may go on with others.
 _BESIDE_RESULTS = frozenset(
-    {"samples", "eval_every", "save_every", "keep", "track", "rollouts_every"}
+    {"samples", "eval_every", "save_every", "keep", "track", "rollouts_every", "stop_if"}
     | {"functions.timeout", "functions.at_once", "functions.max_failures"}
 )
 # These change rounding alone.
@@ -28,14 +28,16 @@ def differences(earlier: Run, record: Facts, config: Settings) -> list[str]:
         changed = _changed(earlier, config)
     except ConfigError as error:
         return [f"{earlier.path / 'run' / 'config.yaml'}: {problem.what}" for problem in error.problems]
-    lines = [_line(name, *values) for name, values in changed.items() if name not in _BESIDE_RESULTS | _ROUNDING]
+    harmless = _BESIDE_RESULTS | _ROUNDING
+    lines = [_line(name, *values) for name, values in changed.items() if not _within(name, harmless)]
     return lines + list(_other_content(there, record, changed))
 
 
 def remarks(earlier: Run, config: Settings) -> list[str]:
     """One line for each changed setting with which the run may go on all the same."""
     changed = _changed(earlier, config)
-    found = [f"{_line(name, *values)}, from here on" for name, values in changed.items() if name in _BESIDE_RESULTS]
+    beside = {name: values for name, values in changed.items() if _within(name, _BESIDE_RESULTS)}
+    found = [f"{_line(name, *values)}, from here on" for name, values in beside.items()]
     rounding = [_line(name, *values) for name, values in changed.items() if name in _ROUNDING]
     return found + [f"{line}, from here on: the same method, but not bit for bit" for line in rounding]
 
@@ -60,6 +62,11 @@ def _other_content(there: Facts, here: Facts, changed: Mapping[str, object]) -> 
             yield f"{name}: {parent['name']} was trained again"
         elif "content" in old and old["content"] != parent.get("content"):
             yield f"{name}: the files of {parent['name']} changed"
+
+
+def _within(name: str, names: frozenset[str]) -> bool:
+    """Whether a flat name, or the group that it is a part of (`stop_if` of `stop_if.kl`), is one of these."""
+    return name in names or name.partition(".")[0] in names
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Facts:

@@ -1,0 +1,142 @@
+"""Weights that a run keeps beside its own: the best ones so far, and a moving average."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from posttrain.types import State
+
+Save = Callable[[Path], None]
+"""Writes the model as it stands into a folder that does not exist yet."""
+
+
+@contextmanager
+def worn(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> Generator[None]:
+    """Inside, the parameters have other weights; afterwards their own again."""
+    own = [part.detach().clone() for part in parameters]
+    _put(parameters, weights)
+    try:
+        yield
+    finally:
+        _put(parameters, own)
+
+
+def write_model(folder: Path, save: Save) -> None:
+    """A model folder that is whole or not there; an earlier one of that name is replaced."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    save(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+class Average:
+    """The exponential moving average of the weights: after an update, average <- decay average + (1 - decay) weights.
+
+    Part of a run's checkpoints. With adapters it is their two matrices that are averaged, not the product.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self._parameters = list(parameters)
+        self.decay = decay
+        self._weights = [part.detach().clone() for part in parameters]
+
+    @torch.no_grad()
+    def after(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A hook: takes in the weights after an update; one that was skipped is none."""
+        if not metrics.get("skipped"):
+            for kept, part in zip(self._weights, self._parameters, strict=True):
+                kept.lerp_(part, 1 - self.decay)
+
+    def write(self, folder: Path, save: Save) -> None:
+        """Writes the averaged model."""
+        with worn(self._parameters, self._weights):
+            write_model(folder, save)
+
+    def state(self) -> State:
+        """The average."""
+        return {str(place): kept for place, kept in enumerate(self._weights)}
+
+    def load_state(self, state: State) -> None:
+        """Goes on with the average of `state`."""
+        for place, kept in enumerate(self._weights):
+            kept.copy_(cast("Tensor", state[str(place)]))
+
+
+class Best:
+    """The weights at which a measure was highest; without a `measure` it keeps nothing.
+
+    A measure whose name begins with `eval_` belongs to the weights after an update, and `after` looks at it; others
+    are of rollouts, sampled before the round's updates, and whoever samples calls `consider`. Metrics that are not
+    `healthy` are passed over. The weights lie on the CPU and are part of a run's checkpoints.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        measure: str | None,
+        *,
+        healthy: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
+    ) -> None:
+        self._healthy = healthy
+        self._parameters = list(parameters)
+        self.measure = measure
+        self.step, self.value = 0, 0.0
+        # Kept from the start, so that the memory they take is known before it is forecast.
+        self._weights = [] if measure is None else [part.detach().cpu().clone() for part in parameters]
+        self._found = False
+
+    @property
+    def facts(self) -> dict[str, int | float]:
+        """`{"step": 40, "eval_score_sampled": 1.3}`; empty while nothing was measured."""
+        return {"step": self.step, self.measure: self.value} if self._found and self.measure is not None else {}
+
+    def after(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A hook: an evaluation measures the weights as they stand."""
+        if self.measure is not None and self.measure.startswith("eval_"):
+            self.consider(number, metrics)
+
+    def consider(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the weights as they stand if the measure is higher than ever; of equals the first stay."""
+        if self.measure is None or self.measure not in metrics or not self._healthy(metrics):
+            return
+        value = metrics[self.measure]
+        if self._found and not value > self.value:
+            return
+        # New tensors: a state that was noted before holds the old ones.
+        self._weights = [part.detach().cpu().clone() for part in self._parameters]
+        self.step, self.value, self._found = number, value, True
+
+    def write(self, folder: Path, save: Save) -> None:
+        """Writes the best model. Raises RuntimeError while nothing was measured."""
+        if not self._found:
+            raise RuntimeError("nothing was measured yet")
+        with worn(self._parameters, self._weights):
+            write_model(folder, save)
+
+    def state(self) -> State:
+        """The weights, where and how good they were; nothing while nothing was measured."""
+        if not self._found:
+            return {}
+        weights = {str(place): kept for place, kept in enumerate(self._weights)}
+        return {"step": self.step, "value": self.value, **weights}
+
+    def load_state(self, state: State) -> None:
+        """Goes on with the best of `state`."""
+        self._found = "step" in state
+        if self._found and self.measure is not None:
+            self.step, self.value = cast("int", state["step"]), cast("float", state["value"])
+            self._weights = [cast("Tensor", state[str(place)]) for place in range(len(self._parameters))]
+
+
+@torch.no_grad()
+def _put(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> None:
+    for part, other in zip(parameters, weights, strict=True):
+        part.copy_(other)
