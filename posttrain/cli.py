@@ -73,6 +73,7 @@ _WITHOUT_SETTINGS = {
     "init": (
         Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
         Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),
+        Option(name="preset", kind=str, default="", about="ppo: deepspeed-chat, instructgpt or summarize2020 instead"),
     ),
 }
 _RUNS = frozenset({*_TRAINING, "sample", "demo"})
@@ -331,16 +332,11 @@ def selftest(*, model: str, only: str, **options: bool) -> None:
         raise LawBroken(measured.broken)
 
 
-def init(command: str, /, *, schema: bool) -> None:
-    """Print a settings file to begin with, or its JSON schema."""
-    from posttrain.config import CONFIGS, json_schema, starter_yaml
-    from posttrain.config.flags import did_you_mean
+def init(command: str, /, *, schema: bool, preset: str) -> None:
+    """Print a settings file to begin with, a published recipe, or the JSON schema."""
+    from posttrain.config.starter import printed
 
-    if command not in CONFIGS:
-        hint = did_you_mean(command, list(CONFIGS)) or f"; there are {', '.join(CONFIGS)}"
-        raise ConfigError(f"no settings are named '{command}'{hint}")
-    config = CONFIGS[command]
-    print(json.dumps(json_schema(config), indent=2) if schema else starter_yaml(config), end="\n" if schema else "")
+    print(printed(command, schema=schema, preset=preset), end="")
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------

@@ -184,7 +184,15 @@ def remains(out: Path) -> dict[str, Any]:
     """Everything of a finished run that must not depend on how often it was killed; times are left out."""
     found: dict[str, Any] = {
         str(file.relative_to(out)): file.read_bytes()
-        for pattern in ("*.safetensors", "*.json", "run/critic/*", "run/samples.jsonl", "run/inspect/*")
+        for pattern in (
+            "*.safetensors",
+            "*.json",
+            "run/critic/*",
+            "run/best/*",
+            "run/ema/*",
+            "run/samples.jsonl",
+            "run/inspect/*",
+        )
         for file in out.glob(pattern)
     }
     for name in ("metrics", "problems"):

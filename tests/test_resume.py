@@ -42,6 +42,10 @@ PPO = (
     "--beta.target 3 --rollouts_every 2 --learning_rate 0.01"
 )
 ONLINE = "--steps 12 --rollouts 8 --group 4 --max_new_tokens 8 --rollouts_every 2 --learning_rate 0.01"
+KEPT = (
+    "--layout separate --reward_scale running --epoch_kl_stop 0.02 --ptx.batch_size 2 --ema 0.9 --eval_prompts 30% "
+    "--eval_every 1 --stop_if.kl 1000 --best eval_score_sampled"
+)
 PASSES = "--steps 14 --batch_size 4 --learning_rate 0.01 --eval_data 20% --eval_every 4"
 LORA = "--lora.rank 4 --lora.alpha 8"
 
@@ -94,10 +98,16 @@ def commands(stages: Stages) -> Mapping[str, Words]:
             "ppo", "--model", lora, "--reward", judge, "--prompts", prompts, *PPO.split(), *LORA.split(),
             "--layout", "trunk",
         ],
+        "ppo-kept": [
+            "ppo", "--model", lora, "--reward", judge, "--prompts", prompts, *PPO.split(), *LORA.split(), *KEPT.split(),
+            "--ptx.data", chats,
+        ],
     }  # fmt: skip
 
 
-METHODS = ("sft", "sft-dropout", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk")
+METHODS = (
+    "sft", "sft-dropout", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk", "ppo-kept"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

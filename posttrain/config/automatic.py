@@ -87,10 +87,12 @@ def auto_reference(loss: str) -> tuple[str, str]:
     return "start", "reference start: the policy before its first step"
 
 
-def auto_best(setting: str | None, *, wired: bool) -> tuple[str | None, str]:
+def auto_best(setting: str | None, *, wired: bool, evaluated: bool = False) -> tuple[str | None, str]:
     """The measure by which the best weights are kept, None for none, and the reason in one line."""
     if setting != "auto":
         return setting, ""
+    if evaluated:
+        return "eval_score_sampled", "best eval_score_sampled: the run is evaluated on prompts of its own"
     if wired:
         return "objective", "best objective: a run that stop_if ends leaves its best weights"
     return None, "best null: nothing ends the run before its last weights"

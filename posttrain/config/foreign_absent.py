@@ -85,9 +85,9 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
         "TA",
         "precompute_ref_log_probs precompute_ref_batch_size",
     ),
-    "the reward is clipped by reward_clip and advantages are whitened, never rewards": (
+    "reward_clip and reward_scale bound the reward, and advantages are whitened, never rewards": (
         "TLO",
-        "whiten_rewards scale_rewards ppo_whiten_rewards ppo_score_norm reward.normalize_enable normalize_reward",
+        "whiten_rewards scale_rewards ppo_whiten_rewards",
     ),
     "the first and last model are in the run folder": ("T", "save_only_model save_on_each_node save_first_step"),
     "nothing but the hub is reached; copy the run folder to publish it": (
@@ -122,10 +122,9 @@ _MISSING: dict[str, tuple[str, str]] = {
         "pissa_init loftq_config lora_modules_to_save"
         " modules_to_save additional_target relora freeze_trainable_layers unfrozen_parameters lora_fan_in_fan_out",
     ),
-    "the last model is kept; the losses of the run say where to stop": (
+    "the last model is the run's; ppo keeps its best one too (best), and the losses of the others say where to stop": (
         "TAL",
-        "load_best_model_at_end metric_for_best_model greater_is_better early_stopping_patience"
-        " early_stopping_steps ckpt.best_metric_key",
+        "greater_is_better early_stopping_patience early_stopping_steps ckpt.best_metric_key",
     ),
     "weight_decay and the model's dropout regularise": ("TAL", "neftune_noise_alpha noisy_embedding_alpha"),
     "label_smoothing belongs to preference losses": ("T", "label_smoothing_factor"),
@@ -219,7 +218,7 @@ _REST: dict[str, str] = {
         "actor.gradient_checkpointing_reentrant actor.loss_agg_mode actor.num_gpus_per_node actor.num_nodes "
         "actor.policy_loss_type algo.advantage.is_correction_gating algo.advantage.is_correction_level "
         "algo.advantage.is_correction_mode algo.advantage.is_correction_threshold algo.advantage.no_std_norm "
-        "algo.dynamic_filtering_range algo.kl.unbiased_gradient algo.kl.use_loss critic.num_gpus_per_node "
+        "algo.dynamic_filtering_range algo.kl.unbiased_gradient critic.num_gpus_per_node "
         "critic.num_nodes critic.save_value_network data.image_key data.label_key data.max_images_per_prompt "
         "eval.temperature model.aux_loss_coef model.compute_fp32_loss_enable "
         "model.gradient_checkpointing_reentrant model.ipo_enable model.margin_loss_enable "
@@ -227,7 +226,7 @@ _REST: dict[str, str] = {
         "reward.overlong_penalty_factor reward.stop_properly_penalty_coef "
         "rollout.max_tokens_per_gpu rollout.top_p rollout.vllm_generate_batch_size train.agent_func_path "
         "train.async_enable train.async_queue_size train.colocate_actor_ref train.colocate_all "
-        "train.colocate_critic_reward train.dynamic_batch_enable train.ema_beta train.enable_ema "
+        "train.colocate_critic_reward train.dynamic_batch_enable "
         "train.partial_rollout_enable"
     ),
 }
@@ -280,6 +279,5 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 # what experience with larger systems asks for, and this version does not have
 LATER: dict[str, str] = {
-    "ptx": "a smaller learning_rate or a larger beta keeps more of the start model",
     "name": "out names the run",
 }

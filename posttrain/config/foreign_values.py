@@ -52,6 +52,7 @@ _NO_VALUE = (
     "micro_train_batch_size", "train.micro_batch_size", "generation_batch_size", "reward_funcs", "resize_vocab",
     "reward_weights",
     "reward.remote_url",
+    "train.enable_ema", "load_best_model_at_end", "metric_for_best_model",
 )  # fmt: skip
 ROWS = ("per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps")
 _TYPES: dict[str | bool, object] = {
@@ -83,6 +84,7 @@ _COMPARED: dict[str | bool, object] = {
     "group_norm": "group",
     "reinforce": "none",
 }
+_SCALED: dict[str | bool, object] = {True: "running", False: None}
 _WORDS: dict[str, dict[str | bool, object]] = {
     "train_on_inputs": {True: "all", False: "assistant"},
     "train_on_prompt": {True: "all", False: "assistant"},
@@ -102,6 +104,8 @@ _WORDS: dict[str, dict[str | bool, object]] = {
     **dict.fromkeys(("lr_scheduler_type", "lr_scheduler"), _FALLING),
     **dict.fromkeys(("eval_strategy", "evaluation_strategy", "save_strategy"), _NEVER),
     **dict.fromkeys(("advantage_estimator", "algo.advantage.estimator"), _COMPARED),
+    "algo.kl.use_loss": {True: "loss", False: "reward"},
+    **dict.fromkeys(("ppo_score_norm", "normalize_reward", "reward.normalize_enable"), _SCALED),
     "excess_length_strategy": {"drop": "drop", "truncate": "truncate", "raise": "error"},
     "truncation_mode": {"keep_start": "truncate"},
     "chat_template": {"tokenizer_default": None},

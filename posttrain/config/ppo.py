@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from posttrain.config.rewards import Functions, Rewards
 from posttrain.config.shared import (
+    SHARE,
     Clash,
     Count,
     Data,
     Every,
     Fraction,
     NotNegative,
+    Percent,
+    Place,
     Positive,
     Settings,
     Texts,
@@ -45,6 +49,14 @@ class Critic(Settings):
     )
     learning_rate: Positive | Literal["auto"] = Field(default="auto", description="auto: the policy's")
     detach: bool = Field(default=False, description="layout trunk: the critic's loss does not reach the shared trunk")
+
+
+class Ptx(Settings):
+    """Text whose language-model loss is mixed into the policy's updates."""
+
+    data: Data = Field(description="text or conversations: a path, or a list of {path, weight, columns}")
+    coef: Positive = Field(default=1.0, description="weight of its loss per trained token beside the policy's")
+    batch_size: Count = Field(default=8, description="rows of it per optimizer step, over all devices together")
 
 
 class StopIf(Settings):
@@ -126,12 +138,19 @@ class PPOConfig(Training):
         default="critic", description="what a return is compared with"
     )
     critic: Critic = Field(default_factory=Critic, description="the value model")
+    ptx: Ptx | None = Field(default=None, description="text mixed into the updates, against forgetting; null: none")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="decay of a moving average of the policy, written to run/ema; null: none is kept"
     )
     stop_if: StopIf | None = Field(default=None, description="trip wires that end a run; null: none")
-    best: Literal["auto", "objective", "reward", "score"] | None = Field(
-        default="auto", description="measure of the weights kept in run/best; auto: objective with stop_if, else null"
+    best: Literal["auto", "objective", "reward", "score", "eval_score_greedy", "eval_score_sampled"] | None = Field(
+        default="auto", description="measure of the weights kept in run/best; auto: as eval_prompts and stop_if allow"
+    )
+    eval_prompts: Percent | Place | None = Field(
+        default=None, description="prompts to evaluate on: a share of them, held out by prompt, or a file; null: none"
+    )
+    eval_every: Every | None = Field(
+        default="10%", description="with eval_prompts: every so many steps, or share of the run"
     )
     rollouts_every: Every | None = Field(default=10, description="keep a step's answers for reading; null: never")
 
@@ -148,6 +167,10 @@ class PPOConfig(Training):
         if self.kl_in == "loss" and self.beta.estimator in ("k1", "exact"):
             why = "has no gradient on average" if self.beta.estimator == "k1" else "is for rewards"
             raise Clash("beta.estimator", f"{self.beta.estimator} {why}: with kl_in loss use k3 or k2")
+        if self.eval_prompts is not None and self.eval_prompts.endswith("%") and not re.match(SHARE, self.eval_prompts):
+            raise Clash("eval_prompts", f"expected a share up to 100%, got {self.eval_prompts!r}")
+        if (self.best or "").startswith("eval_") and (self.eval_prompts is None or self.eval_every is None):
+            raise Clash("best", f"{self.best} needs eval_prompts and eval_every, for example eval_prompts: 5%")
         if self.layout == "trunk" and self.baseline != "critic":
             raise Clash("layout", f"trunk holds a critic, but baseline is {self.baseline}")
         return self

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from posttrain.config.document import annotated
+from posttrain.config.flags import did_you_mean
 from posttrain.config.leaf import expected, group_of
 from posttrain.config.load import make_config
+from posttrain.config.methods import CONFIGS
+from posttrain.config.schema import json_schema
 from posttrain.config.shared import Settings
+from posttrain.errors import ConfigError, Problem
+
+PRESETS = Path(__file__).parent / "presets"
 
 # What stands where a value is required. All of them are to be replaced.
 _PLACES = {
@@ -27,6 +37,34 @@ _TRAINED = {
 # What needs no saying beside a value that shows it.
 _PLAIN = ("1", "text", "text or null", "true or false", "a list of texts", "a share such as 10%")
 _DATA = {"reward": "feedback.db", "dpo": "feedback.db", "eval": "held_out.jsonl", "classify": "labelled.jsonl"}
+
+
+def printed(command: str, *, schema: bool, preset: str) -> str:
+    """What `posttrain init` prints: the JSON schema of a command, a preset, or every setting at its default.
+
+    Raises ConfigError for a command or a preset that there is not.
+    """
+    if command not in CONFIGS:
+        hint = did_you_mean(command, list(CONFIGS)) or f"; there are {', '.join(CONFIGS)}"
+        raise ConfigError(f"no settings are named '{command}'{hint}")
+    if preset:
+        return preset_yaml(command, preset)
+    config = CONFIGS[command]
+    return json.dumps(json_schema(config), indent=2) + "\n" if schema else starter_yaml(config)
+
+
+def presets(command: str) -> list[str]:
+    """The names of the published recipes that `init --preset` prints for a command."""
+    return sorted(file.stem for file in PRESETS.glob("*.yaml")) if command == "ppo" else []
+
+
+def preset_yaml(command: str, name: str) -> str:
+    """A published recipe as a settings file, each value with its source. Raises ConfigError when there is none."""
+    names = presets(command)
+    if name not in names:
+        there = did_you_mean(name, names) or (f"; there are {', '.join(names)}" if names else "")
+        raise ConfigError([Problem(place="--preset", what=f"{command} has no preset '{name}'{there}")])
+    return (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def starter_yaml(config: type[Settings]) -> str:
@@ -64,7 +102,15 @@ def _remark(info: FieldInfo) -> str:
         return f"REQUIRED: {about}"
     group = group_of(info)
     if group is not None:
-        parts = ", ".join(f"{name}: {part.default}" for name, part in group.model_fields.items())
+        defaults = {name: part.get_default(call_default_factory=True) for name, part in group.model_fields.items()}
+        parts = ", ".join(f"{name}: {_example(name, value)}" for name, value in defaults.items())
         return f"{about} (for example {{{parts}}})"
     says = expected(info)
     return about if says in _PLAIN else f"{about} ({says})"
+
+
+def _example(name: str, value: object) -> object:
+    """What stands in an example for a part of a group: its default, or a file where one is required."""
+    if value is PydanticUndefined:
+        return _PLACES[name]
+    return "null" if value is None else value

@@ -40,7 +40,8 @@ def _kept(config: Training) -> list[str]:
     """The folders of the models that a run keeps besides its last weights."""
     if not isinstance(config, PPOConfig):
         return []
-    best, _ = auto_best(config.best, wired=config.stop_if is not None)
+    evaluated = config.eval_prompts is not None and config.eval_every is not None
+    best, _ = auto_best(config.best, wired=config.stop_if is not None, evaluated=evaluated)
     return ["best"] * (best is not None) + ["ema"] * (config.ema is not None)
 
 

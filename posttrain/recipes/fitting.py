@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from posttrain.config import Training
+from posttrain.config import PPOConfig, Training
 from posttrain.config.automatic import planned, steps_between
 from posttrain.config.shared import Passes
 from posttrain.counted import counted
@@ -43,6 +43,7 @@ class Parts:
 
     `load` is what the preflight tries before the first step. `save` writes the model as it stands into a folder; it is
     needed where a run keeps its `best` weights or their `average`, under the run folder. `wires` may end the run.
+    `at_start` measures the weights before the first step, as step 0.
     """
 
     source: Source
@@ -55,6 +56,7 @@ class Parts:
     best: Best | None = None
     average: Average | None = None
     wires: Wires | None = None
+    at_start: Callable[[int], Mapping[str, float]] | None = None
 
     @property
     def beside(self) -> dict[str, Stateful]:
@@ -94,6 +96,8 @@ def train(
             )  # fmt: skip
             title = f"{config.command}  {config.model} → {config.out}"
             run.console.start(title, parts.source.steps, where=where.where, done=start)
+            if start == 0:
+                _measure_start(run, parts)
             with tracking(config.track, _tracked(config, run, start)) as tracked:
                 fit(
                     parts.source, parts.objective, parts.engine,
@@ -106,6 +110,16 @@ def train(
             _write_kept(run, parts)
             raise type(error)(f"{error}{_left(config, parts)}") from error
     return _write_kept(run, parts)
+
+
+def _measure_start(run: Telling, parts: Parts) -> None:
+    """The row of step 0: what training is compared with."""
+    if parts.at_start is not None:
+        found = parts.at_start(0)
+        run.writer.metrics(0, found)
+        run.console.say("before the first step: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        if parts.best is not None:
+            parts.best.after(0, found)
 
 
 def _write_kept(run: Telling, parts: Parts) -> dict[str, object]:
@@ -147,7 +161,12 @@ def _left(config: Training, parts: Parts) -> str:
 def _planned(config: Training, steps: int) -> str:
     """`1,240 steps of 32 rows; eval_every 10% is every 124 steps, save_every 25% is every 310 steps`."""
     of = f" of {counted(config.batch_size, 'row')}" if isinstance(config, Passes) else ""
-    shares = {name: getattr(config, name, None) for name in ("eval_every", "save_every", "rollouts_every")}
+    shares = {name: getattr(config, name, None) for name in ("eval_every", "save_every")}
+    if isinstance(config, PPOConfig):  # whose steps are rounds, each of several updates
+        evaluated = shares["eval_every"] if config.eval_prompts is not None else None
+        apart = planned(config.steps, {"eval_every": evaluated, "rollouts_every": config.rollouts_every})
+        shares["eval_every"] = None
+        of = f" in {counted(config.steps, 'round')}" + (f"; of rounds, {apart}" if apart else "")
     return "; ".join(part for part in (f"{counted(steps, 'step')}{of}", planned(steps, shares)) if part)
 
 

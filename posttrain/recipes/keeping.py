@@ -50,8 +50,8 @@ class Average:
 
     @torch.no_grad()
     def after(self, number: int, metrics: Mapping[str, float]) -> None:
-        """A hook: takes in the weights after an update; one that was skipped is none."""
-        if not metrics.get("skipped"):
+        """A hook: takes in the weights after an update; one that was skipped, or overflowed, is none."""
+        if not (metrics.get("kl_stopped") or metrics.get("skipped")):
             for kept, part in zip(self._weights, self._parameters, strict=True):
                 kept.lerp_(part, 1 - self.decay)
 

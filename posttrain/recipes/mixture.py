@@ -89,6 +89,19 @@ def mixture(config: Config, door: Door, encoder: Encoder[ItemT]) -> Mixture[Item
     return Mixture(sets=sets, held=held, stores=[part.items for part in parts])
 
 
+def sets_of(sources: Sequence[Source], door: Door, encoder: Encoder[ItemT]) -> list[Weighted[ItemT]]:
+    """The rows of sources that are trained on beside the data, all of them, announced and counted in the same way."""
+    cache = Cache.open(door.console.say)
+    parts: list[_Part[ItemT]] = []
+    for source in sources:
+        tokens = _read(source, door, encoder, cache)[1]
+        parts.append(_Part(source=source, tokens=tokens, apart=np.zeros(len(tokens.items), np.bool_), leaks=False))
+    _say(parts, [], door)
+    sets: list[Weighted[ItemT]] = [Weighted(items=part.items, weight=part.source.weight) for part in parts]
+    _refuse_nothing(sets, parts, door.limit)
+    return sets
+
+
 def _read(source: Source, door: Door, encoder: Encoder[ItemT], cache: Cache) -> tuple[Source, Tokens[ItemT]]:
     """The source as tokens, announced; the door keeps what was wrong with its rows."""
     tokens = tokens_of(source.reading, encoder, cache, door.console.say, source.settings)

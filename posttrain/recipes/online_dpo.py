@@ -12,11 +12,12 @@ from posttrain.engine.local import LocalEngine, ParameterGroup
 from posttrain.models.heads import Policy
 from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.asked import read_prompts
 from posttrain.recipes.functions import Loaded, asked, refuse_failures, told
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.machine import apart_from
 from posttrain.recipes.opening import Door, Opened, Reads, training
-from posttrain.recipes.ppo import read_prompts, reward_lineage
+from posttrain.recipes.ppo import reward_lineage
 from posttrain.recipes.preferences import check_reference, other_reference, pair_objective, settled
 from posttrain.recipes.reward_models import reward_loader
 from posttrain.recipes.rewarding import assembled, check_rewards

@@ -46,12 +46,13 @@ EXAMINED = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reads:
-    """The files of a run. `held_out` is a share of the data or a file; `aside` one more file, of conversations."""
+    """The files of a run. `held_out` is a share of the data or a file; `aside` is read besides, for its own use."""
 
     data: Sequence[DataItem]
     kinds: tuple[Kind, ...]
     held_out: str | None = None
-    aside: str | None = None
+    aside: Sequence[DataItem] | str | None = None
+    aside_kinds: tuple[Kind, ...] = ("chat",)
 
     @property
     def eval_file(self) -> str | None:
@@ -61,7 +62,8 @@ class Reads:
     @property
     def paths(self) -> list[str]:
         """Every path, whether it exists or not."""
-        return [*(item.path for item in self.data), *(path for path in (self.eval_file, self.aside) if path)]
+        aside = [self.aside] if isinstance(self.aside, str) else [item.path for item in self.aside or ()]
+        return [*(item.path for item in self.data), *([self.eval_file] if self.eval_file else []), *aside]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Door:
     """What a run knows before it reads all rows. `limit`: the longest sequence in tokens; `embedding`: ids that
     the model knows.
 
-    `held`: the rows of an `eval_data` file, none where it is a share. `aside`: those of one more file. What the
+    `held`: the rows of an `eval_data` file, none where it is a share. `aside`: those read besides. What the
     run folder shall say of the rows is put into `problems` and `counts` as they are read.
     """
 
@@ -181,7 +183,7 @@ def _open(config: Training, reads: Reads, console: Console) -> Door:
     shape = tried(lambda: _shape(config))
     data = tried(lambda: open_sources(reads.data, reads.kinds, max_bad=max_bad))
     held = tried(lambda: open_sources(reads.eval_file, reads.kinds, max_bad=max_bad))
-    aside = tried(lambda: open_sources(reads.aside, ("chat",), max_bad=max_bad))
+    aside = tried(lambda: open_sources(reads.aside, reads.aside_kinds, max_bad=max_bad))
     if shape is None or data is None or held is None or aside is None:
         raise _together(problems)
     data, held, aside = _told_apart(data, held, aside)

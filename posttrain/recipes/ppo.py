@@ -6,28 +6,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from posttrain import objectives
-from posttrain.config import OnlineDPOConfig, PPOConfig
+from posttrain.config import PPOConfig
 from posttrain.config.automatic import auto_best, auto_critic_rate, auto_estimator, steps_between
 from posttrain.config.rewards import RewardItem
 from posttrain.console import Console
 from posttrain.data.pack import Budget
+from posttrain.loop import every
+from posttrain.models.heads import Policy
 from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotating import Annotator
-from posttrain.recipes.functions import Loaded, check_columns, refuse_failures, told
+from posttrain.recipes.asked import Asked, read, reads
+from posttrain.recipes.functions import Loaded, refuse_failures, told
 from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import budget_of
-from posttrain.recipes.opening import Door, Opened, Reads, training
+from posttrain.recipes.opening import Opened, training
+from posttrain.recipes.prompt_eval import PromptEvaluation
 from posttrain.recipes.rewarding import check_rewards
 from posttrain.recipes.roles import Roles, cast_roles
 from posttrain.recipes.rollout_load import rollout_load
-from posttrain.recipes.rows import in_memory
+from posttrain.recipes.text_beside import text_source
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
 from posttrain.run import Run
 from posttrain.run.inspect import write_rollouts
 from posttrain.run.wires import Wires
-from posttrain.types import Prompt, PromptRecord, SamplingSpec
+from posttrain.types import Hook, SamplingSpec
 
 
 def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
@@ -36,8 +40,8 @@ def ppo(config: PPOConfig, *, console: Console, fresh: bool = False, dry_run: bo
     functions = check_rewards(config.reward)
     return training(
         config,
-        Reads(data=config.prompts, kinds=("prompt",)),
-        lambda door: read_prompts(config, functions, door),
+        reads(config),
+        lambda door: read(config, functions, door),
         lambda opened: _train(config, functions, opened),
         console=console,
         fresh=fresh,
@@ -52,19 +56,7 @@ def reward_lineage(rewards: Sequence[RewardItem]) -> dict[str, str]:
     return {"reward": specs[0]} if len(specs) == 1 else {f"reward/{spec}": spec for spec in specs}
 
 
-def read_prompts(config: PPOConfig | OnlineDPOConfig, functions: Loaded, door: Door) -> list[Prompt]:
-    """The prompts as tokens. Raises DataError for those that leave no room for an answer, or lack a column."""
-    rows = in_memory(door.data, door.console)
-    door.problems.extend(problem for part in rows for problem in part.problems)
-    records = [record for part in rows for record in part.of(PromptRecord)]
-    check_columns(functions, records)
-    prompts = door.codec.prompts(records)
-    setup.check_room(prompts, door.limit)
-    setup.say_room(prompts, door.limit, config.max_new_tokens, door.console)
-    return prompts
-
-
-def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -> Run:
+def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
     where = setup.machine(config, console)
@@ -83,16 +75,20 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -
     best = _best(config, roles, wires, console)
     sampler = setup.sampler(roles.actor, codec, opened.limit, where)
     source = RolloutSource(
-        opened.data,
+        opened.data.prompts,
         sampler,
         annotated,
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         plan,
         watch=_watching(config, run, best, plan.epochs * plan.minibatches),
+        texts=text_source(config, opened.data.texts, steps, budget),
+    )
+    evaluation = PromptEvaluation(
+        prompts=opened.data.held, sampler=sampler, roles=roles, engine=engine, budget=budget, config=config, run=run
     )
     parts = fitting.Parts(
         source=source,
-        objective=objectives.ppo(roles.actor, roles.critic, ppo_loss(config)),
+        objective=objectives.ppo(roles.actor, roles.critic, ppo_loss(config), reader=_reader(roles.actor)),
         engine=engine,
         load=rollout_load(config, budget, roles, sampler, opened.data, opened.limit),
         models={"actor": roles.actor} | ({} if roles.critic is None else {"critic": roles.critic}),
@@ -101,8 +97,9 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -
         best=best,
         average=None if config.ema is None else Average(roles.actor_parameters, config.ema),
         wires=wires,
+        at_start=evaluation if opened.data.held else None,
     )
-    kept = fitting.train(config, run, parts, where, [source.learned])
+    kept = fitting.train(config, run, parts, where, [source.learned, *_evaluating(config, plan, steps, parts)])
     roles.save(Path(config.out), codec)
     console.finish("; ".join([f"saved {config.out}, the last weights", *fitting.told(config, parts)]))
     last = run.writer.run.metrics[-1]
@@ -110,9 +107,23 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[list[Prompt]]) -
     return run.writer.finish(**results, **kept)
 
 
+def _reader(actor: Policy) -> Policy:
+    """The actor at temperature 1, at which text is read."""
+    return Policy(actor.model, stack=actor.stack, packing=actor.trunk.packing)
+
+
+def _evaluating(config: PPOConfig, plan: RoundPlan, steps: int, parts: fitting.Parts) -> list[Hook]:
+    """Hooks that evaluate after every `eval_every` rounds and after the last one."""
+    apart = steps_between(config.eval_every, config.steps)
+    if parts.at_start is None or apart is None:
+        return []
+    return every(apart * plan.epochs * plan.minibatches, parts.at_start, last=steps)
+
+
 def _best(config: PPOConfig, roles: Roles, wires: Wires, console: Console) -> Best:
     """What keeps the best weights, by a measure that is said where it was chosen."""
-    measure, reason = auto_best(config.best, wired=config.stop_if is not None)
+    evaluated = config.eval_prompts is not None and config.eval_every is not None
+    measure, reason = auto_best(config.best, wired=config.stop_if is not None, evaluated=evaluated)
     if config.best == "auto":
         console.choose("best", measure, reason)
     return Best(roles.actor_parameters, measure, healthy=wires.healthy)
@@ -166,6 +177,7 @@ def ppo_loss(config: PPOConfig) -> PPOLoss:
         value_coef=config.value_coef,
         entropy=config.entropy,
         detach=config.critic.detach,
+        ptx=0.0 if config.ptx is None else config.ptx.coef,
         kl=auto_estimator(config.beta.estimator, config.kl_in)[0] if config.kl_in == "loss" else None,
     )
 
@@ -193,8 +205,7 @@ def _watching(
             return
         write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
         shown = rollouts.completions[0]
-        record = shown.prompt.record
-        asked = record.messages[-1].content if record.messages else record.text or ""
+        asked = shown.prompt.record.asked
         run.writer.sample(number, prompt=asked, answer=shown.text, stopped=shown.stopped)
         run.console.sample(asked, shown.text, stopped=shown.stopped)
 

@@ -13,36 +13,65 @@ from posttrain.config import OnlineDPOConfig, PPOConfig
 from posttrain.data.pack import Budget
 from posttrain.data.rankings import dpo_step
 from posttrain.models.heads import Policy
+from posttrain.recipes.asked import Asked
 from posttrain.recipes.load import Load, sampler_cache
 from posttrain.recipes.roles import Roles
+from posttrain.recipes.text_beside import longest_text, mean_text, text_step
 from posttrain.rollout.asking import Asking
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.pairs import Judged, PairPlan, ranked
 from posttrain.rollout.sampler import MAX_SLOTS
-from posttrain.types import Completion, Prompt, Sampler, SamplingSpec, Step
+from posttrain.types import Completion, PrefixGroup, Prompt, Sampler, SamplingSpec, Step
 
 _TRIED = 16
 """Tokens of each answer that are sampled to measure the sampler's pace."""
 
 
-def rollout_load(
-    config: PPOConfig, budget: Budget, roles: Roles, sampler: Sampler, prompts: Sequence[Prompt], context: int
-) -> Load:
-    """The load of a run of PPO over these prompts."""
+def rollout_load(config: PPOConfig, budget: Budget, roles: Roles, sampler: Sampler, asked: Asked, context: int) -> Load:
+    """The load of a run of PPO over these prompts and the text beside."""
+    prompts, text = asked.prompts, longest_text(asked.texts)
     longest = sorted(prompts, key=lambda prompt: len(prompt.tokens), reverse=True)
     answers = _longest_answers(longest, config, -(-config.rollouts // config.minibatches), context)
     rows = min(MAX_SLOTS, config.rollouts)
     full = max(len(answer.prompt.tokens) + len(answer.tokens) for answer in answers)
     mean = sum(len(prompt.tokens) for prompt in prompts) / len(prompts) + config.max_new_tokens
+
+    def worst(tokens: int) -> Step:
+        step = _step(_filling(answers, tokens), config.group, tokens)
+        return _with_text(step, text, tokens, first=config.baseline != "critic")
+
     return Load(
         budget=budget,
-        worst=lambda tokens: _step(_filling(answers, tokens), config.group, tokens),
-        longest=full,
+        worst=worst,
+        longest=max(full, 0 if text is None else len(text)),
         # Annotating reads every answer forwards by several models: about as much work as one pass of training.
-        tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1),
+        tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1) + _text_tokens(config, asked),
         frozen=roles.frozen,
         cache=sampler_cache(roles.actor.model.config, rows, full),
         sampling=lambda: _seconds(config, sampler, longest),
+    )
+
+
+def _text_tokens(config: PPOConfig, asked: Asked) -> float:
+    """Tokens of text that all updates read together."""
+    rows = 0 if config.ptx is None else config.ptx.batch_size
+    return mean_text(asked.texts) * rows * config.steps * config.ppo_epochs * config.minibatches
+
+
+def _with_text(step: Step, text: PrefixGroup | None, tokens: int, *, first: bool) -> Step:
+    """The update with a micro-batch full of the longest text, which comes `first` where it takes more memory.
+
+    That is where no critic reads the answers: of text every token is trained, of answers only their own.
+    """
+    if text is None:
+        return step
+    rows = [text] * max(1, tokens // len(text))
+    beside = text_step(rows, tokens)
+    parts = (beside, step) if first else (step, beside)
+    return replace(
+        step,
+        micro_batches=[batch for part in parts for batch in part.micro_batches],
+        counts={**step.counts, **beside.counts},
     )
 
 

@@ -129,7 +129,7 @@ class RolloutSource:
             rows = np.array_split(order, plan.minibatches)[part]
             done = number * self.steps_per_round + place
             if plan.epoch_kl_stop is not None:
-                metrics = {**metrics, "skipped": float(self._far)}
+                metrics = {**metrics, "kl_stopped": float(self._far)}
             if self._far:
                 yield Step(micro_batches=(), counts={}, metrics=metrics)
             else:

@@ -121,9 +121,9 @@ class RunWriter:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._append("metrics.jsonl", {"step": step, "seconds": round(time.monotonic() - self._started, 3), **finite})
 
-    def sample(self, step: int, *, prompt: str, answer: str, stopped: bool) -> None:
-        """Append an answer of the model in training."""
-        self._append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer, "stopped": stopped})
+    def sample(self, step: int, *, prompt: str, answer: str, stopped: bool, **more: str | float) -> None:
+        """Append an answer of the model in training, with what `more` is known of it: how it was drawn, its score."""
+        self._append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer, "stopped": stopped, **more})
 
     def reward_failures(self, step: int, failures: Sequence[Mapping[str, object]]) -> None:
         """Append the answers of a step that have no score, each with what its reward raised."""

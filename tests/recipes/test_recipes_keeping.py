@@ -40,10 +40,10 @@ def test_the_average_forgets_by_its_decay_and_takes_no_skipped_update() -> None:
     parts = weights(1.0, -2.0)
     average = Average(parts, 0.9)
     expected = [1.0, -2.0]
-    for values, metrics in (((2.0, 0.0), {}), ((5.0, 1.0), {"skipped": 1.0}), ((3.0, 4.0), {"skipped": 0.0})):
+    for values, metrics in (((2.0, 0.0), {}), ((5.0, 1.0), {"kl_stopped": 1.0}), ((3.0, 4.0), {"kl_stopped": 0.0})):
         put(parts, *values)
         average.after(1, metrics)
-        if not metrics.get("skipped"):
+        if not metrics.get("kl_stopped"):
             expected = [0.9 * old + 0.1 * new for old, new in zip(expected, values, strict=True)]
     found = [float(kept) for kept in tensors(average.state())]
     assert found == pytest.approx(expected, rel=1e-6)

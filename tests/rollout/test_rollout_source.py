@@ -193,7 +193,7 @@ def trained_on(stage: Stage, measured: Sequence[float], *, start: int = 0) -> li
         batches = len(list(step.micro_batches))
         metrics = {"step_kl": measured[number]} if batches else {}
         stage.source.learned(number, metrics)
-        found.append((step.metrics["skipped"], batches))
+        found.append((step.metrics["kl_stopped"], batches))
     return found
 
 
