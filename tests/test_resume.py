@@ -106,7 +106,8 @@ def commands(stages: Stages) -> Mapping[str, Words]:
 
 
 METHODS = (
-    "sft", "sft-dropout", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk", "ppo-kept"
+    "sft", "sft-dropout", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk",
+    "ppo-kept",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotating import Annotator
 from posttrain.recipes.asked import Asked, read, reads
-from posttrain.recipes.functions import Loaded, refuse_failures, told
+from posttrain.recipes.functions import Loaded, asked, refuse_failures, told
 from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.opening import Opened, training
@@ -205,8 +205,8 @@ def _watching(
             return
         write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
         shown = rollouts.completions[0]
-        asked = shown.prompt.record.asked
-        run.writer.sample(number, prompt=asked, answer=shown.text, stopped=shown.stopped)
-        run.console.sample(asked, shown.text, stopped=shown.stopped)
+        prompt = asked(shown.prompt.record)
+        run.writer.sample(number, prompt=prompt, answer=shown.text, stopped=shown.stopped)
+        run.console.sample(prompt, shown.text, stopped=shown.stopped)
 
     return watch

@@ -9,6 +9,7 @@ from posttrain.config import PPOConfig
 from posttrain.data.pack import Budget
 from posttrain.engine.checkpoint import RandomNumbers
 from posttrain.engine.local import LocalEngine
+from posttrain.recipes.functions import asked
 from posttrain.recipes.roles import Roles
 from posttrain.recipes.setup import Telling
 from posttrain.rollout.annotate import over_answers
@@ -76,9 +77,7 @@ class PromptEvaluation:
         grades = grades_of(self.roles.scorer, answers)
         kept = graded(grades)
         for row, answer in enumerate(answers):
-            more: dict[str, str | float] = {"drawn": drawn} | (
-                {"score": float(grades.total[row])} if row in kept else {}
-            )
-            asked = answer.prompt.record.asked
-            self.run.writer.sample(number, prompt=asked, answer=answer.text, stopped=answer.stopped, **more)
+            score = {"score": float(grades.total[row])} if row in kept else {}
+            prompt, text = asked(answer.prompt.record), answer.text
+            self.run.writer.sample(number, prompt=prompt, answer=text, stopped=answer.stopped, drawn=drawn, **score)
         return float(grades.total[kept].mean())
