@@ -16,6 +16,9 @@ from posttrain.ops.losses import kto_baseline
 from posttrain.ops.ragged import identity
 from posttrain.types import LabelledBatch, PrefixGroup, Span, Step, TokenBatch
 
+FindBaseline = Callable[[Sequence[LabelledItem], int], float]
+"""(the rows of a step, tokens of a forward pass) to the baseline of all of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
@@ -72,14 +75,14 @@ def labelled_batch(items: Sequence[LabelledItem], baseline: float) -> LabelledBa
     )
 
 
-def labelled_batches(items: Sequence[LabelledItem], budget: int, baseline: Baseline) -> Iterator[LabelledBatch]:
+def labelled_batches(items: Sequence[LabelledItem], budget: int, baseline: FindBaseline) -> Iterator[LabelledBatch]:
     """Micro-batches of at most `budget` tokens under one baseline, that of all rows."""
     if len(items):
         found = baseline(items, budget)
         yield from (labelled_batch(run, found) for run in split_by_tokens(items, budget, size=len))
 
 
-def kto_step(items: Sequence[LabelledItem], budget: int, baseline: Baseline) -> Step:
+def kto_step(items: Sequence[LabelledItem], budget: int, baseline: FindBaseline) -> Step:
     """A step of KTO: the baseline is taken once, over all of its rows; the count is the weight of its answers."""
     found = baseline(items, budget)
     return Step(

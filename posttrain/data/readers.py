@@ -16,7 +16,7 @@ from posttrain.counted import counted
 from posttrain.data.json_rows import Found, Placed
 from posttrain.data.messages import BadRow, Messages
 from posttrain.data.origins import Origin, origin_of
-from posttrain.data.recognise import SNIFFED, misfit, recognise, unknown_columns
+from posttrain.data.recognise import SNIFFED, misfit, recognise, unknown_columns, unread_label
 from posttrain.errors import DataError, Problem
 from posttrain.types import (
     JSON,
@@ -67,6 +67,8 @@ class Reading(Iterable[Record]):
         self._columns = columns or {}
         sample = self._sample()
         self._layout = recognise(self.path, sample, kinds, self._columns)
+        self.unread_label = unread_label([placed.row for placed in sample], self._layout)
+        """A column that says which answers are bad, where all of them are read as answers to imitate."""
         names = [placed.row.get("id") for placed in sample]
         self._own_ids = all(isinstance(name, str) and name for name in names) and len(set(map(str, names))) == len(
             names

@@ -50,6 +50,14 @@ def recognise(path: str, sample: Sequence[Placed], kinds: Sequence[Kind], column
     raise DataError([_unrecognised(path, sample, kinds)])
 
 
+def unread_label(rows: Sequence[Row], layout: Format) -> str | None:
+    """The column that labels answers as good or bad in rows that `layout` reads as conversations; None for none."""
+    if layout.kind != "chat":
+        return None
+    found = _candidates(rows, "labelled")
+    return next((key for each in found for key in each.needs if key not in layout.needs), None)
+
+
 def misfit(row: Row, layout: Format) -> BadRow | None:
     """Why `layout` could not convert a row, where it has another layout or lacks a column; None where it does not."""
     if layout.fits(row):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from posttrain.data.tokenise import labels
 from posttrain.errors import DataError
 from posttrain.models.heads import Policy
 from posttrain.objectives import KTOLoss, answer_logprobs
+from posttrain.recipes.machine import apart_from
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Door
 from posttrain.recipes.preferences import Method, Ready, check_reference
@@ -60,7 +63,13 @@ def labelled(config: DPOConfig, ready: Ready) -> Method[LabelledItem]:
         with torch.inference_mode(), ready.where.autocast():
             return _branches(ready.policy, batch) - _branches(reference, batch)
 
-    baseline = Baseline(log_ratio=log_ratio, limit=ready.limit)
+    apart = apart_from((ready.policy,), (reference,))
+    found = Baseline(log_ratio=log_ratio, limit=ready.limit)
+
+    def baseline(items: Sequence[LabelledItem], budget: int) -> float:
+        with ready.where.lent(apart):  # a reference that waits in CPU memory is asked once a step
+            return found(items, budget)
+
     numbers = KTOLoss(
         beta=ready.beta, desirable_weight=config.desirable_weight, undesirable_weight=config.undesirable_weight
     )

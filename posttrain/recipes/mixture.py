@@ -108,6 +108,9 @@ def _read(source: Source, door: Door, encoder: Encoder[ItemT], cache: Cache) -> 
     report = tokens.report
     line = announced(source.name, report.rows, report.format, report.bad, report.duplicates)
     door.console.say(line + ("; tokens from cache" if tokens.cached else ""))
+    if label := source.reading.unread_label:
+        what = f"'{label}' is not read here, and bad answers are imitated like good ones"
+        door.console.say(f"{source.name}: {what}; dpo --loss kto learns from it")
     door.problems.extend(report.problems)
     return source, tokens
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from posttrain.data.examples import Lost, labelled_fitted, labelled_of
-from posttrain.data.readers import read
+from posttrain.data.readers import open_data, read
 from posttrain.data.recognise import spelled
 from posttrain.errors import DataError
 from posttrain.types import LabelledRecord, Message, PrefixGroup, RankedRecord, Span
@@ -71,6 +71,15 @@ def test_labelled_rows_are_told_as_such_where_others_are_asked_for(tmp_path: Pat
     file = write(tmp_path / "rows.jsonl", [{"prompt": "Say 1", "completion": "one", "label": True}])
     with pytest.raises(DataError, match=r"labelled data .*expected ranked data(.|\n)*dpo --loss kto takes this file"):
         read(file, "ranked")
+
+
+def test_a_label_that_finetuning_would_not_read_is_noticed(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"Say {n}", "completion": "one", "liked": n % 2 == 0} for n in range(4)]
+    file = write(tmp_path / "rows.jsonl", rows)
+    assert open_data(file, ("chat", "text")).unread_label == "liked"
+    assert open_data(file, ("labelled", "ranked")).unread_label is None
+    plain = write(tmp_path / "plain.jsonl", [{"prompt": "Say 1", "completion": "one"}])
+    assert open_data(plain, ("chat", "text")).unread_label is None
 
 
 def test_of_a_ranking_the_first_tier_is_good_and_the_last_bad_and_the_rest_is_counted() -> None:
