@@ -144,8 +144,9 @@ def _refuse_mixed(setting: str, tally: Tally, numbers: int) -> None:
     if numbers in ((0, rows) if setting == "auto" else (rows,)):
         return
     most = f"most are {'text' if odd else 'numbers'}" if setting == "auto" else "the task is regression"
-    fix = "write all labels as text, or all as numbers"
-    fix += "; or set task to classification, which takes each as a name" if setting == "auto" else ""
+    fix = "write a number, or set task to classification"
+    if setting == "auto":
+        fix = "write all labels as text, or all as numbers; or set task to classification, which takes each as a name"
     problems = [
         Problem(
             place=tally.first[name, number],

@@ -66,7 +66,8 @@ def misfit(row: Row, layout: Format) -> BadRow | None:
     other = next(
         (each for each in FORMATS if each.name != layout.name and each.kind != "prompt" and each.fits(row)), None
     )
-    if missing and other is not None:
+    unlabelled = layout.kind == "target" and missing == ["label"]
+    if missing and other is not None and not unlabelled:
         what = f"this row has another layout: {other.name}; most have: {layout.name}"
         return BadRow(what, "convert it, or give it a file of its own")
     if missing:

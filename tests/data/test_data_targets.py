@@ -87,7 +87,7 @@ def test_bad_labels_are_bad_rows_with_place_and_fix(tmp_path: Path) -> None:
     found = read(file, "target", max_bad=0.2)
     assert [(problem.place, problem.what) for problem in found.problems] == [
         (f"{file}:5", "label is null"),
-        (f"{file}:8", "this row has another layout: text; most have: text with label"),
+        (f"{file}:8", "label is missing (keys: text)"),
     ]
     with pytest.raises(DataError, match="2 of 20 rows cannot be used"):
         read(file, "target", max_bad=0.05)

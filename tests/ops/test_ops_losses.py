@@ -12,6 +12,7 @@ from torch import Tensor
 from posttrain.ops.losses import (
     clipped_policy,
     clipped_value,
+    cross_entropy,
     dpo,
     hinge,
     ipo,
@@ -24,6 +25,7 @@ from posttrain.ops.losses import (
     plackett_luce,
     robust,
     simpo,
+    squared_error,
 )
 from posttrain.ops.ranking import pairs_from_ranks, preferred
 
@@ -36,6 +38,12 @@ def tensor(*values: float) -> Tensor:
 
 def test_the_negative_log_likelihood_is_one_number_a_token() -> None:
     assert nll(tensor(-1.0, -2.5)).tolist() == [1.0, 2.5]
+
+
+def test_the_losses_of_labels_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [1.0, 3.0]], dtype=torch.float64)
+    assert cross_entropy(logits, tensor(0, 1)).tolist() == pytest.approx([LOG2, math.log(1 + math.exp(-2))])
+    assert squared_error(tensor(1.0, 2.0), tensor(3.0, 2.5)).tolist() == [4.0, 0.25]
 
 
 # --- rankings ---------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def test_finetuning_finds_the_name_in_a_story_ever_more_often(
     rows, held = names_in(stories / "train.jsonl"), names_in(stories / "valid.jsonl")
     run = posttrain.sft(
         model=stories_model, data=write_rows(tmp_path / "train.jsonl", rows), out=tmp_path / "out", quiet=True,
-        eval_data=str(write_rows(tmp_path / "held.jsonl", held)), eval_every=30, steps=150, batch_size=16,
+        eval_data=str(write_rows(tmp_path / "held.jsonl", held)), eval_every=10, steps=150, batch_size=16,
         measures=["exact_match", "chrf"], max_new_tokens=8, measure_rows=100,
     )  # fmt: skip
     course = [(row["step"], row["eval_exact_match"]) for row in run.metrics if "eval_exact_match" in row]
