@@ -84,7 +84,7 @@ def test_the_reference_of_an_adapter_that_goes_on_is_the_policy_at_step_0(stages
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("layout", ["adapters", "separate", "trunk"])
+@pytest.mark.parametrize("layout", ["adapters", "separate"])
 def test_ppo_with_an_adapter_that_goes_on_starts_at_a_kl_of_0(layout: str, stages: Stages, tmp_path: Path) -> None:
     run = pt.ppo(
         model=stages.sft_lora, reward=stages.reward_lora, prompts=stages.prompts, out=tmp_path / layout, steps=2,

@@ -20,7 +20,7 @@ from posttrain.recipes import merge as merging
 
 pytestmark = pytest.mark.medium
 KINDS: dict[str, dict[str, Any]] = {
-    "lora": {}, "dora": {"dora": True}, "few bits": {"quantize": "8bit"}, "head": {"targets": ["lm_head", "q_proj"]},
+    "dora": {"dora": True}, "few bits": {"quantize": "8bit"}, "head": {"targets": ["lm_head", "q_proj"]},
 }  # fmt: skip
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import stopped_at_its_end
 from safetensors.torch import load_file
 from stages import LORA, QUICK, Stages
 from torch import nn
 
 import posttrain as pt
+from posttrain.cli import main
 from posttrain.config import DPOConfig, SFTConfig, make_config
 from posttrain.engine.optimizers import OnCpu
 from posttrain.models.quantize import quantized_layers
@@ -82,9 +85,8 @@ def test_only_models_that_share_no_weight_with_what_is_trained_can_wait_elsewher
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_a_run_on_a_base_in_few_bits_saves_an_adapter_for_the_full_one(
-    bits: str, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     load = setup.load_start
@@ -96,7 +98,7 @@ def test_a_run_on_a_base_in_few_bits_saves_an_adapter_for_the_full_one(
 
     monkeypatch.setattr(setup, "load_start", watched)
     run = pt.sft(
-        model=stages.base, data=stages.chats, out=tmp_path / "run", steps=3, lora=LORA, quantize=bits,
+        model=stages.base, data=stages.chats, out=tmp_path / "run", steps=3, lora=LORA, quantize="4bit",
         optimizer="adamw8bit", **QUICK,
     )  # fmt: skip
     assert seen == [14]
@@ -107,6 +109,23 @@ def test_a_run_on_a_base_in_few_bits_saves_an_adapter_for_the_full_one(
     whole = pt.sft(model=stages.base, data=stages.chats, out=tmp_path / "whole", steps=1, lora=LORA, **QUICK)
     assert weights < 0.75 * whole.record["forecast"]["memory"]["weights"]
     assert pt.evaluate(run.path, data=stages.chats, quiet=True)["nll"] == pytest.approx(run.metrics[-1]["loss"], abs=1)
+
+
+@pytest.mark.medium
+def test_a_run_in_few_bits_of_everything_goes_on_to_the_same_bits(stages: Stages, tmp_path: Path) -> None:
+    words = f"sft --model {stages.base} --data {stages.chats} --steps 3 --batch_size 4 --eval_data null --quiet".split()
+    words += ["--lora.rank", "128", "--lora.dora", "true", "--quantize", "8bit", "--optimizer", "adamw8bit"]
+    words += ["--precision", "fp16", "--learning_rate", "0.01", "--save_every", "1"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main([*words, "--out", str(whole)]) == 0
+    stopped_at_its_end([*words, "--out", str(stopped)])
+    newest = sorted((stopped / "run" / "checkpoints").glob("step-*"))[-1]
+    assert any("qmap1" in name for name in load_file(newest / "engine.safetensors"))
+    shutil.rmtree(newest)  # goes on from the one before
+    assert main([*words, "--out", str(stopped)]) == 0
+    assert [row["step"] for row in pt.Run(stopped).metrics] == [1, 2, 3]
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (whole, stopped))
+    assert all(torch.equal(part, theirs[name]) for name, part in ours.items())
 
 
 @pytest.mark.medium
