@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,22 @@ def test_settings_of_pairs_are_refused(stages: Stages, votes: Path, tmp_path: Pa
     ):  # fmt: skip
         with pytest.raises(posttrain.ConfigError, match=said):
             train(stages, votes, tmp_path / "out", **settings)
+
+
+def test_what_is_labelled_good_becomes_frequent_in_fresh_samples(stages: Stages, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": f"{n // 2} + {n // 2} =", "completion": f"{n:02}" * 2 if n % 2 else "no way", "label": n % 2 == 1}
+        for n in range(48)
+    ]
+    data = write_rows(tmp_path / "votes.jsonl", rows)
+    run = train(stages, data, tmp_path / "run", steps=20, batch_size=16, learning_rate=0.003)
+
+    def digits(model: Path) -> float:
+        """The share of digits among the characters of answers to prompts that were not trained on."""
+        out = tmp_path / f"{model.name}.jsonl"
+        posttrain.sample(model, prompts=stages.prompts, out=out, k=8, max_new_tokens=6, seed=5, quiet=True)
+        text = "".join(answer for line in out.read_text().splitlines() for answer in json.loads(line)["responses"])
+        return sum(map(str.isdigit, text)) / len(text)
+
+    before, after = digits(stages.base), digits(run.path)
+    assert after > 3 * before, (before, after)
