@@ -28,6 +28,7 @@ RUNNING = [
     "docs/guide.md",
     "docs/data.md",
     "docs/check.md",
+    "docs/ppo.md",
     "docs/settings.md",
     "docs/rewards.md",
     "docs/runs.md",

@@ -273,3 +273,36 @@ def test_the_start_adapter_on_disk_is_what_the_policy_stands_on(stages: Stages) 
     for name, one in adapter_files.folds(case.roles.actor.model, ("start",)).items():
         assert torch.equal(one.a, saved[f"base_model.model.{name}.lora_A.weight"])
         assert torch.equal(one.b, saved[f"base_model.model.{name}.lora_B.weight"] * scaling)
+
+
+@pytest.mark.parametrize("layout", ["separate", "adapters", "trunk"])
+def test_the_critic_has_its_own_learning_rate_in_every_layout(layout: str, stages: Stages) -> None:
+    """The first step of Adam is as long as the learning rate, whatever the gradient."""
+    case = cast(stages, stages.sft_lora, stages.reward_lora, layout=layout, lora=LORA)
+    groups = {group.name: group for group in case.roles.groups(0.01, 0.003)}
+    before = {name: [part.detach().clone() for part in group.parameters] for name, group in groups.items()}
+    engine = LocalEngine(list(groups.values()), schedule=lambda done: 1.0, grad_clip=None)
+    rollouts, rows = case.annotated(), range(len(case.answers))
+    tokens = float(rollouts.tokens_in(rows))
+    objective = objectives.ppo(case.roles.actor, case.roles.critic, ppo_loss(case.config))
+    batches = list(rollouts.micro_batches(rows, BUDGET, train_actor=True))
+    accumulate(Step(micro_batches=batches, counts={"actor": tokens, "critic": tokens}), objective, engine)
+    engine.step([])
+    moved: dict[str, float] = {}
+    for name, group in groups.items():
+        pairs = zip(group.parameters, before[name], strict=True)
+        moved[name] = max(float((part.detach() - old).abs().max()) for part, old in pairs)
+    assert moved == {"actor": pytest.approx(0.01, rel=0.01), "critic": pytest.approx(0.003, rel=0.01)}
+
+
+def test_the_exact_kl_is_zero_at_the_start_and_the_same_in_both_layouts(stages: Stages) -> None:
+    found: list[Tensor] = []
+    for layout in ("adapters", "separate"):
+        case = cast(stages, stages.sft_lora, stages.reward_lora, layout=layout, lora=LORA)
+        at_start = over_answers(case.roles.divergence(), case.answers, case.numbers, BUDGET)
+        assert float(at_start.abs().max()) < 1e-6
+        stir(case.roles)
+        found.append(over_answers(case.roles.divergence(), case.answers, case.numbers, BUDGET))
+        # k1 of the sampled tokens is one draw of it: never below the exact sum on average over what the actor samples
+        assert float(found[-1].min()) > 0
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)

@@ -164,6 +164,30 @@ def test_the_baselines() -> None:
     assert group.advantages.tolist() == pytest.approx([-half, -half, half, -half, -half, -half, half], abs=1e-5)
 
 
+def test_grouped_advantages_know_nothing_of_a_kl_that_is_in_the_loss() -> None:
+    """The habit of GRPO: scores compared within a prompt, and the reference only in the policy's loss."""
+    batch = [answer(2, name="p", logprobs=(-1.0, -1.0)), answer(1, name="p", logprobs=(-0.5,)), answer(1, name="p")]
+    rules = replace(RULES, baseline="group", kl_in_reward=False, form="token")
+    near, far = (run(batch, models([1.0, 2.0, 6.0], reference=value), rules, beta=0.5) for value in (-1.0, -9.0))
+    assert torch.equal(near.advantages, far.advantages)
+    deviation = 7**0.5  # of 1, 2, 6 around 3, divided by one less than their number
+    assert near.advantages.tolist() == pytest.approx([value / deviation for value in (-2, -2, -1, 3)], abs=1e-5)
+    in_reward = run(batch, models([1.0, 2.0, 6.0], reference=-9.0), replace(rules, kl_in_reward=True), beta=0.5)
+    totals = [1.0 - 0.5 * 16.0, 2.0 - 0.5 * 8.5, 6.0 - 0.5 * 9.0]
+    mean = sum(totals) / 3
+    spread = (sum((total - mean) ** 2 for total in totals) / 2) ** 0.5
+    expected = [(total - mean) / spread for total in totals]
+    assert in_reward.advantages.tolist() == pytest.approx([expected[0], *expected], abs=1e-5)
+
+
+def test_leave_one_out_is_by_hand_the_mean_of_the_others_with_the_kl_in_the_rewards() -> None:
+    batch = [answer(1, name="p", logprobs=(-1.0,)), answer(1, name="p", logprobs=(-2.0,)), answer(1, name="p")]
+    found = run(batch, models([1.0, 2.0, 6.0], reference=-3.0), replace(RULES, baseline="rloo"), beta=0.1)
+    totals = [1.0 - 0.1 * 2.0, 2.0 - 0.1 * 1.0, 6.0 - 0.1 * 3.0]
+    expected = [totals[place] - (sum(totals) - totals[place]) / 2 for place in range(3)]
+    assert found.advantages.tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_whitening_is_over_the_whole_batch_and_leaves_returns_alone() -> None:
     batch = answers(6, 2)
     scores = [float(number) for number in range(len(batch))]
