@@ -164,6 +164,16 @@ def test_a_gradient_that_overflows_is_skipped_and_halves_the_scale() -> None:
     assert math.isfinite(told["grad_norm"])
 
 
+def test_a_scale_that_has_fallen_is_part_of_the_state() -> None:
+    model = layer()
+    engine, again = engine_of(model, half=torch.float16), engine_of(model, half=torch.float16)
+    model.weight.grad = torch.full_like(model.weight, math.inf)
+    engine.step(["row 1"])
+    learn(engine, model, 2)
+    again.load_state(engine.state())
+    assert (again.state()["scale"], again.state()["good"]) == (FIRST / 2, 2)
+
+
 def test_a_gradient_that_no_scale_saves_has_diverged() -> None:
     model = layer()
     engine = engine_of(model, half=torch.float16)
