@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from posttrain.config.rewards import Functions, RewardItem, is_function, models_in, names_of
+from posttrain.errors import ModelError
 from posttrain.models.heads import ScalarModel
 from posttrain.ops import ensemble
 from posttrain.recipes.functions import FunctionScorer, Loaded, functions_in
@@ -52,6 +54,8 @@ def check_rewards(items: Sequence[RewardItem]) -> Loaded:
     Raises ModelError for what is neither a function of a file nor a finished reward model.
     """
     for path in models_in(items):
+        if path.endswith(".py") and Path(path).is_file():
+            raise ModelError(f"{path} names no function\n  fix: write {path}:NAME, the name of a function in it")
         RewardCard.read(path)
     return functions_in(items)
 

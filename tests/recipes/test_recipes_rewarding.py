@@ -391,3 +391,9 @@ def test_a_classifier_of_others_with_one_output_scores_as_it_stands(
 def test_a_model_that_scores_nothing_is_no_reward(stages: Stages) -> None:
     with pytest.raises(ModelError, match=r"is no reward model: it has no reward\.json, and is no classifier with one"):
         cast(stages, stages.sft, stages.base)
+
+
+def test_a_file_without_the_name_of_a_function_is_told_how_to_write_it(stages: Stages, tmp_path: Path) -> None:
+    (tmp_path / "r.py").write_text("def f(prompt, response):\n    return 1.0\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"r\.py names no function\n  fix: write .*r\.py:NAME"):
+        posttrain.ppo(model=stages.sft, reward=tmp_path / "r.py", prompts=stages.prompts, out=tmp_path / "run", **PPO)
