@@ -78,3 +78,16 @@ def test_bf16_is_autocast_over_float32_weights() -> None:
         with engine.precision():
             assert layer(torch.ones(1, 3)).dtype == dtype
     assert layer.weight.dtype == torch.float32
+
+
+def test_a_gradient_above_the_limit_is_scaled_down_to_it_and_one_below_stays() -> None:
+    actor, critic = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    engine = LocalEngine(groups(actor, critic), schedule=lambda done: 1.0, grad_clip=1.0)
+    engine.backward((actor.weight * torch.tensor([3.0, 4.0])).sum() + (critic.weight * torch.tensor([0.3, 0.4])).sum())
+    engine.step([])
+    state = engine.state()
+    moments = [value for name, value in state.items() if name.endswith("exp_avg")]
+    # AdamW's first update does not depend on the size of a gradient, but its moments do: a tenth of what was applied
+    for found, applied in zip(moments, ([[0.6, 0.8]], [[0.3, 0.4]]), strict=True):
+        assert isinstance(found, Tensor)
+        torch.testing.assert_close(found, torch.tensor(applied) / 10)

@@ -190,3 +190,13 @@ def test_scaled_scores_keep_their_sign_and_their_zero() -> None:
 def test_of_two_answers_each_is_compared_with_the_other() -> None:
     found = rloo_advantages(torch.tensor([3.0, 1.0, 5.0]), torch.tensor([4, 4, 7]))
     assert found.tolist() == [2.0, -2.0, 0.0]
+
+
+def test_scores_are_clipped_on_both_sides() -> None:
+    kept = settled_scores(torch.tensor([-9.0, 9.0]), torch.tensor([True, True]), clip=2.0, missing_eos_penalty=1.0)
+    assert kept.tolist() == [-2.0, 2.0]
+
+
+def test_a_group_is_divided_by_its_sample_deviation() -> None:
+    found = group_advantages(torch.tensor([1.0, 2.0, 6.0]), torch.zeros(3, dtype=torch.int64))
+    torch.testing.assert_close(found, torch.tensor([-2.0, -1.0, 3.0]) / 7**0.5, atol=1e-5, rtol=0)

@@ -289,3 +289,9 @@ def test_what_is_clipped_went_past_the_border_in_the_direction_of_its_advantage(
     assert is_clipped(half, old, torch.full_like(old, -1.0), 0.5).tolist() == [False, True, False]
     assert not is_clipped(double, old, torch.zeros_like(old), 0.5).any()  # nothing to gain, nothing cut off
     assert not is_clipped(-double, old, torch.zeros_like(old), 0.5).any()
+
+
+def test_the_critic_is_held_near_its_old_value_from_both_sides() -> None:
+    values, old, returns = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), torch.tensor([0.1, 0.9])
+    # near the old value are .8 and .2, both .7 from the return
+    torch.testing.assert_close(clipped_value(values, old, returns, 0.2), torch.full((2,), 0.49 / 2))
