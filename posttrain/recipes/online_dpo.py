@@ -27,7 +27,7 @@ from posttrain.rollout.asking import Asking
 from posttrain.rollout.grading import failed, grades_of
 from posttrain.rollout.pairs import Judged, PairPlan, PairSource, answer_sums, prompts_of
 from posttrain.run import Run
-from posttrain.types import Completion, Prompt, SamplingSpec, Scorer, moved
+from posttrain.types import Completion, Prompt, SamplingSpec, Scorer, TokenBatch, moved
 
 
 def online_dpo(config: OnlineDPOConfig, *, console: Console, fresh: bool = False, dry_run: bool = False) -> Run:
@@ -143,10 +143,11 @@ class _Judge:
                 self._console.say(told(failures, lost, len(completions)))
             reference, sums = self._reference, None
             if reference is not None:
-                per_token = over_answers(
-                    lambda batch: reference(moved(batch, reference.device)).logprobs, completions, prompts, budget
-                )
-                sums = answer_sums(per_token, completions)
+
+                def logprobs(batch: TokenBatch) -> Tensor:
+                    return reference(moved(batch, reference.device)).logprobs
+
+                sums = answer_sums(over_answers(logprobs, completions, prompts, budget), completions)
         return Judged(
             completions=completions, prompts=prompts, scores=grades.total, reference=sums, parts=dict(grades.parts)
         )
