@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from posttrain.config import OnlineDPOConfig
 from posttrain.config.automatic import steps_between
 from posttrain.console import Console
