@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from posttrain.ops.statistics import (
+    bootstrap,
     bootstrap_mean,
     bootstrap_ratio,
     calibration_curve,
     calibration_error,
+    confusion,
+    macro_f1,
     mean_ranks,
     pearson,
     spearman,
@@ -115,6 +118,33 @@ def test_neighbouring_bins_stay_apart_at_both_ends(shift: float) -> None:
 def test_the_curve_has_ten_bins_which_the_ends_share_with_nobody() -> None:
     counts = [count for _, _, count in calibration_curve(torch.arange(0.05, 1.0, 0.1), torch.ones(10))]
     assert counts == [1] * 10
+
+
+# --- classes ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bootstrap_of_the_mean_is_as_wide_as_the_law_of_large_numbers_says() -> None:
+    values = torch.randn(400, generator=torch.Generator().manual_seed(3))
+    low, high = bootstrap(lambda rows: float(values[rows].mean()), 400)
+    error = float(values.std()) / 400**0.5
+    assert low == pytest.approx(float(values.mean()) - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(float(values.mean()) + 1.96 * error, abs=0.15 * error)
+    assert (low, high) == bootstrap(lambda rows: float(values[rows].mean()), 400)
+    with pytest.raises(ValueError, match="no rows"):
+        bootstrap(float, 0)
+
+
+def test_confusion_counts_what_was_wanted_in_rows_and_what_was_said_in_columns() -> None:
+    counts = confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0]), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_macro_f1_is_the_mean_over_classes_that_occur() -> None:
+    # F1 of the classes: 2/4, 2/3, 0; the fourth class neither occurs nor is said
+    counts = confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0]), 4)
+    assert macro_f1(counts) == pytest.approx((2 / 4 + 2 / 3 + 0) / 3)
+    assert macro_f1(torch.eye(3, dtype=torch.int64)) == 1.0
+    assert macro_f1(torch.zeros(3, 3, dtype=torch.int64)) == 0.0
 
 
 def test_there_are_ten_bins_unless_told_otherwise() -> None:
