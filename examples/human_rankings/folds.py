@@ -17,7 +17,7 @@ from torch import Tensor
 from posttrain.data.examples import RankedItem, ranked_within
 from posttrain.data.readers import read
 from posttrain.errors import DataError, Problem
-from posttrain.measures import ranking_accuracy
+from posttrain.measures.shares import ranking_accuracy
 from posttrain.models.load import load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from examples.stories.gold import Gold, distinct_share, gold_of
 from posttrain.console import Console
-from posttrain.measures import Share, median_length, share, win_rate
+from posttrain.measures.shares import Share, median_length, share, win_rate
 from posttrain.models.heads import Policy
 from posttrain.models.load import load_scalar
 from posttrain.models.parity import gate_scalar

@@ -21,7 +21,7 @@ from posttrain.data.tokenise import targets
 from posttrain.data.views import Joined
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import DataError, ModelError
-from posttrain.label_measures import HeadOutputs
+from posttrain.measures.labels import HeadOutputs
 from posttrain.models.load import CLASSIFIER_CARD, is_classifier, save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader

@@ -15,7 +15,7 @@ from posttrain.data.examples import ranked_within, within
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.errors import ConfigError, DataError, Problem
 from posttrain.loop import measure
-from posttrain.measures import kl_per_answer, median_length, stopped_share, win_rate
+from posttrain.measures.shares import kl_per_answer, median_length, stopped_share, win_rate
 from posttrain.models.heads import Policy
 from posttrain.models.load import is_classifier, is_reward_model, load_scalar
 from posttrain.models.parity import gate_scalar

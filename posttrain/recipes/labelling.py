@@ -13,7 +13,7 @@ from posttrain.data.classes import Task, unknown_labels
 from posttrain.data.examples import Lost, TargetItem, target_fitted
 from posttrain.data.readers import folded
 from posttrain.errors import ConfigError, DataError, Problem
-from posttrain.label_measures import HeadOutputs
+from posttrain.measures.labels import HeadOutputs
 from posttrain.models.load import load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader

@@ -17,12 +17,12 @@ from posttrain.console import Console
 from posttrain.counted import counted
 from posttrain.data.split import hash_of, held_out, prompt_key
 from posttrain.errors import DataError
-from posttrain.measures import Estimate
+from posttrain.measures.shares import Estimate
+from posttrain.measures.texts import Rules, extracted, measured, tokenizer_for
 from posttrain.models.load import context_length
 from posttrain.recipes.load import sampler_cache
 from posttrain.recipes.opening import Door
 from posttrain.rollout.sampler import MAX_SLOTS
-from posttrain.text_measures import Rules, extracted, measured, tokenizer_for
 from posttrain.types import ChatRecord, Completion, Prompt, PromptRecord, Record, Sampler, SamplingSpec
 
 

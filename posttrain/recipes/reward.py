@@ -22,6 +22,8 @@ from posttrain.data.views import Changed, Joined
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import DataError
 from posttrain.loop import measure
+from posttrain.measures.reward_card import RewardFindings, findings_of
+from posttrain.measures.rewards import Scores
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
 from posttrain.models.load import save_scalar
 from posttrain.models.parity import gate_scalar
@@ -34,8 +36,6 @@ from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.rows import in_memory
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
 from posttrain.recipes.setup import Telling
-from posttrain.reward_card import RewardFindings, findings_of
-from posttrain.reward_measures import Scores
 from posttrain.run import Run
 from posttrain.text.chat import Codec
 from posttrain.types import ChatRecord, PrefixGroup, PromptRecord

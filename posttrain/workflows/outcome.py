@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from posttrain.console import Console, Silent
-from posttrain.measures import Share, median_length, share, stopped_share, win_rate
+from posttrain.measures.shares import Share, median_length, share, stopped_share, win_rate
 from posttrain.ops.statistics import Interval, bootstrap_mean
 from posttrain.recipes import setup
 from posttrain.recipes.evaluate import policy_kl

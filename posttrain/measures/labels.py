@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posttrain.measures import Estimate, share
+from posttrain.measures.shares import Estimate, share
 from posttrain.ops import losses
 from posttrain.ops.statistics import bootstrap, confusion, macro_f1, pearson, spearman
 

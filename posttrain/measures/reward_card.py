@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from posttrain.ops.statistics import calibration_curve, calibration_error
-from posttrain.reward_measures import (
+from posttrain.measures.rewards import (
     Agreement,
     LengthBias,
     Part,
@@ -20,6 +19,7 @@ from posttrain.reward_measures import (
     part_of,
     right,
 )
+from posttrain.ops.statistics import calibration_curve, calibration_error
 
 _BINS = 20
 """Of probabilities in [0, 1], of which the likelier half is used: ten bins from one half to 1."""

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from posttrain.measures import Estimate, share
+from posttrain.measures.shares import Estimate, share
 from posttrain.ops.statistics import bootstrap_mean
 
 Measure: TypeAlias = Literal["exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from posttrain.data.examples import RankedItem
-from posttrain.ops.statistics import wilson
-from posttrain.reward_card import findings_of
-from posttrain.reward_measures import (
+from posttrain.measures.reward_card import findings_of
+from posttrain.measures.rewards import (
     Scores,
     by_annotator,
     by_gap,
@@ -21,6 +20,7 @@ from posttrain.reward_measures import (
     human_agreement,
     length_bias,
 )
+from posttrain.ops.statistics import wilson
 from posttrain.types import PrefixGroup, Span
 
 

@@ -10,8 +10,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu, corpus_chrf
 
-from posttrain.ops.statistics import wilson
-from posttrain.text_measures import (
+from posttrain.measures.texts import (
     Rules,
     exact_match,
     extracted,
@@ -21,6 +20,7 @@ from posttrain.text_measures import (
     tokenizer_for,
     words,
 )
+from posttrain.ops.statistics import wilson
 
 SAID = ["The cat sat on the mat.", "a dog barked", "It rains in Spain"]
 WANTED = [("The cat is on the mat.",), ("The dog barked loudly", "a dog barked twice"), ("Sun shines",)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from posttrain.data.examples import RankedItem
-from posttrain.measures import Share, share
+from posttrain.measures.shares import Share, share
 from posttrain.ops.ragged import segment_mean, segment_sum
 from posttrain.ops.ranking import agreement, pairs_from_ranks, preferred
 from posttrain.ops.statistics import Interval, bootstrap_ratio, pearson, spearman

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from posttrain.label_measures import HeadOutputs
+from posttrain.measures.labels import HeadOutputs
 from posttrain.ops.statistics import wilson
 
 

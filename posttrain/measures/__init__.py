@@ -1,0 +1,1 @@
+"""Measures with intervals: shares, answers beside references, labels, and a reward model's scores on rankings."""
