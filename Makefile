@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many processes run tests, each on one thread; the tests of a file stay together.
+WORKERS ?= 2
 
 # Small models run faster on one thread, and the same on every machine.
 test test-all quick faults mutation: export OMP_NUM_THREADS := 1
@@ -23,10 +25,10 @@ demo: venv  ## the whole pipeline on a small world, under ten minutes: base, SFT
 	$(BIN)/posttrain demo --out runs/demo
 
 test: venv  ## all tests but the slow ones, under ten minutes
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-all: venv  ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: venv  ## lint, format, types and the quick tests, under two minutes
 	$(BIN)/ruff check .

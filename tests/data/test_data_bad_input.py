@@ -241,7 +241,7 @@ def test_an_array_that_is_cut_off_or_broken_is_refused(tmp_path: Path) -> None:
     [
         ("rows.xlsx", b"PK", "rows.xlsx  files of type '.xlsx' are not read"),
         ("rows.parquet", b"text", "rows.parquet  not a Parquet file that can be read"),
-        ("rows.jsonl.gz", gzip.compress(b'{"text": "a"}')[:-9], "rows.jsonl.gz  the gzip file is damaged"),
+        ("rows.jsonl.gz", gzip.compress(b'{"text": "a"}', mtime=0)[:-9], "rows.jsonl.gz  the gzip file is damaged"),
         ("rows.csv", b"prompt,completion\nHi,Hello,you\n", "rows.csv:2  the row has more cells than the 2 columns"),
         ("rows.csv", b"prompt,completion\nHi\n", "rows.csv:2  the row has fewer cells than the 2 columns"),
         ("rows.csv", b'prompt,completion\n"Hi,Hello\n', "rows.csv:2  broken CSV: unexpected end of data"),
