@@ -120,8 +120,9 @@ def adamw(groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> Opti
 
 
 def adamw8bit(groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> Optimizer:
-    """The same with moments of 8 bits in blocks of 256 (Dettmers 2022); those of tensors below 4,096 stay in 32.
+    """The same with moments of 8 bits in blocks (Dettmers 2022); those of tensors below 4,096 stay in 32.
 
+    Blocks have 256 numbers, as bitsandbytes has them; the paper has 2,048.
     Raises ModelError where bitsandbytes is not installed.
     """
     slots = [{"params": list(group)} for group in groups]

@@ -217,8 +217,8 @@ def _window_mask(length: int, window: int | None, device: torch.device) -> Tenso
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, terms: AttentionTerms) -> Tensor:
     """Attention output [B, H, Lq, d] with soft-capped logits and sinks; `mask` is True where a query sees a key.
 
-    Soft-capping (Gemma 2, 2024): logits become c tanh(logits / c) before the mask. A sink (Xiao 2023) is one more
-    logit a head that takes probability and gives nothing.
+    Soft-capping (Gemma 2, 2024): logits become c tanh(logits / c) before the mask. A sink (gpt-oss, 2025) is one more
+    learnt logit a head that takes probability and gives nothing.
     """
     groups = query.shape[1] // key.shape[1]
     key, value = (tensor.repeat_interleave(groups, dim=1) if groups > 1 else tensor for tensor in (key, value))

@@ -13,7 +13,8 @@ class Magnitude(nn.Module):
     """The lengths m [out] of one adapter in one layer: W' = m (W + s B A) / |W + s B A|, row by row.
 
     Lengths are taken in float32 whatever autocast says, so that an adapter with B = 0 changes nothing, bit for bit;
-    peft's own layer rounds them to bfloat16 there. As in section 4.3 they are a constant to the gradient.
+    peft's own layer rounds them to bfloat16 there. As in section 4.3 they are a constant to the gradient. The paper
+    writes of columns; its code and peft take the rows of torch's [out, in], and so does this.
     """
 
     def __init__(self, base: nn.Module) -> None:

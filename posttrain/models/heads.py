@@ -188,7 +188,7 @@ def before(batch: TokenBatch, after: Tensor) -> Tensor:
 def scalar_head(
     width: int, *, outputs: int = 1, generator: torch.Generator | None = None, zero: bool = False
 ) -> nn.Linear:
-    """A bias-free float32 head [outputs, D], N(0, 1 / sqrt(D + 1)) as in Stiennon 2020, or all zeros."""
+    """A bias-free float32 head [outputs, D] of deviation 1 / sqrt(D + 1) (Stiennon 2020, B.1), or all zeros."""
     head = nn.Linear(width, outputs, bias=False, dtype=torch.float32)
     with torch.no_grad():
         if zero:

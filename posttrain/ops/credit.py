@@ -23,7 +23,8 @@ NO_SPREAD = 1e-6  # added to a group's standard deviation, so that equal scores 
 def scaled_scores(score: Tensor, deviation: float) -> Tensor:
     """Float [R]: `score` divided by `deviation`, where that is more than rounding; the mean is not shifted.
 
-    A score keeps its sign: what was better than 0 stays so. Source: Engstrom 2020, section 3 (reward scaling).
+    A score keeps its sign: what was better than 0 stays so. After the reward scaling of Engstrom 2020, section 3, whose
+    deviation is that of a rolling discounted sum of rewards.
     """
     return score / deviation if deviation > SMALLEST_DEVIATION else score
 

@@ -42,7 +42,8 @@ def exact(actor: Tensor, reference: Tensor) -> Tensor:
 def adapted(beta: float, kl: float, *, target: float, responses: int, horizon: int = 10_000) -> float:
     """The next beta: beta (1 + clip(kl / target - 1, -0.2, 0.2) responses / horizon).
 
-    `kl`: nats, the mean over the step's responses of the sum over tokens. Source: Ziegler 2019.
+    `kl`: nats, the mean over the step's responses of the sum over tokens. Source: Ziegler 2019, section 2.2; the
+    horizon is that of its published code.
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
     return beta * (1 + error * responses / horizon)

@@ -25,7 +25,7 @@ def nll(logprobs: Tensor) -> Tensor:
 def pairwise(better: Tensor, worse: Tensor, target: Tensor | float = 1.0, margin: Tensor | float = 0.0) -> Tensor:
     """Float [N]: the cross-entropy of sigmoid(better - worse - margin) to `target`, the chance that the first wins.
 
-    A tie is target 1/2. Source: Stiennon 2020, section 3.4; margin: Llama 2 (Touvron 2023), equation 2.
+    A tie is target 1/2. Source, for target 1: Stiennon 2020, section 3.4; margin: Llama 2 (Touvron 2023), equation 2.
     """
     difference = better - worse - margin
     return -target * F.logsigmoid(difference) - (1 - target) * F.logsigmoid(-difference)
@@ -109,7 +109,10 @@ def ipo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tens
 
 
 def hinge(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float = 0.1) -> Tensor:
-    """Float [N]: max(0, 1 - m), m = beta times the difference of log-ratios. Source: Zhao 2023 (SLiC-HF)."""
+    """Float [N]: max(0, 1 - m), m = beta times the difference of log-ratios.
+
+    Source: Liu 2023 (RSO), its hinge-norm loss. That of Zhao 2023 (SLiC-HF) has log-probs alone and no reference.
+    """
     return F.relu(1 - beta * _log_ratio_difference(chosen, rejected, ref_chosen, ref_rejected))
 
 
@@ -185,7 +188,7 @@ def is_clipped(logprobs: Tensor, old: Tensor, advantages: Tensor, clip: float) -
 def clipped_value(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
     """Float [T]: 1/2 max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2); without `clip`, 1/2 (V - R)^2.
 
-    Source: the value loss of OpenAI's baselines, as in Ouyang 2022 and Huang 2024 (N+ implementation details).
+    Source: the published code of Ziegler 2019 (openai/lm-human-preferences).
     """
     loss = (values - returns).square()
     if clip is not None:
