@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,11 +105,14 @@ class Best:
             self.consider(number, metrics)
 
     def consider(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Keeps the weights as they stand if the measure is higher than ever; of equals the first stay."""
+        """Keeps the weights as they stand if the measure is higher than ever; of equals the first stay.
+
+        A measure that is not a number, as that of answers of which none has a score, is passed over.
+        """
         if self.measure is None or self.measure not in metrics or not self._healthy(metrics):
             return
         value = metrics[self.measure]
-        if self._found and not value > self.value:
+        if math.isnan(value) or (self._found and not value > self.value):
             return
         # New tensors: a state that was noted before holds the old ones.
         self._weights = [part.detach().cpu().clone() for part in self._parameters]

@@ -66,12 +66,12 @@ def test_the_best_is_the_first_of_the_highest_and_healthy_ones() -> None:
     parts = weights(0.0, 0.0)
     best = Best(parts, "score", healthy=lambda metrics: metrics["kl"] < 9)
     assert best.facts == {}
-    course = [(0.5, 1), (math.nan, 1), (2.0, 1), (2.0, 1), (7.0, 10), (1.0, 1)]
+    course = [(math.nan, 1), (0.5, 1), (math.nan, 1), (2.0, 1), (2.0, 1), (7.0, 10), (1.0, 1)]
     for step, (score, nats) in enumerate(course):
         put(parts, step, -step)
         best.consider(step, {"score": score, "kl": nats})
-    assert best.facts == {"step": 2, "score": 2.0}
-    assert [float(kept) for kept in tensors(best.state())] == [2.0, -2.0]
+    assert best.facts == {"step": 3, "score": 2.0}
+    assert [float(kept) for kept in tensors(best.state())] == [3.0, -3.0]
 
 
 def test_a_state_that_was_noted_stays_what_it_was() -> None:
