@@ -12,6 +12,7 @@ from posttrain.config import (
     DPOConfig,
     EvalConfig,
     Lora,
+    OnlineDPOConfig,
     PPOConfig,
     RewardConfig,
     SampleConfig,
@@ -30,6 +31,7 @@ from posttrain.config import (
 )
 from posttrain.config.foreign_absent import FAMILIES, LATER, MISSING, UNNEEDED
 from posttrain.config.foreign_names import RENAMED
+from posttrain.config.shared import Settings
 from posttrain.errors import ConfigError
 
 SFT = {"model": "runs/base", "data": "train.jsonl", "out": "runs/sft"}
@@ -208,10 +210,35 @@ def test_nothing_is_converted_to_a_whole_number(value: object) -> None:
         (PPOConfig, {**PPO, "baseline": "rloo"}, "baseline: rloo compares the answers of one prompt"),
         (PPOConfig, {**PPO, "layout": "adapters"}, "layout: adapters needs lora"),
         (PPOConfig, {**PPO, "layout": "trunk", "baseline": "none"}, "layout: trunk holds a critic"),
+        (PPOConfig, {**PPO, "beta": {"target": 6.0, "horizon": 25.6}}, "beta.horizon: 25.6 lets a step of 128 answers"),
+        (PPOConfig, {**PPO, "functions": {"timeout": 3.0}}, "functions: no Python function is in reward"),
+        (OnlineDPOConfig, {**PPO, "functions": {"at_once": 2}}, "functions: no Python function is in reward"),
+        (EvalConfig, {"model": "m", "data": "d", "functions": {"at_once": 2}}, "functions: no Python function is in j"),
     ],
 )
-def test_settings_that_exclude_each_other_are_refused(config: type, settings: dict[str, object], says: str) -> None:
+def test_settings_that_exclude_each_other_are_refused(
+    config: type[Settings], settings: dict[str, object], says: str
+) -> None:
     (found,) = problems(lambda: make_config(config, settings))
+    assert found.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"baseline": "none", "critic": {"warmup": 3}}, "critic.warmup: baseline none has no critic; leave it out"),
+        ({"baseline": "none", "lam": 0.5}, "lam: baseline none has no critic"),
+        ({"baseline": "rloo", "group": 2, "value_clip": None}, "value_clip: baseline rloo has no critic"),
+        ({"baseline": "group", "group": 2, "gamma": 0.9}, "gamma: baseline group compares whole answers"),
+        ({"value_coef": 2.0}, "value_coef: is of a critic on the policy's weights, layout trunk"),
+        ({"critic": {"detach": True}}, "critic.detach: is of a critic on the policy's weights"),
+        ({"beta": {"horizon": 500.0}}, "beta.horizon: is of an adaptive weight, which needs beta.target"),
+        ({"beta": {"coef": 0.0, "target": 6.0}}, "beta.target: a weight that begins at 0 stays there"),
+        ({"ppo_epochs": 1, "epoch_kl_stop": 0.1}, "epoch_kl_stop: a step has one update"),
+    ],
+)
+def test_what_changes_nothing_beside_other_settings_is_refused(settings: dict[str, object], says: str) -> None:
+    (found,) = problems(lambda: make_config(PPOConfig, {**PPO, **settings}))
     assert found.startswith(says)
 
 

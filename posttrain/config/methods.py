@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from posttrain.config.ppo import PPOConfig
 from posttrain.config.preferences import DPOConfig, OnlineDPOConfig
-from posttrain.config.rewards import Functions, Rewards
+from posttrain.config.rewards import Functions, Rewards, refuse_idle_functions
 from posttrain.config.shared import (
     Clash,
     Count,
@@ -130,6 +130,11 @@ class EvalConfig(Sampling, Compared):
     packing: Literal["auto", "off"] = Field(
         default="auto", description="several sequences in one forward; off: one at a time, slower, the same results"
     )
+
+    @model_validator(mode="after")
+    def _functions_are_called(self) -> EvalConfig:
+        refuse_idle_functions(self.judge or (), self.functions, "judge")
+        return self
 
 
 class CheckConfig(Settings):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.rewards import Functions, Rewards
+from posttrain.config.rewards import Functions, Rewards, refuse_idle_functions
 from posttrain.config.shared import (
     SHARE,
     Clash,
@@ -23,6 +24,11 @@ from posttrain.config.shared import (
     Texts,
     Training,
 )
+
+_OF_TRUNK = ("value_coef", "critic.detach")
+_OF_CRITIC = ("value_clip", "value_coef", "lam")
+MOST_OFF = 0.2
+"""The largest part of itself by which an adaptive weight of the KL moves in `horizon` answers."""
 
 
 class Beta(Settings):
@@ -174,3 +180,40 @@ class PPOConfig(Training):
         if self.layout == "trunk" and self.baseline != "critic":
             raise Clash("layout", f"trunk holds a critic, but baseline is {self.baseline}")
         return self
+
+    @model_validator(mode="after")
+    def _an_adaptive_weight_stays_above_zero(self) -> PPOConfig:
+        # A step changes the weight by at most 0.2 rollouts / horizon of itself.
+        if self.beta.target is not None and self.beta.horizon <= MOST_OFF * self.rollouts:
+            what = f"{self.beta.horizon:g} lets a step of {self.rollouts} answers turn the weight negative"
+            raise Clash("beta.horizon", f"{what}; use more than {MOST_OFF * self.rollouts:g}, usual are 10000")
+        return self
+
+    @model_validator(mode="after")
+    def _every_setting_has_a_meaning(self) -> PPOConfig:
+        refuse_idle_functions(self.reward, self.functions, "reward")
+        for name, why in self._without_meaning():
+            raise Clash(name, f"{why}; leave it out")
+        return self
+
+    def _without_meaning(self) -> Iterator[tuple[str, str]]:
+        """The settings that were changed and that change nothing beside the others, and why."""
+        idle: dict[str, str] = {}
+        if self.baseline != "critic":
+            why = f"baseline {self.baseline} has no critic"
+            idle |= dict.fromkeys((*(f"critic.{name}" for name in Critic.model_fields), *_OF_CRITIC), why)
+        elif self.layout != "trunk":
+            idle |= dict.fromkeys(_OF_TRUNK, "is of a critic on the policy's weights, layout trunk")
+        if self.baseline in ("rloo", "group"):
+            idle["gamma"] = f"baseline {self.baseline} compares whole answers, whose tokens are not discounted"
+        if self.beta.target is None:
+            idle["beta.horizon"] = "is of an adaptive weight, which needs beta.target"
+        if self.beta.coef == 0:
+            idle["beta.target"] = "a weight that begins at 0 stays there: set beta.coef"
+        if self.ppo_epochs * self.minibatches == 1:
+            idle["epoch_kl_stop"] = "a step has one update, after which there is none to skip"
+        for name, why in idle.items():
+            group, _, last = name.rpartition(".")
+            part: Settings = getattr(self, group) if group else self
+            if getattr(part, last) != type(part).model_fields[last].default:
+                yield name, why

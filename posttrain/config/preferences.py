@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.rewards import Functions, Rewards
+from posttrain.config.rewards import Functions, Rewards, refuse_idle_functions
 from posttrain.config.shared import (
     Clash,
     Count,
@@ -154,7 +154,8 @@ class OnlineDPOConfig(Training, Preferences):
         return "separate" if self.lora is None else "adapters"
 
     @model_validator(mode="after")
-    def _groups_are_whole(self) -> OnlineDPOConfig:
+    def _groups_are_whole_and_functions_called(self) -> OnlineDPOConfig:
         if self.rollouts % self.group:
             raise Clash("rollouts", f"{self.rollouts} answers do not divide into groups of {self.group}")
+        refuse_idle_functions(self.reward, self.functions, "reward")
         return self

@@ -169,6 +169,12 @@ def names_of(items: Sequence[RewardItem]) -> list[str]:
     return found
 
 
+def refuse_idle_functions(items: Sequence[RewardItem], functions: Functions, setting: str) -> None:
+    """Raises Clash for settings of calls where none of the rewards, which are in `setting`, is a function."""
+    if functions != Functions() and not any(is_function(spec) for item in items for spec in item.specs):
+        raise Clash("functions", f"no Python function is in {setting}; leave it out")
+
+
 def models_in(items: Sequence[RewardItem]) -> list[str]:
     """The reward models among the parts, each once."""
     return list(dict.fromkeys(spec for item in items for spec in item.specs if not is_function(spec)))

@@ -39,7 +39,7 @@ def exact(actor: Tensor, reference: Tensor) -> Tensor:
     return (actor.exp() * difference).sum(dim=-1)
 
 
-def adapted(beta: float, kl: float, *, target: float, responses: int, horizon: int = 10_000) -> float:
+def adapted(beta: float, kl: float, *, target: float, responses: int, horizon: float = 10_000) -> float:
     """The next beta: beta (1 + clip(kl / target - 1, -0.2, 0.2) responses / horizon).
 
     `kl`: nats, the mean over the step's responses of the sum over tokens. Source: Ziegler 2019, section 2.2; the

@@ -163,7 +163,7 @@ def _plan(config: PPOConfig, budget: Budget) -> RoundPlan:
         critic_warmup=config.critic.warmup if config.baseline == "critic" else 0,
         beta=config.beta.coef,
         kl_target=config.beta.target,
-        horizon=int(config.beta.horizon),
+        horizon=config.beta.horizon,
         budget=budget,
         seed=config.seed,
     )

@@ -38,7 +38,7 @@ class RoundPlan:
     critic_warmup: int
     beta: float
     kl_target: float | None
-    horizon: int
+    horizon: float
     budget: Budget
     seed: int
     estimator: str = "k1"
