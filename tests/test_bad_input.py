@@ -114,6 +114,52 @@ def test_a_reward_that_is_no_reward_model_is_named(folder: Path, capsys: pytest.
     assert refused(words, capsys).startswith("model is no reward model: it has no reward.json")
 
 
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        ("x", "cannot be read as JSON: Expecting value"),
+        ("[]", "holds a list, expected an object"),
+        ('{"shift": 0.0, "score_at": "last"}', "has no scale"),
+        ('{"shift": "0", "scale": 1.0, "score_at": "last"}', "shift is '0', which it cannot be"),
+        ('{"shift": 0.0, "scale": 0.0, "score_at": "last"}', "shift 0.0 and scale 0.0 make no score of a number"),
+        ('{"shift": 0.0, "scale": 1.0, "score_at": "end"}', "score_at is 'end', expected last or mean"),
+    ],
+)
+def test_a_damaged_card_of_a_reward_model_is_named_with_what_is_wrong(
+    card: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "rm").mkdir()
+    (folder / "rm" / "config.json").write_text("{}")
+    (folder / "rm" / "reward.json").write_text(card)
+    words = ["ppo", "--model", "model", "--reward", "rm", "--prompts", "chat.jsonl", "--out", "out"]
+    assert refused(words, capsys).startswith(f"rm/reward.json  {says}")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("x", "adapter/adapter_config.json  cannot be read as JSON"),
+        ("{}", "adapter/adapter_config.json  has no base_model_name_or_path"),
+        ('{"base_model_name_or_path": null}', "adapter/adapter_config.json  base_model_name_or_path is None"),
+        (
+            '{"base_model_name_or_path": "model", "peft_type": "IA3", "target_modules": ["q_proj"]}',
+            "adapter/adapter_config.json  is of ",
+        ),
+        (
+            '{"base_model_name_or_path": "model", "peft_type": "LORA", "target_modules": ["q_proj"]}',
+            "adapter/adapter_model.safetensors cannot be read: ",
+        ),
+    ],
+)
+def test_a_damaged_adapter_is_named_with_what_is_wrong(
+    config: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text(config)
+    (folder / "adapter" / "adapter_model.safetensors").write_text("junk")
+    assert refused(["merge", "adapter", "--out", "out"], capsys).startswith(says)
+
+
 def test_a_pool_is_never_written_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write("pool.jsonl", "mine")
     words = ["sample", "model", "--prompts", "chat.jsonl", "--out", "pool.jsonl"]

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -171,15 +172,27 @@ def _together(model: nn.Module, stack: Sequence[str]) -> tuple[_Shape, dict[str,
     return shape, tensors
 
 
+def _config_in(folder: Path) -> LoraConfig:
+    """The shape of the adapter in a folder. Raises ModelError for one that is no LoRA adapter."""
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{folder / CONFIG}  is no adapter's: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, LoraConfig):
+        raise ModelError(
+            f"{folder / CONFIG}  is of {config.peft_type}\n  fix: give a LoRA adapter, or merge it with peft"
+        )
+    return config
+
+
 def holds_score(folder: Path) -> bool:
     """Whether the adapter of a folder is that of a reward model or critic, with a head of its own."""
-    config = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
-    return "score" in (config.modules_to_save or ())
+    return "score" in (_config_in(folder).modules_to_save or ())
 
 
 def is_dora(folder: Path) -> bool:
     """Whether the adapter of a folder has magnitudes, by its config."""
-    return bool(cast("LoraConfig", LoraConfig.from_pretrained(str(folder))).use_dora)
+    return bool(_config_in(folder).use_dora)
 
 
 def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "") -> Tensor | None:
@@ -188,7 +201,7 @@ def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "")
     `prefix` is where the model stands inside the one that the folder was written for. Raises ModelError when the file's
     tensors are not those that the model needs.
     """
-    config = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
+    config = _config_in(folder)
     config.modules_to_save = None
     config.inference_mode = False
     if prefix and not isinstance(config.target_modules, str):
@@ -198,7 +211,10 @@ def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "")
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder} has no weights: no {WEIGHTS}\n  fix: save the adapter again with safetensors")
     inject(model, config, name)
-    tensors = load_file(folder / WEIGHTS)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ModelError(f"{folder / WEIGHTS} cannot be read: {error}\n  fix: copy the folder again") from error
     score = tensors.pop(f"{_PREFIX}score.weight", None)
     for place, layer in lora_layers(model).items():
         for key, part in parts_of(layer, name).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from posttrain.errors import ModelError
 from posttrain.hub import check_model_name, from_hub
 from posttrain.models import adapter_files
 from posttrain.models.attention import IMPLEMENTATION, register
+from posttrain.models.cards import facts_in
 from posttrain.models.heads import ScalarModel
 from posttrain.models.quantize import Bits, into_few_bits
 
@@ -103,7 +103,7 @@ def base_of(path: str) -> str:
     if not folder.is_dir():
         return path
     if is_adapter(path):
-        base = json.loads((folder / adapter_files.CONFIG).read_text())["base_model_name_or_path"]
+        base = facts_in(folder / adapter_files.CONFIG, {"base_model_name_or_path": str})["base_model_name_or_path"]
         try:
             return base_of(base)
         except ModelError as error:

@@ -22,6 +22,7 @@ from posttrain.data.views import Joined
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import DataError, ModelError
 from posttrain.measures.labels import HeadOutputs
+from posttrain.models.cards import facts_in
 from posttrain.models.load import CLASSIFIER_CARD, is_classifier, save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
@@ -53,7 +54,7 @@ class ClassifierCard:
         Run(Path(folder)).require_done()
         if not is_classifier(folder):
             raise ModelError(f"{folder} is no classifier\n  fix: train one with `posttrain classify`")
-        found = json.loads((Path(folder) / CLASSIFIER_CARD).read_text(encoding="utf-8"))
+        found = facts_in(Path(folder) / CLASSIFIER_CARD, {"task": str, "labels": list})
         return ClassifierCard(task=found["task"], labels=tuple(found["labels"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from posttrain.console import Console
 from posttrain.data.pack import pack, split_by_tokens
 from posttrain.errors import ModelError
+from posttrain.models.cards import NUMBER, facts_in
 from posttrain.models.heads import ScalarModel
 from posttrain.models.load import REWARD_CARD, is_classifier, is_reward_model, reward_card, scores_alone
 from posttrain.objectives import ScoreReader
@@ -47,7 +49,12 @@ class RewardCard:
         Run(Path(path)).require_done()
         file = reward_card(path)
         if file is not None:
-            return RewardCard(**json.loads(file.read_text(encoding="utf-8")))
+            facts = facts_in(file, {"shift": NUMBER, "scale": NUMBER, "score_at": str})
+            if not (math.isfinite(facts["shift"]) and math.isfinite(facts["scale"]) and facts["scale"]):
+                raise ModelError(f"{file}  shift {facts['shift']} and scale {facts['scale']} make no score of a number")
+            if facts["score_at"] not in ("last", "mean"):
+                raise ModelError(f"{file}  score_at is {facts['score_at']!r}, expected last or mean")
+            return RewardCard(**facts)
         if is_classifier(path) or not scores_alone(path):
             what = f"{path} is no reward model: it has no {REWARD_CARD}, and is no classifier with one output"
             raise ModelError(f"{what}\n  fix: train one with `posttrain reward`")
