@@ -82,6 +82,7 @@ def test_parts_are_named_after_their_run_or_function_and_never_alike() -> None:
         ({"weight": 2}, "reward.reward: set either reward or ensemble"),
         ({"reward": "a", "ensemble": ["a", "b"]}, "set either reward or ensemble"),
         ({"ensemble": ["a"]}, "reward.ensemble: combines two or more; for one write reward"),
+        ({"ensemble": ["a", "b", "a"]}, "reward.ensemble: names a twice, which would count once"),
         ({"reward": "a", "combine": "min"}, "reward.combine: combines the scores of an ensemble"),
         (
             {"ensemble": ["a", "b"], "deviations": 2},

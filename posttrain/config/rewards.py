@@ -71,6 +71,9 @@ class RewardItem(Settings):
             raise Clash("reward", "set either reward or ensemble")
         if self.ensemble is not None and len(self.ensemble) < 2:
             raise Clash("ensemble", "combines two or more; for one write reward")
+        twice = [spec for spec, times in Counter(self.ensemble or ()).items() if times > 1]
+        if twice:
+            raise Clash("ensemble", f"names {twice[0]} twice, which would count once; each member is another model")
         fields = type(self).model_fields
         changed = [name for name in ("combine", "deviations") if getattr(self, name) != fields[name].default]
         if self.ensemble is None and changed:
