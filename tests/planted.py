@@ -139,8 +139,8 @@ FAULTS = (
     fault("the reference is the policy in training, so its KL is always 0", "recipes/roles.py",
           "return copy.policy", "return start.policy", "recipes/test_recipes_roles.py"),
     fault("the critic is never saved", "recipes/roles.py",
-          "if critic is not None:", "if False:", "recipes/test_recipes_end_to_end.py"),
+          "if critic is not None:", "if False:", "recipes/test_recipes_roles.py"),
     fault("a reward model's head is random and never trained", "recipes/reward.py",
           "trained = [*(part for part in parameters if id(part) in trunk), *scalar.score.parameters()]",
-          "trained = [part for part in parameters if id(part) in trunk]", "recipes/test_recipes_end_to_end.py"),
+          "trained = [part for part in parameters if id(part) in trunk]", "recipes/test_recipes_reward.py"),
 )  # fmt: skip

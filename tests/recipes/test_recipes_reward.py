@@ -14,6 +14,7 @@ from stages import QUICK, Stages, write_rows
 
 import posttrain
 from posttrain.data.readers import read
+from posttrain.models.heads import scalar_head
 from posttrain.models.load import load_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes.scoring import RewardCard, answer_group, score_groups
@@ -36,6 +37,14 @@ def ranked_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if row["annotator"] == "ben":
             row["ranks"] = [3, 2, 1]
     return write_rows(tmp_path_factory.mktemp("ranked") / "rankings.jsonl", rows)
+
+
+@pytest.mark.parametrize("kind", ["reward", "reward_lora"])
+def test_the_head_of_a_finished_run_has_moved_from_where_the_seed_put_it(kind: str, stages: Stages) -> None:
+    head = load_scalar(str(getattr(stages, kind)))[0].score.weight.detach()
+    drawn = scalar_head(head.shape[1], generator=torch.Generator().manual_seed(0)).weight.detach()
+    # AdamW moves every entry, so the direction changes; a scale that is folded into the head does not change it
+    assert 0.5 < float(torch.cosine_similarity(head, drawn)) < 0.9995
 
 
 def test_the_card_of_a_run_is_kept_and_that_of_eval_says_the_same(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 from torch import Tensor
 
+from posttrain import objectives
 from posttrain.types import SamplingSpec
+from posttrain.workflows.proofs import gradients
 from posttrain.workflows.proofs.models import (
     make_policy,
     make_scalar,
+    plain_logprobs,
     response_logprobs,
     sampler_of,
     token_logprobs,
     token_values,
 )
 from posttrain.workflows.proofs.paths import deltas
+from posttrain.workflows.proofs.trials import PLAIN
 from posttrain.workflows.proofs.world import END, World, divergence, make_world
 
 BETA = 0.7
@@ -99,3 +104,31 @@ def test_the_sampler_draws_each_response_as_often_as_it_should(world: World) -> 
     squares = ((found - expected).square() / expected)[often].sum()
     freedom = int(often.sum())
     assert float(squares) < freedom + 4 * (2 * freedom) ** 0.5  # chi-square, four standard deviations
+
+
+@pytest.mark.parametrize(("ends", "agrees"), [(False, True), (True, False)])
+def test_sequence_is_token_with_beta_by_the_length_where_all_answers_have_one(ends: bool, agrees: bool) -> None:
+    world = make_world(vocabulary=2, prompts=2, ends=ends)
+    policy, reference = gradients.at_hand(world)
+    rollouts = gradients.annotated(
+        world, policy, reference, None, replace(gradients.ALL_REWARDS, form="sequence", baseline="none")
+    )
+    found = gradients.over_samples(world, policy, rollouts, objectives.ppo(policy, None, PLAIN), policy)
+    own, other = plain_logprobs(world, policy), plain_logprobs(world, reference).detach()
+    raised = world.objective(own, other, gradients.BETA / world.length).sum()
+    away = gradients.difference(found, gradients.gradient(-raised, policy))
+    assert away < 1e-10 if agrees else away > 0.01
+
+
+def test_spreading_the_score_keeps_what_whole_answers_get_and_not_what_is_paid_from_a_token_on() -> None:
+    world = make_world(vocabulary=3, prompts=1)
+    policy, reference = gradients.at_hand(world)
+    each = {
+        form: gradients.annotated(
+            world, policy, reference, None, replace(gradients.ALL_REWARDS, form=form, baseline="rloo")
+        )
+        for form in ("token", "spread")
+    }
+    torch.testing.assert_close(each["token"].advantages, each["spread"].advantages, atol=1e-12, rtol=0)
+    assert gradients.policy_gradient(world, form="token") < 1e-10
+    assert gradients.policy_gradient(world, form="spread") > 0.01
