@@ -15,17 +15,24 @@ _HEAD = 1 << 16
 _SNIFFED = 200
 _MOST_LABELS = 20
 """More numbers than these, after a tab, may be anything."""
+_MOST_OTHER = 0.1
+"""The share of lines that may be otherwise, as bad rows: one broken line makes no other kind of file."""
 
 
 def has_labelled_lines(file: Path) -> bool:
-    """Whether each of the first lines is one tab between a text and one of a few whole numbers, the first line too."""
+    """Whether the first line, and nearly all after it, are a text, one tab and one of a few whole numbers."""
     head = beginning(file, _HEAD).removeprefix(b"\xef\xbb\xbf")
     filled = [line for line in head.split(b"\n")[:-1][:_SNIFFED] if line.strip()]
-    cells = [line.split(b"\t") for line in filled]
-    if len(cells) < 2 or any(len(pair) != 2 or not pair[0].strip() for pair in cells):
+    fitting = [_is_labelled(line) for line in filled]
+    if len(filled) < 2 or not fitting[0] or fitting.count(False) > _MOST_OTHER * len(filled):
         return False
-    labels = {pair[1].strip() for pair in cells}
-    return len(labels) <= _MOST_LABELS and all(map(bytes.isdigit, labels))
+    labels = {line.split(b"\t")[1].strip() for line, fits in zip(filled, fitting, strict=True) if fits}
+    return len(labels) <= _MOST_LABELS
+
+
+def _is_labelled(line: bytes) -> bool:
+    cells = line.split(b"\t")
+    return len(cells) == 2 and bool(cells[0].strip()) and cells[1].strip().isdigit()
 
 
 def labelled_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:

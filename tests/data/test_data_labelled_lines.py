@@ -31,6 +31,9 @@ def test_the_sentiment_sets_are_read_as_they_stand(shared: Path, name: str) -> N
         ("a\tb\t1\nc\td\t0\n", False),
         ("".join(f"line\t{n}\n" for n in range(30)), False),  # numbers of lines
         ("Good.\n\nBad.\n", False),
+        ("Good.\t1\n" * 9 + "no label\n", True),  # one broken line in ten
+        ("Good.\t1\n" * 9 + "no label\n" * 2, False),
+        ("no label\n" + "Good.\t1\n" * 30, False),  # perhaps names of columns
     ],
 )
 def test_only_one_tab_and_a_few_whole_numbers_make_labels(text: str, labelled: bool, tmp_path: Path) -> None:
