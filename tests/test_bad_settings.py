@@ -81,7 +81,11 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("lora: true", f"lora: expected a group {LORA} or null, got true; write {{rank: 32}}"),
         (
             "lora: {rank_pattern: {q_proj: 0}}",
-            "lora.rank_pattern: expected a mapping of texts to whole numbers or null, got {q_proj: 0}",
+            "lora.rank_pattern: expected a mapping of texts to whole numbers of at least 1 or null, got {q_proj: 0}",
+        ),
+        (
+            "lora: {alpha_pattern: {q_proj: 0}}",
+            "lora.alpha_pattern: expected a mapping of texts to numbers above 0 or null, got {q_proj: 0}",
         ),
         (
             "lora: {start: continue, dora: true}",

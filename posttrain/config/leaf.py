@@ -176,10 +176,11 @@ def _words(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:
 
 
 def _mapping(annotation: Any) -> str:
-    """`a mapping of texts to whole numbers`."""
+    """`a mapping of texts to whole numbers of at least 1`."""
     values = [kind for part in get_args(annotation) for kind in (part, *get_args(part))]
     kind = "whole numbers" if int in values else "numbers" if float in values else "texts"
-    return f"a mapping of texts to {kind}"
+    bounds = [_bounds(get_args(part)[1:]) for part in get_args(annotation)[-1:]]
+    return f"a mapping of texts to {kind}{''.join(bounds)}"
 
 
 def _words_of_list(item: Any) -> str:
