@@ -101,5 +101,6 @@ def _outcome(call: Callable[[], Result]) -> Result | Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """`KeyError: 'word'`."""
-    return Failure(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    """`KeyError: 'word'`, in one line whatever the error says."""
+    said = " ".join(str(error).split())
+    return Failure(f"{type(error).__name__}: {said}" if said else type(error).__name__)

@@ -50,6 +50,9 @@ def returns(prompt, response):
 
 def broken(prompt, response):
     raise KeyError("word")
+
+def wordy(prompt, response):
+    raise ValueError("two\\nlines")
 """
 
 
@@ -132,6 +135,8 @@ def test_what_is_no_number_is_a_failure_of_that_answer_alone(rewards: Path) -> N
 def test_an_error_is_a_failure_with_its_name(rewards: Path) -> None:
     [failure] = graded(rewards, "broken", answer("ab")).failures
     assert (failure.row, failure.reward, failure.reason) == (0, "broken", "KeyError: 'word'")
+    [failure] = graded(rewards, "wordy", answer("ab")).failures
+    assert failure.reason == "ValueError: two lines"
 
 
 @pytest.mark.filterwarnings("error")
