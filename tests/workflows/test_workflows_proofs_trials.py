@@ -40,7 +40,8 @@ TRIALS = {
     "critic": PPOTrial(rounds=80, rates=(5e-3, 2e-2), warmup=24),
     "none": PPOTrial(rounds=140, rates=(5e-3, 0.0)),
     "rloo": PPOTrial(rounds=80),
-    "group": PPOTrial(rounds=140, rates=(5e-3, 0.0)),
+    # as large as can be, in many small steps: see docs/proofs.md
+    "group": PPOTrial(rounds=400, rollouts=512, group=256, epochs=2, minibatches=1, rates=(3e-3, 0.0)),
 }
 
 
@@ -50,8 +51,7 @@ TRIALS = {
 def test_ppo_reaches_the_optimum_with_every_baseline(world: World, baseline: str, seed: int) -> None:
     trial = replace(TRIALS[baseline], rules=replace(RULES, baseline=baseline), seed=seed)
     assert after_ppo(world, CPU, replace(trial, rounds=1), seed=seed) > 0.1
-    # a group's own deviation goes to 0 at the optimum, and what it divides is noise by then
-    assert after_ppo(world, CPU, trial, seed=seed) < (0.03 if baseline == "group" else 0.01)
+    assert after_ppo(world, CPU, trial, seed=seed) < 0.01
 
 
 @pytest.mark.slow
