@@ -61,6 +61,7 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
     setup.quiet_libraries()
     if config.against is not None and config.judge is None:
         raise ConfigError([Problem(place="--against", what="a comparison needs a judge", fix="give --judge runs/rm")])
+    _refuse_idle(config)
     setup.refuse_weights(config.data, "data")
     functions = check_rewards(config.judge or ())
     if config.out is not None:
@@ -72,6 +73,13 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         Path(config.out).write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
     return found
+
+
+def _refuse_idle(config: EvalConfig) -> None:
+    """Raises ConfigError where a judge is given to a model that writes no answers."""
+    if config.judge is not None and (is_classifier(config.model) or is_reward_model(config.model)):
+        what = f"{config.model} is no policy: it writes no answers to judge"
+        raise ConfigError([Problem(place="--judge", what=what, fix="leave judge and against out")])
 
 
 def _found(config: EvalConfig, functions: Loaded, console: Console) -> Facts:
