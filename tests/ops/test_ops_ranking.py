@@ -72,3 +72,21 @@ def test_an_answer_that_never_wins_needs_a_prior() -> None:
         bradley_terry(wins)
     strengths = bradley_terry(wins, prior=1.0)
     assert (strengths[0] - strengths[1]).item() == pytest.approx(math.log(5))
+
+
+def test_a_ring_of_wins_makes_equals_however_long_and_a_chain_has_no_finite_strengths() -> None:
+    ring = torch.zeros(9, 9)
+    ring[torch.arange(9), (torch.arange(9) + 1) % 9] = 1.0
+    found = bradley_terry(ring)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, torch.zeros(9, dtype=torch.float64), atol=1e-7, rtol=0)
+    ring[8, 0] = 0.0
+    with pytest.raises(ValueError, match="chain"):
+        bradley_terry(ring)
+
+
+def test_strengths_have_mean_zero_and_a_prior_counts_for_both_sides_of_every_pair() -> None:
+    wins = torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    found = bradley_terry(wins, prior=0.5)
+    assert float(found.mean()) == pytest.approx(0.0, abs=1e-12)
+    torch.testing.assert_close(found, bradley_terry(wins + 0.5), atol=1e-12, rtol=0)
