@@ -200,3 +200,17 @@ def test_scores_are_clipped_on_both_sides() -> None:
 def test_a_group_is_divided_by_its_sample_deviation() -> None:
     found = group_advantages(torch.tensor([1.0, 2.0, 6.0]), torch.zeros(3, dtype=torch.int64))
     torch.testing.assert_close(found, torch.tensor([-2.0, -1.0, 3.0]) / 7**0.5, atol=1e-5, rtol=0)
+
+
+def test_an_answer_of_one_token_gets_its_whole_score_in_every_form_and_one_of_none_gives_its_to_nobody() -> None:
+    response, trained = torch.tensor([0, 1, 1]), torch.ones(3, dtype=torch.bool)
+    score, nothing = torch.tensor([1.0, 2.0, 5.0]), torch.zeros(3)  # the third answer has no token here
+    for form, expected in (("token", [1, 0, 2]), ("sequence", [1, 0, 2]), ("spread", [1, 1, 1])):
+        assert FORMS[form](score, nothing, response, trained, 0.5).tolist() == expected
+
+
+def test_answers_of_one_token_alone_have_the_reward_less_the_value_as_advantage() -> None:
+    rewards, values = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 0.5])
+    advantages, returns = gae(rewards, values, torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool), 1.0, 0.95)
+    assert advantages.tolist() == [2.0, -1.5]
+    assert returns.tolist() == rewards.tolist()

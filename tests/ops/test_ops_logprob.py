@@ -132,3 +132,11 @@ def test_a_token_that_all_but_never_comes_keeps_its_log_prob() -> None:
     logits = torch.tensor([[200.0, 0.0]])
     found = head_logprobs(logits, torch.tensor([1]), lambda hidden: hidden)
     assert found.tolist() == [-200.0]
+
+
+def test_the_divergence_is_at_temperature_one_unless_told_otherwise() -> None:
+    hidden, _, head = problem(3)
+    other = hidden.flip(0)
+    first, second = ((head(rows)).log_softmax(-1) for rows in (hidden, other))
+    expected = (first.exp() * (first - second)).sum(-1)
+    torch.testing.assert_close(heads_divergence(hidden, head, other, head), expected)

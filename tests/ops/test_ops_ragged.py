@@ -94,3 +94,7 @@ def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_negativ
 
 def test_one_value_alone_is_its_own_mean() -> None:
     assert whiten(torch.tensor([5.0, 7.0]), torch.tensor([True, False])).tolist() == [0.0, 0.0]
+
+
+def test_the_explained_variance_of_nothing_is_zero() -> None:
+    assert explained_variance(VALUES, VALUES, torch.zeros(7, dtype=torch.bool)).item() == 0.0

@@ -156,3 +156,8 @@ def test_there_are_ten_bins_unless_told_otherwise() -> None:
 def test_small_numbers_correlate_as_large_ones_do() -> None:
     small = torch.tensor([0.0, 1e-3, 3e-3])
     assert pearson(small, small) == pytest.approx(1.0)
+
+
+def test_two_rows_are_enough_for_the_bootstrap_of_a_ratio_and_lie_at_its_ends() -> None:
+    # each draw is one row twice, in a quarter of all cases, or both
+    assert bootstrap_ratio(torch.tensor([0.3, 0.7]), torch.ones(2)) == pytest.approx((0.3, 0.7))
