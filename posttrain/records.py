@@ -72,12 +72,14 @@ class PromptRecord:
     """What a model is asked: a conversation that waits for the assistant, or text to continue.
 
     Exactly one of `messages` and `text` is set. `columns` holds what else the row carried, for rewards and measures.
+    `whole`: nothing is to follow; the conversation is read as it stands, as a classifier reads one that was answered.
     """
 
     id: str
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     columns: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

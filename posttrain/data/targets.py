@@ -24,7 +24,8 @@ def text_with_label(row: Row, id: str, *, texts: Sequence[str]) -> list[TargetRe
 def talk_with_label(row: Row, id: str) -> list[TargetRecord]:
     """What is asked in `prompt` or `messages`, which may end with an answer, with the row's `label`."""
     asked, _ = prompt_of(row)
-    return [_record(row, id, PromptRecord(id=id, messages=asked))]
+    answered = asked[-1].role == "assistant"
+    return [_record(row, id, PromptRecord(id=id, messages=asked, whole=answered))]
 
 
 def is_label(value: JSON) -> bool:

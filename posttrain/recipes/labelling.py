@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -80,7 +81,7 @@ def _items(config: EvalConfig, codec: Codec, limit: int, console: Console) -> li
     for part in read_rows(config.data, ("target", "prompt"), console):
         records += part.of(TargetRecord)
         prompts = part.of(PromptRecord)
-        records += [TargetRecord(id=prompt.id, asked=prompt, label="", number=False) for prompt in prompts]
+        records += [TargetRecord(id=prompt.id, asked=_as_read(prompt), label="", number=False) for prompt in prompts]
     lost = Lost()
     encoded = codec.prompts([record.asked for record in records])
     fitted = [
@@ -93,6 +94,11 @@ def _items(config: EvalConfig, codec: Codec, limit: int, console: Console) -> li
     if not items:
         raise DataError("no row is left to measure\n  fix: raise max_length")
     return items
+
+
+def _as_read(prompt: PromptRecord) -> PromptRecord:
+    """The prompt as its labelled like is read: whole where it ends with an answer."""
+    return replace(prompt, whole=bool(prompt.messages) and prompt.messages[-1].role == "assistant")
 
 
 def _predictions(items: Sequence[TargetItem], said: HeadOutputs, task: Task) -> list[dict[str, object]]:

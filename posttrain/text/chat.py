@@ -175,9 +175,7 @@ class Codec:
         """The text that generation continues: the rendered conversation, or the record's own text."""
         if record.messages is None:
             return record.text or ""
-        # A conversation that ends with an answer is read as it stands.
-        waits = record.messages[-1].role != "assistant"
-        return self.template.render(record.messages, place=record.id, generation=waits)
+        return self.template.render(record.messages, place=record.id, generation=not record.whole)
 
     def text(self, record: TextRecord) -> Span:
         """BOS, the text, and the end of text; every token is trained but the first, which nothing predicts."""

@@ -170,7 +170,7 @@ GOLDEN: dict[str, tuple[str | bytes, Kind, str]] = {
         '{"prompt": "Hi"}',
         "chat",
         "rows.jsonl  this looks like prompt data (prompt), expected chat data\n"
-        '  fix: ppo or sample takes this file; here give {"messages": [{"role": "user", "content": '
+        '  fix: ppo, online-dpo or sample takes this file; here give {"messages": [{"role": "user", "content": '
         '…}, {"role": "assistant", "content": …}]}',
     ),
     "text for ranked": (
