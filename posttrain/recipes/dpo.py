@@ -21,7 +21,7 @@ from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.kto import labelled, read_labels
 from posttrain.recipes.load import budget_of, load_of
-from posttrain.recipes.machine import apart_from
+from posttrain.recipes.machine import set_aside
 from posttrain.recipes.mixture import Mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.preferences import (
@@ -89,8 +89,8 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
 
     sets = [replace(part, items=joined(number, part.items)) for number, part in enumerate(opened.data.sets, 1)]
     held = joined(0, opened.data.held)
+    set_aside(where, (start.policy,), () if reference is None else (reference,), console)
     if reference is not None:
-        where.put_aside(apart_from((start.policy,), (reference,)))
         rows = counted(sum(len(part.items) for part in sets), "row")
         console.say(f"reference: {numbers.reference}, log-probs of {rows} computed once")
     rate = setup.learning_rate(config, start.loaded.model, console)

@@ -70,6 +70,20 @@ def apart_from(trained: Sequence[nn.Module], frozen: Sequence[nn.Module]) -> lis
     return [model for model in frozen if not any(id(part) in shared for part in model.parameters())]
 
 
+def set_aside(
+    where: Machine, trained: Sequence[nn.Module], frozen: Sequence[nn.Module], console: Console
+) -> list[nn.Module]:
+    """The models that are only read and have weights of their own: where such wait in CPU memory, they go there.
+
+    Says when there are none, where `offload` asks for it.
+    """
+    apart = apart_from(trained, frozen)
+    where.put_aside(apart)
+    if where.lends and not apart:
+        console.say("offload: no model that is only read has weights of its own; nothing waits elsewhere")
+    return apart
+
+
 def machine(config: Training | Sampling | None = None, console: Console | None = None) -> Machine:
     """The first GPU where there is one, else the CPU; an automatic precision is said with its reason."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

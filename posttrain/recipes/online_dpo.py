@@ -17,7 +17,7 @@ from posttrain.recipes import fitting, setup
 from posttrain.recipes.asked import read_prompts
 from posttrain.recipes.functions import Loaded, asked, refuse_failures, told
 from posttrain.recipes.load import budget_of
-from posttrain.recipes.machine import apart_from
+from posttrain.recipes.machine import set_aside
 from posttrain.recipes.opening import Door, Opened, Reads, training
 from posttrain.recipes.ppo import reward_lineage
 from posttrain.recipes.preferences import check_reference, other_reference, pair_objective, settled
@@ -70,8 +70,7 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
     packing = start.policy.trunk.packing
     policy, parameters = setup.role(start, "policy", config.lora, packing=packing, seed=config.seed)
     read_only = [*([] if reference is None else [reference]), *(model.scalar for model in reward.models.values())]
-    apart = apart_from((policy,), read_only)
-    where.put_aside(apart)
+    apart = set_aside(where, (policy,), read_only, console)
     group = ParameterGroup(name="policy", parameters=parameters, learning_rate=rate)
     engine = setup.engine(config, [group], config.steps, where)
     asking = Asking(

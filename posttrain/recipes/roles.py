@@ -19,7 +19,7 @@ from posttrain.models.load import base_of, is_adapter, save_causal, save_scalar
 from posttrain.recipes import setup
 from posttrain.recipes.critics import critic_apart, critic_on_base
 from posttrain.recipes.functions import Loaded, functions_in
-from posttrain.recipes.machine import apart_from
+from posttrain.recipes.machine import set_aside
 from posttrain.recipes.reward import pad_id
 from posttrain.recipes.reward_models import reward_loader
 from posttrain.recipes.rewarding import assembled
@@ -159,10 +159,7 @@ def cast_roles(
         critic_parameters = list(actor.value_head.parameters()) if actor.value_head else []
         console.say("critic: a head on the actor's trunk, zero at first")
     frozen = (reference, *(model.scalar for model in scoring.models.values()))
-    apart = apart_from((actor, *(() if critic is None else (critic,))), frozen)
-    where.put_aside(apart)
-    if where.lends and not apart:
-        console.say("offload: the reference and the reward model share the policy's weights; nothing waits elsewhere")
+    apart = set_aside(where, (actor, *(() if critic is None else (critic,))), frozen, console)
     return Roles(
         layout=layout,
         start=start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from commands import stopped_at_its_end
+from rich.console import Console as Terminal
 from safetensors.torch import load_file
 from stages import LORA, QUICK, Stages
 from torch import nn
@@ -19,10 +21,11 @@ from torch import nn
 import posttrain as pt
 from posttrain.cli import main
 from posttrain.config import DPOConfig, SFTConfig, make_config
+from posttrain.console import Console, Lines
 from posttrain.engine.optimizers import OnCpu
 from posttrain.models.quantize import quantized_layers
 from posttrain.recipes import opening, setup
-from posttrain.recipes.machine import Machine, apart_from, check_machine, machine
+from posttrain.recipes.machine import Machine, apart_from, check_machine, machine, set_aside
 
 SFT: Mapping[str, Any] = {"model": "m", "data": "d", "out": "o"}
 
@@ -82,6 +85,19 @@ def test_a_model_that_is_lent_is_on_the_device_inside_and_in_cpu_memory_outside(
 def test_only_models_that_share_no_weight_with_what_is_trained_can_wait_elsewhere() -> None:
     body, other = nn.Linear(2, 2), nn.Linear(2, 2)
     assert apart_from([nn.Sequential(body)], [nn.Sequential(body, other), other]) == [other]
+
+
+def told_to(text: io.StringIO) -> Console:
+    return Console(Lines(Terminal(file=text, width=300, soft_wrap=True)))
+
+
+def test_an_offload_of_frozen_models_that_moves_nothing_is_said() -> None:
+    body, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    for lends, frozen, told in ((True, [body], 1), (True, [], 1), (True, [other], 0), (False, [body], 0)):
+        said = io.StringIO()
+        where = Machine(device=torch.device("cpu"), half=None, lends=lends)
+        assert set_aside(where, [body], frozen, told_to(said)) == [model for model in frozen if model is other]
+        assert said.getvalue().count("nothing waits elsewhere") == told
 
 
 @pytest.mark.medium
