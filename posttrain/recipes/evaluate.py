@@ -48,6 +48,7 @@ from posttrain.types import (
 )
 
 Facts = dict[str, object]
+_OF_ANSWERS = ("against", "judge", "measures", "answer_after", "max_new_tokens", "temperature", "stop", "functions")
 # What is too long for the table of measures.
 _LISTS = ("reward_card", "judge_failures", "predictions")
 
@@ -76,10 +77,12 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
 
 
 def _refuse_idle(config: EvalConfig) -> None:
-    """Raises ConfigError where a judge is given to a model that writes no answers."""
-    if config.judge is not None and (is_classifier(config.model) or is_reward_model(config.model)):
-        what = f"{config.model} is no policy: it writes no answers to judge"
-        raise ConfigError([Problem(place="--judge", what=what, fix="leave judge and against out")])
+    """Raises ConfigError for what is set of answers where the model is one that writes none."""
+    kind = "a classifier" if is_classifier(config.model) else "a reward model" if is_reward_model(config.model) else ""
+    told = [name for name in _OF_ANSWERS if kind and name in config.model_fields_set]
+    if told:
+        what = f"{config.model} is {kind}, which writes no answers"
+        raise ConfigError([Problem(place=f"--{name}", what=what, fix=f"take {name} out") for name in told])
 
 
 def _found(config: EvalConfig, functions: Loaded, console: Console) -> Facts:
@@ -172,6 +175,11 @@ def _answers(
     limit: int,
 ) -> Facts:
     setup.check_room(prompts, limit)
+    questions = comparable(prompts, config, judging.console, source="measures")
+    if not questions.places and "measures" in config.model_fields_set:
+        what = "no row has a reference to compare an answer with"
+        fix = "give conversations, or prompts with a column reference, or take measures out"
+        raise ConfigError([Problem(place="--measures", what=what, fix=fix)])
     spec = SamplingSpec(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop, seed=config.seed
     )
@@ -181,7 +189,6 @@ def _answers(
         "ended_by_itself": stopped_share(ours).facts(),
         "median_tokens": median_length(ours),
     }
-    questions = comparable(prompts, config, judging.console, source="measures")
     measures = compared(config, [ours[place] for place in questions.places], questions)
     found |= {name: measure.facts() for name, measure in measures.items()}
     if config.judge is None:

@@ -28,9 +28,8 @@ from posttrain.types import PromptRecord, TargetRecord
 def evaluate_labels(config: EvalConfig, console: Console) -> dict[str, object]:
     """The measures of a classifier on the rows that have labels; with `out` also what it says of every row.
 
-    Raises ConfigError for settings of answers, and when there is nothing to tell; DataError for unknown labels.
+    Raises ConfigError when there is nothing to tell; DataError for unknown labels.
     """
-    _refuse_settings_of_answers(config)
     card, codec = ClassifierCard.read(config.model), Codec.load(config.model, template=config.template)
     task = Task(names=card.labels)
     limit = setup.max_length(config.max_length, setup.context_of(config.model), console)
@@ -57,19 +56,6 @@ def evaluate_labels(config: EvalConfig, console: Console) -> dict[str, object]:
     if config.out is not None:
         found["predictions"] = _predictions(items, said, task)
     return found
-
-
-def _refuse_settings_of_answers(config: EvalConfig) -> None:
-    """Raises ConfigError for what is set of answers: a classifier gives none."""
-    told = {
-        name: "a classifier writes no answers"
-        for name in ("against", "judge", "measures", "answer_after", "max_new_tokens", "temperature", "stop")
-        if getattr(config, name) != type(config).model_fields[name].get_default(call_default_factory=True)
-    }
-    if told:
-        raise ConfigError(
-            [Problem(place=f"--{name}", what=what, fix=f"take {name} out") for name, what in told.items()]
-        )
 
 
 def _items(config: EvalConfig, codec: Codec, limit: int, console: Console) -> list[TargetItem]:

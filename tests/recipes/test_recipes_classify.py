@@ -206,12 +206,13 @@ def test_a_classifier_writes_no_answers(trained: Run, tmp_path: Path) -> None:
     prompts = write_rows(tmp_path / "prompts.jsonl", [{"prompt": "Hi"}])
     with pytest.raises(ModelError, match="is a classifier: it labels texts and writes none"):
         posttrain.sample(trained.path, prompts=prompts, out=tmp_path / "pool.jsonl", quiet=True)
-    with pytest.raises(ConfigError, match="a classifier writes no answers"):
+    with pytest.raises(ConfigError, match="is a classifier, which writes no answers"):
         posttrain.evaluate(trained.path, data=prompts, temperature=0.0, quiet=True)
 
 
 @pytest.mark.parametrize("card", ["reward.json", "classifier.json"])
-def test_a_judge_of_a_model_that_writes_no_answers_is_refused(card: str, tmp_path: Path) -> None:
+def test_settings_of_answers_are_refused_for_a_model_that_writes_none(card: str, tmp_path: Path) -> None:
     (tmp_path / card).write_text("{}")
-    with pytest.raises(ConfigError, match="is no policy: it writes no answers to judge"):
-        posttrain.evaluate(tmp_path, data="rows.jsonl", judge="rewards.py:short", quiet=True)
+    for setting in ({"judge": "rewards.py:short"}, {"measures": ["bleu"]}, {"temperature": 0.5}):
+        with pytest.raises(ConfigError, match=f"--{next(iter(setting))} .*, which writes no answers"):
+            posttrain.evaluate(tmp_path, data="rows.jsonl", quiet=True, **setting)

@@ -132,6 +132,13 @@ def _stopping(measure: Callable[[Evaluation], dict[str, float]]) -> Callable[[Ev
     return stopped
 
 
+def test_measures_that_are_asked_for_need_a_reference(tiny_model: Path, tmp_path: Path) -> None:
+    asked = write_rows(tmp_path / "asked.jsonl", [{"prompt": "Hi"}])
+    with pytest.raises(ConfigError, match="--measures  no row has a reference"):
+        posttrain.evaluate(tiny_model, data=asked, measures=["chrf"], max_new_tokens=1, quiet=True)
+    assert posttrain.evaluate(tiny_model, data=asked, max_new_tokens=1, quiet=True)["answers"] == 1
+
+
 def test_eval_takes_the_best_of_several_references(tiny_model: Path, tmp_path: Path) -> None:
     texts = write_rows(tmp_path / "one.jsonl", [{"prompt": "Say it", "reference": "x"}])
     once = posttrain.evaluate(tiny_model, data=texts, max_new_tokens=3, temperature=0.0, measures=["chrf"], quiet=True)
