@@ -81,7 +81,7 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
         group=config.group,
         seed=config.seed,
     )
-    judge = _Judge(config, reward.scorer, reference, engine, console)
+    judge = _Judge(reward.scorer, reference, engine)
     plan = PairPlan(
         rounds=config.steps, pairs=config.pairs, missing_eos_penalty=config.missing_eos_penalty, budget=budget
     )
@@ -124,24 +124,15 @@ def _reference(
 class _Judge:
     """Scores the answers of a round, and takes their log-probs under the reference."""
 
-    def __init__(
-        self, config: OnlineDPOConfig, scorer: Scorer, reference: Policy | None, engine: LocalEngine, console: Console
-    ) -> None:
-        self._config = config
+    def __init__(self, scorer: Scorer, reference: Policy | None, engine: LocalEngine) -> None:
         self._scorer = scorer
         self._reference = reference
         self._engine = engine
-        self._console = console
 
     def __call__(self, completions: Sequence[Completion], prompts: Sequence[int], budget: int) -> Judged:
-        """The judged answers. Raises ModelError when too many of them have no score."""
+        """The judged answers."""
         with self._engine.precision():
             grades = grades_of(self._scorer, completions)
-            failures = failed(grades, completions)
-            if failures:
-                lost = int(grades.total.isnan().sum())
-                refuse_failures(failures, lost, len(completions), self._config.functions)
-                self._console.say(told(failures, lost, len(completions)))
             reference, sums = self._reference, None
             if reference is not None:
 
@@ -150,15 +141,28 @@ class _Judge:
 
                 sums = answer_sums(over_answers(logprobs, completions, prompts, budget), completions)
         return Judged(
-            completions=completions, prompts=prompts, scores=grades.total, reference=sums, parts=dict(grades.parts)
+            completions=completions,
+            prompts=prompts,
+            scores=grades.total,
+            reference=sums,
+            parts=dict(grades.parts),
+            failures=failed(grades, completions),
         )
 
 
 def _watching(config: OnlineDPOConfig, run: setup.Telling) -> Callable[[int, Judged, dict[str, float]], None]:
-    """Keeps and shows one prompt's answers every so many rounds; a round without a pair is said."""
+    """Keeps and shows one prompt's answers every so many rounds; a round without a pair is said, and each failure.
+
+    What it returns raises ModelError when too many answers of a round have no score.
+    """
     apart = steps_between(config.rollouts_every, config.steps)
 
     def watch(number: int, judged: Judged, metrics: dict[str, float]) -> None:
+        if judged.failures:
+            lost, many = int(judged.scores.isnan().sum()), len(judged.completions)
+            run.writer.reward_failures(number, [each.facts() for each in judged.failures])
+            run.console.say(f"step {number}: {told(judged.failures, lost, many)}; run/reward_failures.jsonl has all")
+            refuse_failures(judged.failures, lost, many, config.functions)
         if metrics["paired"] == 0:
             run.console.say(f"step {number}: no prompt has two answers of different scores; nothing is learnt in it")
         if apart is None or (number % apart and number not in (1, config.steps)):

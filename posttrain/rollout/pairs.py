@@ -17,6 +17,7 @@ from posttrain.ops import credit
 from posttrain.ops.ragged import segment_sum
 from posttrain.rollout.annotate import distinct_bigrams
 from posttrain.rollout.asking import Asking
+from posttrain.rollout.grading import Failed
 from posttrain.types import Completion, PrefixGroup, Span, State, Step
 
 Which = Literal["best_worst", "all"]
@@ -28,7 +29,8 @@ class Judged:
 
     Axes: R answers, neighbours where they answer one prompt. `prompts`: the prompt of each, as a number. `scores`:
     float [R] as the scorer gave them, NaN for an answer without one. `reference`: float [R], their summed reference
-    log-probs; None without a reference. `parts`: what the scores are made of, by name, float [R] each.
+    log-probs; None without a reference. `parts`: what the scores are made of, by name, float [R] each. `failures`: why
+    answers have no score.
     """
 
     completions: Sequence[Completion]
@@ -36,6 +38,7 @@ class Judged:
     scores: Tensor
     reference: Tensor | None
     parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    failures: Sequence[Failed] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

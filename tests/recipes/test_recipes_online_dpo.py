@@ -50,6 +50,19 @@ def test_the_first_round_is_at_the_reference(how: str, stages: Stages, tmp_path:
     assert run.results.keys() >= {"score", "score_margin", "paired", "kl", "length", "stopped"}
 
 
+def test_an_answer_without_a_score_is_written_down_and_stands_in_no_pair(stages: Stages, tmp_path: Path) -> None:
+    file = tmp_path / "flaky.py"
+    file.write_text("def flaky(prompt, response):\n    return 1 / (len(response) % 3) if response else 0.0\n")
+    bearing = {"functions": {"max_failures": "90%"}, "steps": 1, "rollouts": 16}
+    run = train(stages, f"{file}:flaky", tmp_path / "run", **bearing)
+    lines = [json.loads(line) for line in (run.path / "run" / "reward_failures.jsonl").read_text().splitlines()]
+    assert lines
+    assert all(line["step"] == 1 and line["error"].startswith("ZeroDivisionError") for line in lines)
+    with pytest.raises(posttrain.ModelError, match="ZeroDivisionError"):
+        train(stages, f"{file}:flaky", tmp_path / "none", functions={"max_failures": "1%"}, steps=1)
+    assert (tmp_path / "none" / "run" / "reward_failures.jsonl").read_text()
+
+
 def test_what_is_rewarded_becomes_frequent_in_fresh_samples(stages: Stages, digits: str, tmp_path: Path) -> None:
     many = {"steps": 20, "rollouts": 32, "group": 8, "missing_eos_penalty": 0.0}
     run = train(stages, digits, tmp_path / "run", **many)
