@@ -20,6 +20,7 @@ from posttrain.config.rewards import SESSION, Function, Functions, RewardItem, i
 from posttrain.counted import counted
 from posttrain.errors import DataError, ModelError, Problem
 from posttrain.recipes.calls import Failure, call_async, call_plain
+from posttrain.recipes.setup import Telling
 from posttrain.rollout.grading import Failed
 from posttrain.types import Completion, Grades, PromptRecord, Ungraded
 
@@ -227,6 +228,13 @@ def refuse_failures(failures: Sequence[Failed], lost: int, asked_for: int, calls
         f"\n  for prompt {first.prompt}, answer {first.answer!r:.80}"
         "\n  fix: the function, which must return a number for every answer in time; or --functions.max_failures"
     )
+
+
+def note_failures(run: Telling, number: int, failures: Sequence[Failed], lost: int, asked_for: int) -> None:
+    """Writes down and says which answers of step `number` have no score; nothing where all have one."""
+    if failures:
+        run.writer.reward_failures(number, [each.facts() for each in failures])
+        run.console.say(f"step {number}: {told(failures, lost, asked_for)}; run/reward_failures.jsonl has all")
 
 
 def told(failures: Sequence[Failed], lost: int, asked_for: int) -> str:

@@ -15,7 +15,7 @@ from posttrain.models.heads import Policy
 from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.asked import read_prompts
-from posttrain.recipes.functions import Loaded, asked, refuse_failures, told
+from posttrain.recipes.functions import Loaded, asked, note_failures, refuse_failures
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.machine import set_aside
 from posttrain.recipes.opening import Door, Opened, Reads, training
@@ -158,11 +158,9 @@ def _watching(config: OnlineDPOConfig, run: setup.Telling) -> Callable[[int, Jud
     apart = steps_between(config.rollouts_every, config.steps)
 
     def watch(number: int, judged: Judged, metrics: dict[str, float]) -> None:
-        if judged.failures:
-            lost, many = int(judged.scores.isnan().sum()), len(judged.completions)
-            run.writer.reward_failures(number, [each.facts() for each in judged.failures])
-            run.console.say(f"step {number}: {told(judged.failures, lost, many)}; run/reward_failures.jsonl has all")
-            refuse_failures(judged.failures, lost, many, config.functions)
+        lost, asked_for = int(judged.scores.isnan().sum()), len(judged.completions)
+        note_failures(run, number, judged.failures, lost, asked_for)
+        refuse_failures(judged.failures, lost, asked_for, config.functions)
         if metrics["paired"] == 0:
             run.console.say(f"step {number}: no prompt has two answers of different scores; nothing is learnt in it")
         if apart is None or (number % apart and number not in (1, config.steps)):

@@ -17,7 +17,7 @@ from posttrain.objectives import PPOLoss
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotating import Annotator
 from posttrain.recipes.asked import Asked, read, reads
-from posttrain.recipes.functions import Loaded, asked, refuse_failures, told
+from posttrain.recipes.functions import Loaded, asked, note_failures, refuse_failures
 from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.opening import Opened, training
@@ -184,11 +184,8 @@ def ppo_loss(config: PPOConfig) -> PPOLoss:
 
 def _refuse_failures(config: PPOConfig, run: setup.Telling, number: int, rollouts: Rollouts) -> None:
     """Notes and says which answers have no score. Raises ModelError when they are too many."""
-    if not rollouts.failures:
-        return
     lost, asked_for = rollouts.unscored, len(rollouts.completions) + rollouts.unscored
-    run.writer.reward_failures(number, [each.facts() for each in rollouts.failures])
-    run.console.say(f"step {number}: {told(rollouts.failures, lost, asked_for)}; run/reward_failures.jsonl has all")
+    note_failures(run, number, rollouts.failures, lost, asked_for)
     refuse_failures(rollouts.failures, lost, asked_for, config.functions, least=config.minibatches)
 
 
