@@ -1,0 +1,126 @@
+"""One row of training from end to end: prepares, runs the sides in turns, prints, keeps, and says if they agree."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.frame import alternate, texts, training
+from benchmarks.frame.report import keep, print_table
+from benchmarks.frame.sizes import SIZES
+from benchmarks.frame.training import PEERS, Ground
+from posttrain.counted import counted
+
+# The precision of ours, and TRL's settings beside it; `best` tries all of TRL's and takes the fastest.
+SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fp32": ("fp32", ("defaults-fp32", "fp32")),
+    "bf16": ("bf16", ("defaults", "bf16")),
+    "best": ("bf16", ()),
+}
+
+
+def main(method: str, description: str) -> int:
+    """1 when the sides do not agree on tokens or on the last loss."""
+    given = _arguments(method, description)
+    size = SIZES[given.size]
+    precision, settings = SETTINGS[given.precision]
+    with tempfile.TemporaryDirectory() as name:
+        ground = training.make_ground(Path(name), method, size, 1 + given.steps)
+        _say(ground, given)
+        peaks = alternate.run(["benchmarks.frame.gemm"])
+        tried: dict[str, float] = {}
+        if given.peer:
+            settings = tuple(given.peer)
+        elif not settings:
+            tried = try_all(ground)
+            settings = (min(tried, key=tried.__getitem__),)
+        sides = {"posttrain": partial(training.run_ours, ground, precision, {})}
+        sides |= {f"TRL {setting}": partial(training.run_peer, ground, setting) for setting in settings}
+        found = alternate.in_turns(sides, given.repeats)
+        return _tell(ground, given, found, peaks, tried)
+
+
+def try_all(ground: Ground) -> dict[str, float]:
+    """Seconds a step of each setting of TRL that works here, after the first step; printed."""
+    found: dict[str, float] = {}
+    for setting in PEERS:
+        if training.OF_METHOD.get(setting, ground.method) != ground.method:
+            continue
+        try:
+            facts = training.run_peer(ground, setting)
+        except RuntimeError as error:
+            print(f"TRL {setting}: does not work here: {str(error).strip().splitlines()[-1]}", flush=True)
+            continue
+        before = (facts["before"] or {"seconds": 0.0})["seconds"] / ground.steps
+        found[setting] = sum(facts["seconds"][1:]) / (ground.steps - 1) + before
+        print(f"TRL {setting}: {found[setting]:.2f} s a step, last loss {facts['losses'][-1]:.5f}", flush=True)
+    return found
+
+
+def _arguments(method: str, description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {method}", description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--size", default="15m", choices=SIZES)
+    parser.add_argument("--precision", default="fp32", choices=SETTINGS, help="best: TRL's fastest setting, ours bf16")
+    parser.add_argument("--peer", nargs="+", choices=PEERS, help="TRL's settings, in place of those of the precision")
+    parser.add_argument("--steps", type=int, default=3, help="steps that are counted, after one that is not")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one step counted, one repeat")
+    parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
+    given = parser.parse_args()
+    if given.quick:
+        given.steps, given.repeats = 1, 1
+    return given
+
+
+def _say(ground: Ground, given: argparse.Namespace) -> None:
+    spans = [[len(span) for span in row] for row in ground.rows.tokens]
+    prompt = sum(row[0] for row in spans) / len(spans)
+    answer = sum(sum(row[1:]) for row in spans) / sum(len(row) - 1 for row in spans)
+    print(
+        f"{ground.method} {given.size}: {ground.steps} steps of {training.BATCH} rows from {texts.source()}, prompt"
+        f" {prompt:.0f} tokens, answer {answer:.0f}; the first step is not counted; {given.repeats} repeats in turns",
+        flush=True,
+    )
+
+
+def _tell(
+    ground: Ground,
+    given: argparse.Namespace,
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+    peaks: Mapping[str, float],
+    tried: Mapping[str, float],
+) -> int:
+    """Prints and keeps what was found; 1 when the sides do not agree."""
+    low = {name: "bf16" if "bf16" in name or name == "TRL defaults" else "fp32" for name in found}
+    low["posttrain"] = SETTINGS[given.precision][0]
+    sides = {name: training.summary(ground, runs, peaks[low[name]]) for name, runs in found.items()}
+    if ground.method == "dpo":
+        runs = found["posttrain"]
+        sides["posttrain, reference reused"] = training.summary(ground, runs, peaks[low["posttrain"]], reused=True)
+    fp32, bf16 = (f"{peaks[kind] / 1e9:.0f}" for kind in ("fp32", "bf16"))
+    print(f"GEMM peak: fp32 {fp32} GFLOP/s, bf16 {bf16}; {counted(int(peaks['threads']), 'thread')}")
+    print_table([training.row_of(name, facts) for name, facts in sides.items()])
+    ours, ratios = sides["posttrain"], dict[str, dict[str, float]]()
+    for name, facts in sides.items():
+        if name.startswith("TRL"):
+            ratios[name] = {
+                part: ours[part].median / facts[part].median for part in ("tokens_per_second", "growth", "cpu_seconds")
+            }
+            print(
+                f"ours against {name}: {ratios[name]['tokens_per_second']:.2f}x the tokens,"
+                f" {ratios[name]['growth']:.2f}x the memory growth"
+            )
+    exact = set(low.values()) == {"fp32"}
+    problems = training.disagreements(ground, found, training.TOLERANCE["fp32" if exact else "bf16"])
+    for problem in problems:
+        print(f"no fair comparison: {problem}")
+    facts = {"method": ground.method, "size": given.size, "precision": given.precision, "texts": texts.source()}
+    facts |= {"steps": given.steps, "repeats": given.repeats, "gemm": dict(peaks), "sides": sides, "ratios": ratios}
+    keep(f"{ground.method}-{given.size}-{given.precision}", {**facts, "tried": tried, "problems": problems}, given.json)
+    return int(bool(problems))

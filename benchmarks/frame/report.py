@@ -1,0 +1,69 @@
+"""What a benchmark found: a table on the screen, and JSON in a folder, where `python -m benchmarks table` reads it.
+
+A finding is one row: a name (`sft 15m fp32`), the sides with their measures, ratios and remarks.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.frame.alternate import ROOT
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def machine() -> str:
+    """Processor and number of cores, as Linux tells them."""
+    import os  # noqa: PLC0415 - beside its only use
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """The commit that was measured, with a `+` where the tree has changes."""
+    words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    return done.stdout.strip() or "unknown"
+
+
+def keep(name: str, facts: Mapping[str, Any], file: Path | None = None) -> Path:
+    """Writes a finding with command, date, machine and commit into `file`, or where the table looks for it."""
+    target = file or RESULTS / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "name": name,
+        "command": " ".join(["python -m benchmarks", Path(sys.argv[0]).stem.replace("__main__", ""), *sys.argv[1:]]),
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "machine": machine(),
+        "commit": commit(),
+    }
+    target.write_text(json.dumps({**about, **facts}, indent=1, default=_plain) + "\n", encoding="utf-8")
+    return target
+
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows under their keys, columns as wide as they need to be."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [heads, *([str(row.get(head, "")) for head in heads] for row in rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(heads))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(type(value).__name__)
