@@ -1,13 +1,14 @@
 """What a run adds to its loaded models at its highest, beside what it forecast before its first step.
 
-    python -m benchmarks memory [--quick] [--tokens 1024] [--tokenizer FOLDER]
+    python -m benchmarks memory [--quick] [--tokens 1024] [--twice] [--tokenizer FOLDER]
 
 Random Llamas of two sizes are trained for two steps by every method, with all weights and with adapters of rank 16, on
 rows that are made up. Each run is a process of its own with one thread. Its baseline is the resident memory when the
 forecast begins, with all models loaded; its peak is the highest from the end of the forecast on, so that evaluation and
 saving are part of it, and the forecast's own trial is not; the code of libraries, whose pages are read from their files
 as they are first needed, is no part of either. Seconds are of the CPU, after the forecast. Finetuning is run once more
-without the allocator's setting (`return_large_blocks`). Linux alone tells and resets the peak.
+without the allocator's setting (`return_large_blocks`). With `--twice` layers run a second time in backward
+(`activation_checkpointing`). Linux alone tells and resets the peak.
 """
 
 from __future__ import annotations
@@ -176,6 +177,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, help="of a micro-batch, in place of each size's own")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--ranks", nargs="+", type=int, default=(0, 16))
+    parser.add_argument("--twice", action="store_true", help="with activation checkpointing")
     parser.add_argument("--tokenizer", type=Path, default=SHARED)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -199,6 +201,7 @@ def _of_size(name: str, size: Size, folder: Path, given: argparse.Namespace) -> 
     for rank in given.ranks:
         for method in given.methods:
             settings = settings_of(method, folder, model, given.tokens or size.tokens, rank)
+            settings |= {"activation_checkpointing": given.twice}
             found = apart(method, settings)
             worst = max(worst, abs(found["growth"] / found["forecast"] - 1))
             _print(f"{name}  {method:7}lora {rank or 'null':<5}", found)

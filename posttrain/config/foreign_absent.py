@@ -76,6 +76,11 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
         " max_memory gpu_memory_limit num_processes use_cpu no_cuda tensor_parallel_size"
         " context_parallel_size sequence_parallel_degree use_ms",
     ),
+    "activation_checkpointing is without reentrance": (
+        "TALO",
+        "gradient_checkpointing_kwargs activation_checkpointing_kwargs use_reentrant_gc"
+        " actor.gradient_checkpointing_reentrant model.gradient_checkpointing_reentrant",
+    ),
     "memory is bounded by micro_batch_tokens": (
         "TALO",
         "torch_empty_cache_steps gc_steps use_cache use_kv_cache dataloader_drop_last use_liger_kernel"
@@ -105,12 +110,9 @@ _MISSING: dict[str, tuple[str, str]] = {
         "optim_args optim_target_modules use_adam_mini use_muon lr_scheduler_kwargs min_lr_ratio cosine_min_lr_ratio"
         " cosine_constant_lr_ratio embedding_lr embedding_lr_scale loraplus_lr_ratio loraplus_lr_embedding lr_groups",
     ),
-    "lora: {rank: 32} and a smaller micro_batch_tokens save memory": (
+    "activation_checkpointing, lora: {rank: 32} and a smaller micro_batch_tokens save memory": (
         "TALO",
-        "gradient_checkpointing gradient_checkpointing_kwargs activation_checkpointing activation_offloading"
-        " disable_gradient_checkpointing use_reentrant_gc unsloth_gc use_unsloth_gc"
-        " model.gradient_checkpointing_enable actor.gradient_checkpointing_enable"
-        " fsdp fsdp_config layer_offloading",
+        "activation_offloading unsloth_gc use_unsloth_gc fsdp fsdp_config layer_offloading",
     ),
     "quantize: 4bit is NF4 with its scales quantized too, 8bit rounds each row": (
         "TAL",
@@ -146,7 +148,7 @@ _MISSING: dict[str, tuple[str, str]] = {
 # The rest of their lists: nothing here corresponds, and nothing near in spelling is meant.
 _REST: dict[str, str] = {
     "T": (
-        "activation_checkpointing_kwargs average_tokens_across_devices cache_implementation cast_lm_head_to_fp32 "
+        "average_tokens_across_devices cache_implementation cast_lm_head_to_fp32 "
         "discopop_tau ds3_gather_for_generation enable_jit_checkpoint entropy_coef_delta entropy_coef_max "
         "entropy_coef_min entropy_target epsilon_high eval_do_concat_batches eval_use_gather_object "
         "f_alpha_divergence_coef generation_kwargs ignore_bias_buffers ignore_data_skip importance_sampling_level "
@@ -215,13 +217,13 @@ _REST: dict[str, str] = {
     ),
     "O": (
         "actor.aux_loss_coef actor.dual_clip actor.eps_clip_low_high actor.freeze_visual_encoder "
-        "actor.gradient_checkpointing_reentrant actor.loss_agg_mode actor.num_gpus_per_node actor.num_nodes "
+        "actor.loss_agg_mode actor.num_gpus_per_node actor.num_nodes "
         "actor.policy_loss_type algo.advantage.is_correction_gating algo.advantage.is_correction_level "
         "algo.advantage.is_correction_mode algo.advantage.is_correction_threshold algo.advantage.no_std_norm "
         "algo.dynamic_filtering_range algo.kl.unbiased_gradient critic.num_gpus_per_node "
         "critic.num_nodes critic.save_value_network data.image_key data.label_key data.max_images_per_prompt "
         "eval.temperature model.aux_loss_coef model.compute_fp32_loss_enable "
-        "model.gradient_checkpointing_reentrant model.ipo_enable model.margin_loss_enable "
+        "model.ipo_enable model.margin_loss_enable "
         "model.pretrain_mode_enable ref.num_gpus_per_node ref.num_nodes reward.num_gpus_per_node reward.num_nodes "
         "reward.overlong_penalty_factor reward.stop_properly_penalty_coef "
         "rollout.max_tokens_per_gpu rollout.top_p rollout.vllm_generate_batch_size train.agent_func_path "

@@ -154,6 +154,11 @@ RENAMED: dict[str, Foreign] = {
         "torch_dtype": ("T", "precision"),
         "ds.param_dtype": ("O", "precision"),
         "param_dtype": ("O", "precision"),
+        **dict.fromkeys(
+            ("gradient_checkpointing", "model.gradient_checkpointing_enable", "actor.gradient_checkpointing_enable"),
+            ("TALO", "activation_checkpointing"),
+        ),
+        "disable_gradient_checkpointing": ("L", "activation_checkpointing"),
         "sample_packing": ("A", "packing"),
         "neat_packing": ("L", "packing"),
         "padding_free": ("T", "packing"),

@@ -176,6 +176,9 @@ class Training(Settings):
     micro_batch_tokens: Count | Literal["auto"] = Field(
         default="auto", description="tokens per forward and backward: memory, not results; auto: what fits, printed"
     )
+    activation_checkpointing: bool = Field(
+        default=False, description="layers run a second time in backward: less memory, more time, the same results"
+    )
     learning_rate: Positive | Literal["auto"] = Field(
         default="auto", description="peak learning rate; auto: by method and size, printed"
     )

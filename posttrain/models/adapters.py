@@ -75,6 +75,12 @@ def active(model: nn.Module, stack: Sequence[str]) -> Generator[None]:
             layer._active_adapter = names  # pyright: ignore[reportPrivateUsage]
 
 
+def active_in(module: nn.Module) -> tuple[str, ...]:
+    """The adapters that add to a module as it stands, lowest first; none where it has no adapted layer."""
+    layer = next(iter(lora_layers(module).values()), None)
+    return () if layer is None else tuple(layer.active_adapters)
+
+
 def attach(model: nn.Module, name: str, spec: LoraSpec) -> list[nn.Parameter]:
     """The parameters of a new adapter that changes nothing yet (B is zero); everything else is left frozen.
 

@@ -44,7 +44,10 @@ class AttentionTerms:
 
 
 class Layout(Protocol):
-    """Who sees whom, for one forward pass. `calls` counts attention calls: a gate asks whether all layers ran."""
+    """Who sees whom, for one forward pass. `calls` counts attention calls: a gate asks whether all layers ran.
+
+    Layers that run again in backward count again.
+    """
 
     calls: int
 
@@ -64,6 +67,11 @@ def using(layout: Layout) -> Generator[Layout]:
         yield layout
     finally:
         _layout.reset(token)
+
+
+def in_use() -> Layout | None:
+    """The layout that the models called here attend by; None outside `using`."""
+    return _layout.get()
 
 
 def packed_attention(

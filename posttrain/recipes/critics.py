@@ -8,6 +8,7 @@ from posttrain.config import PPOConfig
 from posttrain.console import Console
 from posttrain.errors import ModelError
 from posttrain.models.adapters import adapter_parameters, attach
+from posttrain.models.checkpointing import checkpoint_activations
 from posttrain.models.heads import ScalarModel
 from posttrain.models.load import base_of, load_scalar
 from posttrain.models.parity import gate_scalar
@@ -59,6 +60,8 @@ def critic_apart(
         path = found[0].path
         check_weights(path, where.device, where.quantize)
         critic, own = load_scalar(path, device=where.device, quantize=where.quantize)
+        if where.checkpointing:
+            checkpoint_activations(critic.model)
         base = base_of(path)
     else:
         copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)

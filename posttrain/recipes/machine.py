@@ -25,6 +25,7 @@ class Machine:
     """Where a run computes. `half` is the type of autocast over float32 weights, None for float32 throughout.
 
     `quantize`: the bits of frozen weights beneath adapters. `lends`: models that are only read wait in CPU memory.
+    `checkpointing`: layers keep only their input for backward.
     """
 
     device: torch.device
@@ -32,6 +33,7 @@ class Machine:
     quantize: Bits | None = None
     optimizer: MakeOptimizer = adamw
     lends: bool = False
+    checkpointing: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """Forward passes of every model of the run happen inside, trained or not."""
@@ -103,6 +105,7 @@ def machine(config: Training | Sampling | None = None, console: Console | None =
         quantize=config.quantize,
         optimizer=on_cpu(make) if config.offload in ("optimizer", "all") else make,
         lends=config.offload in ("frozen", "all"),
+        checkpointing=config.activation_checkpointing,
     )
 
 

@@ -56,6 +56,7 @@ class Preflight:
         self._objective = objective
         self._engine = engine
         self.device = where.device
+        self._checkpointing = where.checkpointing
         gc.collect()
         self.free = available(where.device)
         trained = engine.trained
@@ -128,12 +129,14 @@ class Preflight:
 
     def _fixes(self, load: Load, wanted: dict[str, int]) -> Iterable[str]:
         tokens, activations = load.budget.tokens, wanted["activations"]
+        held = wanted["gradients"] + wanted["optimizer"]
         if tokens > max(load.longest, LEAST):
             yield f"--micro_batch_tokens auto, or {max(load.longest, tokens // 2):,}: the same results in less memory"
-        elif load.longest > LEAST:
+        if activations > held and not self._checkpointing:
+            yield "--activation_checkpointing true: the same results in less memory, slower by about a third"
+        if tokens <= load.longest and load.longest > LEAST:
             saved = size(activations / 2)
             yield f"--max_length {load.longest // 2}: {saved} less; longer rows are dropped, counted and said"
-        held = wanted["gradients"] + wanted["optimizer"]
         if held > 0.1 * highest(wanted):
             yield f"--lora.rank 16: nearly {size(held)} less, for gradients and optimizer"
         if wanted[CACHE] > activations:

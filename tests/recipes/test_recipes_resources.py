@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import stopped_at_its_end
+from commands import commands, stopped_at_its_end
 from rich.console import Console as Terminal
 from safetensors.torch import load_file
 from stages import LORA, QUICK, Stages
@@ -23,6 +23,7 @@ from posttrain.cli import main
 from posttrain.config import DPOConfig, SFTConfig, make_config
 from posttrain.console import Console, Lines
 from posttrain.engine.optimizers import OnCpu
+from posttrain.models import checkpointing
 from posttrain.models.quantize import quantized_layers
 from posttrain.recipes import opening, setup
 from posttrain.recipes.machine import Machine, apart_from, check_machine, machine, set_aside
@@ -98,6 +99,31 @@ def test_an_offload_of_frozen_models_that_moves_nothing_is_said() -> None:
         where = Machine(device=torch.device("cpu"), half=None, lends=lends)
         assert set_aside(where, [body], frozen, told_to(said)) == [model for model in frozen if model is other]
         assert said.getvalue().count("nothing waits elsewhere") == told
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("name", ["sft-dropout", "reward", "dpo-kto", "ppo-separate", "ppo-adapters", "ppo-trunk"])
+def test_a_run_whose_layers_run_twice_ends_with_the_weights_of_a_plain_one(
+    name: str, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice: list[object] = []
+
+    def watched(*given: Any, **named: Any) -> Any:
+        twice.append(given)
+        return recompute(*given, **named)
+
+    recompute = checkpointing.checkpoint
+    monkeypatch.setattr(checkpointing, "checkpoint", watched)
+    for out, words in (("plain", []), ("twice", ["--activation_checkpointing", "true"])):
+        assert not twice
+        assert main([*commands(stages)[name], *words, "--out", str(tmp_path / out), "--quiet"]) == 0
+    assert len(twice) > 4
+    plain = {file.relative_to(tmp_path / "plain"): load_file(file) for file in (tmp_path / "plain").rglob("*.safe*")}
+    assert len(plain) == (2 if name.startswith("ppo") else 1)
+    for place, tensors in plain.items():
+        other = load_file(tmp_path / "twice" / place)
+        assert all(torch.equal(tensor, other.pop(key)) for key, tensor in tensors.items())
+        assert not other
 
 
 @pytest.mark.medium
