@@ -7,7 +7,7 @@ K ranked responses to one prompt, G samples of one prompt, V vocabulary, D hidde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
@@ -117,6 +117,10 @@ class TokenBatch:
     whose hidden state predicts this token, -1 for the first token of a root. Segments lie in order, a parent before
     its branches, and a parent has no parent itself.
 
+    From these follow `places`: int64 [M], the trained tokens in order, and `lengths` and `parents`, the tokens and the
+    parent of each segment as plain numbers: a device is not asked for them while it computes. All is checked where a
+    batch is made; one that is `moved` is not looked at again.
+
     Raises ValueError when a trained token has no predictor, which would silently read the last hidden state.
     """
 
@@ -126,11 +130,19 @@ class TokenBatch:
     parent: Tensor
     predictor: Tensor
     trained: Tensor
+    places: Tensor = field(init=False)
+    lengths: tuple[int, ...] = field(init=False)
+    parents: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if bool((self.trained & (self.predictor < 0)).any()):
-            place = int((self.trained & (self.predictor < 0)).nonzero()[0, 0])
+        places = self.trained.nonzero().squeeze(-1)
+        alone = places[self.predictor[places] < 0]
+        if len(alone):
+            place = int(alone[0])
             raise ValueError(f"token {place} is trained but nothing predicts it: it is the first of its sequence")
+        object.__setattr__(self, "places", places)
+        object.__setattr__(self, "lengths", tuple(torch.bincount(self.segment, minlength=len(self.parent)).tolist()))
+        object.__setattr__(self, "parents", tuple(self.parent.tolist()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,17 +218,28 @@ BatchT = TypeVar("BatchT", bound=Batch)
 
 
 def moved(batch: BatchT, device: torch.device | str) -> BatchT:
-    """The same batch on `device`."""
+    """The same batch on `device`; the copy of one in pinned memory goes on while the caller does."""
     if torch.device(device).type == batch_device(batch).type:
         return batch
-    changed: dict[str, Tensor | TokenBatch] = {}
+    return _changed(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def pinned(batch: BatchT) -> BatchT:
+    """The same batch in page-locked memory, from which a GPU fetches by itself."""
+    return _changed(batch, Tensor.pin_memory)
+
+
+def _changed(batch: BatchT, change: Callable[[Tensor], Tensor]) -> BatchT:
+    """The batch with every tensor changed; it is not made anew, which would ask its device what it was made of."""
+    copied = object.__new__(type(batch))
     for part in fields(batch):
         value = getattr(batch, part.name)
         if isinstance(value, Tensor):
-            changed[part.name] = value.to(device, non_blocking=True)
+            value = change(value)
         elif isinstance(value, TokenBatch):
-            changed[part.name] = moved(value, device)
-    return replace(batch, **changed)
+            value = _changed(value, change)
+        object.__setattr__(copied, part.name, value)
+    return copied
 
 
 def batch_device(batch: Batch) -> torch.device:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
 
 from posttrain.types import PrefixGroup, Span, State, TokenBatch
@@ -40,31 +41,30 @@ def pack(groups: Sequence[PrefixGroup]) -> TokenBatch:
     """
     spans: list[Span] = []
     parents: list[int] = []
-    positions: list[range] = []
-    predictors: list[Sequence[int]] = []
-    offset = 0
     for group in groups:
-        root, start = len(spans), offset
         if group.branches and not group.root.tokens:
             raise ValueError(f"{group.id}: the answers have no prompt to continue")
-        for span, parent in chain([(group.root, -1)], ((branch, root) for branch in group.branches)):
-            length = len(span.tokens)
-            before = 0 if parent < 0 else len(group.root.tokens)
-            first = -1 if parent < 0 else start + before - 1
-            spans.append(span)
-            parents.append(parent)
-            positions.append(range(before, before + length))
-            predictors.append([first, *range(offset, offset + length - 1)] if length else ())
-            offset += length
-    lengths = torch.tensor([len(span.tokens) for span in spans], dtype=torch.int64)
-    return TokenBatch(
-        tokens=_int64(chain.from_iterable(span.tokens for span in spans)),
-        positions=_int64(chain.from_iterable(positions)),
-        segment=torch.repeat_interleave(torch.arange(len(spans)), lengths),
-        parent=_int64(parents),
-        predictor=_int64(chain.from_iterable(predictors)),
-        trained=torch.tensor(list(chain.from_iterable(span.trained for span in spans)), dtype=torch.bool),
-    )
+        parents += [-1, *[len(spans)] * len(group.branches)]
+        spans += [group.root, *group.branches]
+    parent = np.array(parents, dtype=np.int64)
+    lengths = np.array([len(span.tokens) for span in spans], dtype=np.int64)
+    ends = lengths.cumsum()
+    starts, total = ends - lengths, int(lengths.sum())
+    segment = np.repeat(np.arange(len(spans)), lengths)
+    place = np.arange(total)
+    before = np.where(parent >= 0, lengths[parent], 0)
+    predictor = place - 1
+    full = lengths > 0
+    predictor[starts[full]] = np.where(parent >= 0, ends[parent] - 1, -1)[full]
+    arrays = {
+        "tokens": np.fromiter(chain.from_iterable(span.tokens for span in spans), np.int64, total),
+        "positions": place - (starts - before)[segment],
+        "segment": segment,
+        "parent": parent,
+        "predictor": predictor,
+        "trained": np.fromiter(chain.from_iterable(span.trained for span in spans), np.bool_, total),
+    }
+    return TokenBatch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def split_by_tokens(items: Iterable[Item], budget: int, *, size: Callable[[Item], int]) -> Iterator[list[Item]]:
@@ -79,7 +79,3 @@ def split_by_tokens(items: Iterable[Item], budget: int, *, size: Callable[[Item]
         total += size(item)
     if run:
         yield run
-
-
-def _int64(values: Sequence[int] | chain[int]) -> torch.Tensor:
-    return torch.tensor(list(values), dtype=torch.int64)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
@@ -157,47 +159,53 @@ class PackedLayout:
 
 def rows_of(batch: TokenBatch) -> list[list[int]]:
     """For each leaf segment the places of its whole sequence in the stream, its shared prefix first."""
-    lengths: list[int] = torch.bincount(batch.segment, minlength=len(batch.parent)).tolist()
-    parents: list[int] = batch.parent.tolist()
-    ends = list(accumulate(lengths))
-    spans = [range(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    inner = set(parents)
+    ends = list(accumulate(batch.lengths))
+    spans = [range(end - length, end) for end, length in zip(ends, batch.lengths, strict=True)]
+    inner = set(batch.parents)
     return [
         [*(spans[parent] if parent >= 0 else ()), *spans[segment]]
-        for segment, parent in enumerate(parents)
+        for segment, parent in enumerate(batch.parents)
         if segment not in inner
     ]
 
 
 def _rows(batch: TokenBatch) -> tuple[list[_Bucket], Tensor]:
     """The buckets of a batch, and for each token its place in their concatenated output."""
-    rows = sorted(rows_of(batch), key=len)
+    lengths, parents = np.array(batch.lengths, np.int64), np.array(batch.parents, np.int64)
+    starts = lengths.cumsum() - lengths
+    before = np.where(parents >= 0, lengths[parents], 0)
+    leaves = np.setdiff1d(np.arange(len(lengths)), parents)
+    leaves = leaves[np.argsort((before + lengths)[leaves], kind="stable")]
     buckets: list[_Bucket] = []
-    place = torch.full((len(batch.segment),), -1, dtype=torch.int64)
+    place = np.full(int(lengths.sum()), -1)
     offset = 0
-    for group in _nearly_equal(rows):
-        length = len(group[-1])
-        index = torch.zeros(len(group), length, dtype=torch.int64)
-        for number, row in enumerate(group):
-            places = torch.tensor(row)
-            index[number, : len(row)] = places
-            # Rows of one group hold the same prefix; any of them computes the same output for it.
-            place[places] = torch.arange(offset, offset + len(row))
-            offset += length
-        buckets.append(_Bucket(index=index.to(batch.tokens.device), rows=len(group), length=length))
-    return buckets, place.to(batch.tokens.device)
+    for rows in _nearly_equal(leaves, (before + lengths)[leaves]):
+        head, own = before[rows, None], lengths[rows, None]
+        length = int((head + own)[-1, 0])
+        column = np.arange(length)
+        index = np.where(column < head, starts[parents[rows], None] + column, starts[rows, None] + column - head)
+        real = column < head + own
+        # Rows of one bucket hold the same prefix; any of them computes the same output for it.
+        place[index[real]] = offset + np.flatnonzero(real)
+        index[~real] = 0
+        offset += index.size
+        buckets.append(_Bucket(index=_on(batch, index), rows=len(rows), length=length))
+    return buckets, _on(batch, place)
 
 
-def _nearly_equal(rows: list[list[int]]) -> Iterator[list[list[int]]]:
-    """Runs of rows, sorted by length, in which the shortest has at least three quarters of the longest's tokens."""
-    group: list[list[int]] = []
-    for row in rows:
-        if group and len(group[0]) < 0.75 * len(row) and len(row) > 16:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
+def _on(batch: TokenBatch, places: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(places).to(batch.tokens.device, non_blocking=True)
+
+
+def _nearly_equal(leaves: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Runs of leaves, sorted by the sizes of their rows; the smallest has at least three quarters of the largest."""
+    first = 0
+    for last, size in enumerate(sizes.tolist()):
+        if last > first and sizes[first] < 0.75 * size and size > 16:
+            yield leaves[first:last]
+            first = last
+    if len(leaves):
+        yield leaves[first:]
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, terms: AttentionTerms) -> Tensor:

@@ -8,7 +8,7 @@ from architectures import groups, tiny_policy
 from rows_at_hand import conversations
 
 from posttrain.data.pack import pack, split_by_tokens
-from posttrain.types import PrefixGroup, Span, TokenBatch
+from posttrain.types import PrefixGroup, Span, TokenBatch, moved
 
 
 def test_every_token_of_every_span_stands_in_the_stream_in_order() -> None:
@@ -105,3 +105,19 @@ def test_an_empty_answer_is_a_segment_without_tokens() -> None:
     assert batch.parent.tolist() == [-1, 0, 0]
     assert batch.segment.tolist() == [0, 0, 2]
     assert batch.predictor.tolist() == [-1, 0, 1]
+
+
+def test_what_follows_from_a_batch_is_told_without_asking_its_device() -> None:
+    batch = pack(groups())
+    assert batch.places.tolist() == [place for place, trained in enumerate(batch.trained.tolist()) if trained]
+    assert batch.lengths == tuple(batch.segment.tolist().count(number) for number in range(7))
+    assert batch.parents == tuple(batch.parent.tolist())
+    away = moved(batch, "meta")  # holds no numbers: to look at one is an error
+    assert (away.lengths, away.parents) == (batch.lengths, batch.parents)
+    assert (away.places.device.type, away.places.shape) == ("meta", batch.places.shape)
+
+
+def test_no_groups_are_an_empty_batch() -> None:
+    batch = pack([])
+    assert (batch.lengths, batch.places.tolist(), batch.tokens.tolist()) == ((), [], [])
+    assert batch.tokens.dtype == torch.int64
