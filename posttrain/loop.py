@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 
 import torch
 from torch import Tensor
@@ -41,13 +41,14 @@ def fit(
 def accumulate(step: Step, objective: Objective, engine: Engine) -> dict[str, float]:
     """Adds up the gradient of a step's micro-batches and returns its metrics, divided once."""
     totals: dict[str, Mean | Largest] = {}
-    for batch in step.micro_batches:
-        with engine.precision():
-            scored = objective(engine.place(batch))
-            loss = loss_of(scored, step.counts)
-        if loss is not None:
-            engine.backward(loss)
-        _merge(totals, scored.metrics)
+    with closing(engine.fetched(step.micro_batches)) as batches:
+        for batch in batches:
+            with engine.precision():
+                scored = objective(batch)
+                loss = loss_of(scored, step.counts)
+            if loss is not None:
+                engine.backward(loss)
+            _merge(totals, scored.metrics)
     return _divided(totals, engine, step)
 
 
@@ -63,11 +64,11 @@ def loss_of(scored: Scored, counts: Mapping[str, float]) -> Tensor | None:
 def measure(batches: Iterable[Batch], objective: Objective, engine: Engine) -> dict[str, float]:
     """The metrics of an objective over batches without training, divided once: they do not depend on batch size."""
     totals: dict[str, Mean | Largest] = {}
-    with torch.inference_mode():
-        for batch in batches:
+    with torch.inference_mode(), closing(engine.fetched(batches)) as fetched:
+        for batch in fetched:
             with engine.precision():
-                _merge(totals, objective(engine.place(batch)).metrics)
-    return {name: _value(mean, engine) for name, mean in totals.items()}
+                _merge(totals, objective(batch).metrics)
+    return _values(totals, engine)
 
 
 def every(steps: int | None, act: Callable[[int], Mapping[str, float]], *, last: int) -> list[Hook]:
@@ -96,7 +97,7 @@ def _merge(totals: dict[str, Mean | Largest], metrics: Mapping[str, Mean | Large
 
 
 def _divided(totals: Mapping[str, Mean | Largest], engine: Engine, step: Step) -> dict[str, float]:
-    metrics = {name: _value(mean, engine) for name, mean in totals.items()}
+    metrics = _values(totals, engine)
     for name, value in metrics.items():
         if "loss" in name and value != value:
             shown = ", ".join(step.rows[:8])
@@ -104,8 +105,15 @@ def _divided(totals: Mapping[str, Mean | Largest], engine: Engine, step: Step) -
     return metrics
 
 
-def _value(mean: Mean | Largest, engine: Engine) -> float:
-    if isinstance(mean, Largest):
-        return float(mean.value)
-    total, count = engine.total(torch.stack([mean.total.double(), mean.count.double()])).tolist()
-    return total / count if count else 0.0
+def _values(totals: Mapping[str, Mean | Largest], engine: Engine) -> dict[str, float]:
+    """The number of each metric, over all ranks; a device is waited for twice, however many there are."""
+    means = {name: found for name, found in totals.items() if isinstance(found, Mean)}
+    largest = {name: found.value for name, found in totals.items() if isinstance(found, Largest)}
+    values: dict[str, float] = {}
+    if means:
+        sums = torch.stack([torch.stack([mean.total.double(), mean.count.double()]) for mean in means.values()])
+        for name, (total, count) in zip(means, engine.total(sums).tolist(), strict=True):
+            values[name] = total / count if count else 0.0
+    if largest:
+        values |= dict(zip(largest, torch.stack(list(largest.values())).tolist(), strict=True))
+    return {name: values[name] for name in totals}

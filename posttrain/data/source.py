@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posttrain.data.ahead import ahead
 from posttrain.data.views import Joined
 from posttrain.errors import DataError
 from posttrain.types import State, Step
@@ -33,7 +35,8 @@ def examples_per_epoch(sets: Sequence[Weighted[Item]]) -> int:
 class EpochSource(Generic[Item]):
     """Steps of `batch_size` examples, for so many `epochs` or `steps`; epochs follow one another without a short batch.
 
-    The order depends on seed and epoch alone, so that any world size and any resume see the same examples.
+    The order depends on seed and epoch alone, so that any world size and any resume see the same examples. A step is
+    made while the one before is in use, but without `ahead`: for steps that depend on the weights as they stand.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class EpochSource(Generic[Item]):
         epochs: float | None,
         steps: int | None,
         seed: int,
+        ahead: bool = True,
     ) -> None:
+        self._ahead = ahead
         self._sets = tuple(sets)
         self._rows = Joined([part.items for part in self._sets])
         self._cached: tuple[int, NDArray[np.int64]] | None = None
@@ -72,13 +77,17 @@ class EpochSource(Generic[Item]):
         return math.ceil(self._examples / self._batch_size)
 
     def __iter__(self) -> Iterator[Step]:
-        while self._done < self.steps:
-            first = self._done * self._batch_size
-            last = min(first + self._batch_size, self._examples)
-            items = [self._at(place) for place in range(first, last)]
-            # Counted before it is handed out: a state taken after the update must point behind it.
-            self._done += 1
-            yield self._make_step(items)
+        numbers = range(self._done, self.steps)
+        with closing(ahead(numbers, self._made) if self._ahead else (self._made(each) for each in numbers)) as steps:
+            for step in steps:
+                # Counted before it is handed out: a state taken after the update must point behind it.
+                self._done += 1
+                yield step
+
+    def _made(self, number: int) -> Step:
+        first = number * self._batch_size
+        last = min(first + self._batch_size, self._examples)
+        return self._make_step([self._at(place) for place in range(first, last)])
 
     def _at(self, place: int) -> Item:
         epoch, within = divmod(place, self.examples_per_epoch)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
@@ -104,6 +105,7 @@ class Store(View[ItemT], Generic[ItemT]):
         if not self._reader.schema.equals(layout.schema):
             raise pa.ArrowInvalid(f"{path} has other columns")
         self._open: dict[int, ArrowBatch] = {}
+        self._opening = Lock()
         self._ends = list(accumulate(batch.num_rows for batch in self._batches()))
 
     def __len__(self) -> int:
@@ -151,11 +153,13 @@ class Store(View[ItemT], Generic[ItemT]):
 
     def _find(self, place: int) -> tuple[ArrowBatch, int]:
         number = bisect_right(self._ends, place)
-        if number not in self._open:
-            if len(self._open) >= OPEN_BATCHES:
-                self._open.clear()
-            self._open[number] = self._reader.get_batch(number)
-        return self._open[number], place - (self._ends[number - 1] if number else 0)
+        batch = self._open.get(number)
+        if batch is None:
+            with self._opening:  # rows of the next step are read while others are measured
+                if len(self._open) >= OPEN_BATCHES:
+                    self._open.clear()
+                batch = self._open[number] = self._reader.get_batch(number)
+        return batch, place - (self._ends[number - 1] if number else 0)
 
     def _batches(self) -> Iterator[ArrowBatch]:
         return (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))

@@ -1,20 +1,21 @@
-"""One process's engine: losses in, one update out. Verbs: place, backward, step, total, state."""
+"""One process's engine: losses in, one update out. Verbs: fetched, backward, step, total, state."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from posttrain.data.ahead import ahead
 from posttrain.engine.optimizers import MakeOptimizer, Numbers, adamw
 from posttrain.engine.scaling import LossScale
 from posttrain.errors import Diverged
-from posttrain.types import Batch, State, Stateful, moved
+from posttrain.types import Batch, State, Stateful, moved, pinned
 
 Schedule = Callable[[int], float]
 """From the number of updates done to the factor on every learning rate."""
@@ -48,8 +49,8 @@ class Engine(Stateful, Protocol):
         """Forward passes run inside."""
         ...
 
-    def place(self, batch: Batch) -> Batch:
-        """The batch where the weights are."""
+    def fetched(self, batches: Iterable[Batch]) -> Generator[Batch]:
+        """The batches where the weights are."""
         ...
 
 
@@ -158,6 +159,14 @@ class LocalEngine:
     def place(self, batch: Batch) -> Batch:
         """The batch on this engine's device."""
         return moved(batch, self._device)
+
+    def fetched(self, batches: Iterable[Batch]) -> Generator[Batch]:
+        """The batches on this engine's device; a GPU gets each while it works on the one before."""
+        if self._device.type != "cuda":
+            yield from map(self.place, batches)
+            return
+        with closing(ahead(batches, pinned)) as waiting:
+            yield from map(self.place, waiting)
 
     def state(self) -> State:
         """The optimizer's numbers by place, the number of updates, and the loss scale where there is one."""

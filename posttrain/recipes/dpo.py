@@ -99,7 +99,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     method = method_of(ready)
     source = EpochSource(
         sets, lambda items: method.step(items, budget.tokens), batch_size=config.batch_size, epochs=config.epochs,
-        steps=config.steps, seed=config.seed,
+        steps=config.steps, seed=config.seed, ahead=method.ahead,
     )  # fmt: skip
     group = ParameterGroup(name="policy", parameters=parameters, learning_rate=rate)
     engine = setup.engine(config, [group], source.steps, where)

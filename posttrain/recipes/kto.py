@@ -77,6 +77,7 @@ def labelled(config: DPOConfig, ready: Ready) -> Method[LabelledItem]:
         step=lambda items, budget: kto_step(items, budget, baseline),
         batches=lambda items, budget: labelled_batches(items, budget, baseline),
         objective=objectives.kto(ready.policy, numbers),
+        ahead=False,  # the baseline is the policy's as it stands
     )
 
 

@@ -54,11 +54,15 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method(Generic[ItemT]):
-    """How rows become optimizer steps, batches to measure, and a loss. The numbers are tokens of a micro-batch."""
+    """How rows become optimizer steps, batches to measure, and a loss. The numbers are tokens of a micro-batch.
+
+    `ahead`: a step may be made before the update before it is done.
+    """
 
     step: Callable[[Sequence[ItemT], int], Step]
     batches: Callable[[Sequence[ItemT], int], Iterable[Batch]]
     objective: Objective
+    ahead: bool = True
 
 
 def pairs(config: DPOConfig, ready: Ready) -> Method[RankedItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 
@@ -110,6 +111,41 @@ def test_a_state_taken_while_a_step_is_worked_on_points_behind_it() -> None:
     steps = source(Weighted(items=rows(8)))
     for number, _ in enumerate(steps, 1):
         assert steps.state() == {"done": number, "rows": [8]}
+
+
+def test_steps_that_depend_on_the_weights_are_made_when_they_are_asked_for() -> None:
+    made: list[int] = []
+
+    def make(items: Sequence[str]) -> Step:
+        made.append(len(made))
+        return names(items)
+
+    steps = EpochSource([Weighted(items=rows(8))], make, batch_size=2, epochs=1.0, steps=None, seed=0, ahead=False)
+    for number, _ in enumerate(steps, 1):
+        assert len(made) == number
+
+
+def test_a_run_that_ends_early_leaves_no_thread_behind() -> None:
+    steps = iter(source(Weighted(items=rows(40))))
+    next(steps)
+    assert any(thread.name.startswith("ahead") for thread in threading.enumerate())
+    del steps
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+def test_a_row_that_cannot_be_made_fails_the_step_it_is_in_and_not_the_one_before() -> None:
+    def make(items: Sequence[str]) -> Step:
+        if "a5" in items:
+            raise DataError("a5 is damaged")
+        return names(items)
+
+    steps = EpochSource([Weighted(items=rows(8))], make, batch_size=1, epochs=1.0, steps=None, seed=0)
+    taken: list[str] = []
+    with pytest.raises(DataError, match="a5 is damaged"):
+        taken.extend(row for step in steps for row in step.rows)
+    order = seen(source(Weighted(items=rows(8)), batch_size=1))
+    assert taken == order[: order.index("a5")]
+    assert steps.state()["done"] == len(taken)
 
 
 def test_a_source_does_not_go_on_with_other_rows() -> None:
