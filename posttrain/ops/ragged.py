@@ -21,8 +21,7 @@ def identity(tensor: Tensor) -> Tensor:
 
 def segment_sum(values: Tensor, segment: Tensor, segments: int) -> Tensor:
     """Float [S]: the sum of `values` [T] in each segment, 0 for an empty one."""
-    inside = segment >= 0
-    return values.new_zeros(segments).index_add(0, segment[inside], values[inside])
+    return values.new_zeros(segments + 1).index_add(0, _binned(segment, segments), values)[:segments]
 
 
 def segment_mean(values: Tensor, segment: Tensor, segments: int, where: Tensor) -> Tensor:
@@ -34,10 +33,17 @@ def segment_mean(values: Tensor, segment: Tensor, segments: int, where: Tensor) 
 
 def last_places(segment: Tensor, segments: int) -> Tensor:
     """Int64 [S]: the place in the stream of the last token of each segment, -1 for an empty one."""
-    inside = segment >= 0
-    places = torch.arange(len(segment), device=segment.device)[inside]
-    last = torch.full((segments,), -1, dtype=torch.int64, device=segment.device)
-    return last.scatter_reduce(0, segment[inside], places, "amax")
+    places = torch.arange(len(segment), device=segment.device)
+    last = torch.full((segments + 1,), -1, dtype=torch.int64, device=segment.device)
+    return last.scatter_reduce(0, _binned(segment, segments), places, "amax")[:segments]
+
+
+def _binned(segment: Tensor, segments: int) -> Tensor:
+    """The segments with one more in place of none: what is no segment's is added up there, and left there.
+
+    To pick what is inside would ask the device how much that is, and wait for it.
+    """
+    return segment.masked_fill(segment < 0, segments)
 
 
 def whiten(
