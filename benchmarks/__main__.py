@@ -15,6 +15,7 @@ def main() -> int:
         print(f"usage: python -m benchmarks {{{'|'.join(NAMES)}}}", file=sys.stderr)
         return 2
     name = sys.argv.pop(1)
+    sys.argv[0] = f"python -m benchmarks {name}"
     return int(import_module(f"benchmarks.{name}").main() or 0)
 
 

@@ -1,6 +1,7 @@
 """What a benchmark found: a table on the screen, and JSON in a folder, where `python -m benchmarks table` reads it.
 
-A finding is one row: a name (`sft 15m fp32`), the sides with their measures, ratios and remarks.
+A finding has a name (`sft-15m-fp32`), whatever facts it likes, and under `measured` the numbers that goals are about
+(`benchmarks.table.GOALS`), by key.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def keep(name: str, facts: Mapping[str, Any], file: Path | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     about = {
         "name": name,
-        "command": " ".join(["python -m benchmarks", Path(sys.argv[0]).stem.replace("__main__", ""), *sys.argv[1:]]),
+        "command": " ".join(sys.argv),
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "machine": machine(),
         "commit": commit(),

@@ -1,0 +1,120 @@
+"""The goals of speed beside what was measured, as a table in markdown, from the findings in `benchmarks/results`.
+
+    python -m benchmarks table [--results FOLDER]
+
+Nothing is measured here. Every benchmark writes its finding as JSON, with `measured`: the numbers that goals are about.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.frame.report import RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A number of a finding and where it shall lie: at least `least`, or at most `most`; neither: it is published."""
+
+    work: str
+    what: str
+    finding: str
+    key: str
+    least: float | None = None
+    most: float | None = None
+    unit: str = "x"
+
+    @property
+    def asked(self) -> str:
+        """`≥ 5x`."""
+        if self.least is not None:
+            return f"≥ {_number(self.least, self.unit)}"
+        return "published" if self.most is None else f"≤ {_number(self.most, self.unit)}"
+
+    def met(self, value: float) -> str:
+        """Yes or no; nothing where a number is only published."""
+        if self.least is None and self.most is None:
+            return ""
+        good = value >= self.least if self.least is not None else value <= (self.most or 0.0)
+        return "yes" if good else "**no**"
+
+
+def _training(work: str, method: str, least: tuple[float, float], most: float, gemm: bool) -> list[Goal]:
+    """The goals of a training method at 15m: times the tokens of TRL in fp32 and at its best, memory, share of GEMM."""
+    goals: list[Goal] = []
+    for precision, times in zip(("fp32", "best"), least, strict=True):
+        against = "TRL, fp32" if precision == "fp32" else "TRL at its fastest, ours bf16"
+        name = f"{method}-15m-{precision}"
+        goals.append(Goal(work=work, what=f"tokens/s against {against}", finding=name, key="times", least=times))
+        goals.append(Goal(work=work, what=f"memory growth against {against}", finding=name, key="growth", most=most))
+    shares = (("fp32", 0.6), ("best", 0.5 if method == "sft" else 0.6)) if gemm else ()
+    for precision, share in shares:
+        shown = "fp32" if precision == "fp32" else "bf16"
+        name = f"{method}-15m-{precision}"
+        goals.append(
+            Goal(work=work, what=f"share of GEMM peak, {shown}", finding=name, key="gemm", least=share, unit="%")
+        )
+    return goals
+
+
+def _larger() -> list[Goal]:
+    """The goals at 60m and 135m."""
+    goals: list[Goal] = []
+    for size, of in {"60m": {"sft": 3.0, "dpo": 2.5, "reward": 2.0, "ppo": 1.6}, "135m": {"sft": 1.0}}.items():
+        for method, times in of.items():
+            name = {"sft": "SFT", "dpo": "DPO", "ppo": "PPO"}.get(method, method)
+            unit = "rounds/s" if method == "ppo" else "tokens/s"
+            what = f"{unit} against TRL, fp32"
+            goals.append(
+                Goal(work=f"{name}, {size}", what=what, finding=f"{method}-{size}-fp32", key="times", least=times)
+            )
+    return goals
+
+
+GOALS: list[Goal] = [
+    *_training("SFT", "sft", (5.0, 8.0), 0.2, gemm=True),
+    *_training("DPO", "dpo", (5.0, 8.0), 0.2, gemm=True),
+    *_training("reward", "reward", (2.5, 4.0), 0.4, gemm=False),
+    Goal(
+        work="reward", what="growth with checkpointing against TRL's with bf16 and checkpointing",
+        finding="reward-15m-lean", key="growth", most=1.0,
+    ),
+    *_larger(),
+    Goal(work="data", what="rows/s read and checked", finding="data", key="rows_per_second", least=1e5, unit=""),
+]  # fmt: skip
+
+
+def lines(findings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The table: a line a goal, with `not measured` where there is no finding."""
+    found = ["| work | what | goal | measured | met | command | date |", "|---|---|---|---|---|---|---|"]
+    for goal in GOALS:
+        finding = findings.get(goal.finding, {})
+        value = finding.get("measured", {}).get(goal.key)
+        shown = "not measured" if value is None else _number(value, goal.unit)
+        met = "" if value is None else goal.met(value)
+        about = f"| `{finding['command']}` | {finding['date']} |" if finding else "| | |"
+        found.append(f"| {goal.work} | {goal.what} | {goal.asked} | {shown} | {met} {about}")
+    return found
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{value:.0%}"
+    return f"{value:,.0f}{unit}" if value >= 1000 else f"{value:.3g}{unit}"
+
+
+def main() -> int:
+    """Prints the table and on which machines and commits it was measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks table", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    folder = parser.parse_args().results
+    findings = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
+    print("\n".join(lines(findings)))
+    for fact in ("machine", "commit"):
+        print(f"\n{fact}: " + ", ".join(sorted({str(finding.get(fact)) for finding in findings.values()})))
+    return 0
