@@ -17,8 +17,8 @@ from posttrain.counted import counted
 
 # The precision of ours, and TRL's settings beside it; `best` tries all of TRL's and takes the fastest.
 SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "fp32": ("fp32", ("defaults-fp32", "fp32")),
-    "bf16": ("bf16", ("defaults", "bf16")),
+    "fp32": ("fp32", ("fp32",)),
+    "bf16": ("bf16", ("bf16",)),
     "best": ("bf16", ()),
 }
 
@@ -68,7 +68,7 @@ def _arguments(method: str, description: str) -> argparse.Namespace:
     parser.add_argument("--size", default="15m", choices=SIZES)
     parser.add_argument("--precision", default="fp32", choices=SETTINGS, help="best: TRL's fastest setting, ours bf16")
     parser.add_argument("--peer", nargs="+", choices=PEERS, help="TRL's settings, in place of those of the precision")
-    parser.add_argument("--steps", type=int, default=3, help="steps that are counted, after one that is not")
+    parser.add_argument("--steps", type=int, default=2, help="steps that are counted, after one that is not")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one step counted, one repeat")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
