@@ -86,6 +86,11 @@ GOALS: list[Goal] = [
     ),
     *_larger(),
     Goal(work="data", what="rows/s read and checked", finding="data", key="rows_per_second", least=1e5, unit=""),
+    Goal(work="data", what="second start on the same data", finding="starts", key="second_start", most=2.0, unit=" s"),
+    Goal(
+        work="memory", what="growth over 1,000 updates, the worst method", finding="flat", key="growth_mb", most=8.0,
+        unit=" MB",
+    ),
 ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def run(
 
     Raises RuntimeError with the end of its output when it fails.
     """
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "TOKENIZERS_PARALLELISM": "false"}
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     kept = {"POSTTRAIN_CACHE": str(cache), "HF_DATASETS_CACHE": str(cache)} if cache else {}
     done = subprocess.run(

@@ -83,7 +83,7 @@ def _say(ground: Ground, given: argparse.Namespace) -> None:
     prompt = sum(row[0] for row in spans) / len(spans)
     answer = sum(sum(row[1:]) for row in spans) / sum(len(row) - 1 for row in spans)
     print(
-        f"{ground.method} {given.size}: {ground.steps} steps of {training.BATCH} rows from {texts.source()}, prompt"
+        f"{ground.method} {given.size}: {ground.steps} steps of {ground.rows.batch} rows from {texts.source()}, prompt"
         f" {prompt:.0f} tokens, answer {answer:.0f}; the first step is not counted; {given.repeats} repeats in turns",
         flush=True,
     )

@@ -43,30 +43,30 @@ OF_METHOD = {"fp32-padding-free": "sft", "fp32-precomputed": "dpo"}
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows in the order of training, and their tokens: the ids of the prompt and of each answer."""
+    """Rows in the order of training, `batch` a step, and their tokens: the ids of the prompt and of each answer."""
 
     file: Path
     tokens: Sequence[tuple[Sequence[int], ...]]
+    batch: int = BATCH
 
     def steps(self) -> list[str]:
         """The hash of each step, which both sides have to show."""
-        return step_hashes((row_hash(*row) for row in self.tokens), BATCH)
+        return step_hashes((row_hash(*row) for row in self.tokens), self.batch)
 
     def work(self, first: int) -> flops.Work:
         """The work of the steps from `first` on."""
-        return flops.work_of([len(span) for span in row] for row in self.tokens[first * BATCH :])
+        return flops.work_of([len(span) for span in row] for row in self.tokens[first * self.batch :])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What both sides stand on: a folder with model and rows."""
+    """What both sides stand on: a folder with model and rows, in the order in which ours draws them from `ours`."""
 
     folder: Path
     method: str
     size: Size
     steps: int
     rows: Rows
-    """In the order in which ours takes them from `ours`."""
     ours: Path
 
     @property
@@ -83,8 +83,13 @@ class Ground:
 # --- what both sides get ----------------------------------------------------------------------------------------------
 
 
-def make_ground(folder: Path, method: str, size: Size, steps: int) -> Ground:
-    """Writes tokenizer, model and rows. TRL's file has the order in which ours draws its only epoch."""
+def make_ground(
+    folder: Path, method: str, size: Size, steps: int, *, batch: int = BATCH, rows: Sequence[dict[str, Any]] = ()
+) -> Ground:
+    """Writes tokenizer, model and rows, those of the method's texts unless they are given.
+
+    TRL's file has the order in which ours draws its only epoch.
+    """
     from posttrain.data.source import epoch_order  # noqa: PLC0415 - only where a run is prepared
 
     words = folder / "words"
@@ -92,28 +97,28 @@ def make_ground(folder: Path, method: str, size: Size, steps: int) -> Ground:
     write_model(folder / "model", size, words)
     if method == "reward":
         write_scorer(folder / "scorer", folder / "model")
-    count = steps * BATCH
-    rows = records(method)[:count]
+    count = steps * batch
+    rows = (rows or records(method))[:count]
     if len(rows) < count:
-        raise SystemExit(f"{len(rows)} rows are too few for {steps} steps of {BATCH}")
+        raise SystemExit(f"{len(rows)} rows are too few for {steps} steps of {batch}")
     ordered = [rows[place] for place in epoch_order([(count, 1.0)], seed=0, epoch=0)]
     _write(folder / "ours.jsonl", rows)
     _write(folder / "peer.jsonl", ordered)
-    made = Rows(file=folder / "peer.jsonl", tokens=tokens_of(ordered, words))
+    made = Rows(file=folder / "peer.jsonl", tokens=tokens_of(ordered, words), batch=batch)
     return Ground(folder=folder, method=method, size=size, steps=steps, rows=made, ours=folder / "ours.jsonl")
 
 
 def records(method: str) -> list[dict[str, Any]]:
-    """Rows in the conversational layout that both sides read."""
+    """Rows of the method's texts, in the conversational layout that both sides read."""
     if method == "sft":
-        return [
-            {"prompt": _said("user", asked), "completion": _said("assistant", answer)}
-            for asked, answer in texts.answers()
-        ]
-    return [
-        {"prompt": _said("user", asked), "chosen": _said("assistant", good), "rejected": _said("assistant", bad)}
-        for asked, good, bad in texts.pairs()
-    ]
+        return [row(asked, completion=answer) for asked, answer in texts.answers()]
+    return [row(asked, chosen=good, rejected=bad) for asked, good, bad in texts.pairs()]
+
+
+def row(asked: str, **answers: str) -> dict[str, Any]:
+    """A question of a user and its answers by column, each of them a turn of the assistant."""
+    said = {name: _said("assistant", answer) for name, answer in answers.items()}
+    return {"prompt": _said("user", asked), **said}
 
 
 def tokens_of(rows: Sequence[Mapping[str, Any]], words: Path) -> list[tuple[list[int], ...]]:
@@ -125,6 +130,7 @@ def tokens_of(rows: Sequence[Mapping[str, Any]], words: Path) -> list[tuple[list
     for row in rows:
         prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
         answers = [row[name] for name in ("completion", "chosen", "rejected") if name in row]
+        answers += [_said("assistant", text) for text in row.get("responses", ())]
         whole = [tokenizer.apply_chat_template(row["prompt"] + answer)["input_ids"] for answer in answers]
         found.append((prompt, *(ids[len(prompt) :] for ids in whole)))
     return found
@@ -133,17 +139,19 @@ def tokens_of(rows: Sequence[Mapping[str, Any]], words: Path) -> list[tuple[list
 def our_settings(ground: Ground, precision: str, out: Path, extra: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of our run."""
     return {
-        "model": str(ground.model), "data": str(ground.ours), "out": str(out), "batch_size": BATCH, "epochs": 1,
-        "learning_rate": RATE, "schedule": "constant", "warmup": 0.0, "precision": precision, "eval_data": None,
-        "save_every": None, **extra,
+        "model": str(ground.model), "data": str(ground.ours), "out": str(out), "batch_size": ground.rows.batch,
+        "epochs": 1, "learning_rate": RATE, "schedule": "constant", "warmup": 0.0, "precision": precision, 
+        "eval_data": None, "save_every": None, **extra,
     }  # fmt: skip
 
 
 def peer_arguments(ground: Ground, setting: str) -> dict[str, Any]:
     """The arguments of TRL's trainer: what makes the two the same, and what the setting changes."""
-    changed = {"per_device_train_batch_size": DEVICE_BATCH, **PEERS[setting]}
+    batch = ground.rows.batch
+    changed: dict[str, Any] = {"per_device_train_batch_size": DEVICE_BATCH, **PEERS[setting]}
+    changed["per_device_train_batch_size"] = min(batch, changed["per_device_train_batch_size"])
     return {
-        "max_steps": ground.steps, "gradient_accumulation_steps": BATCH // changed["per_device_train_batch_size"],
+        "max_steps": ground.steps, "gradient_accumulation_steps": batch // changed["per_device_train_batch_size"],
         "learning_rate": RATE, "lr_scheduler_type": "constant", "adam_beta2": 0.95,
         "train_sampling_strategy": "sequential", "save_strategy": "no", "report_to": "none", "logging_steps": 1,
         "use_cpu": True, "disable_tqdm": True, **changed,

@@ -1,0 +1,182 @@
+"""Cost curves: time and memory of a step against what it is made of, ours, and TRL's where it is cheap.
+
+    python -m benchmarks curves [length batch vocabulary answers adapters] [--peer] [--figures]
+
+    length      tokens of a row, 16,384 tokens a step (sft)
+    batch       tokens of a micro-batch, 32 rows a step (sft)
+    vocabulary  words of the model, 32 rows a step (sft)
+    answers     ranked answers K of a prompt, 16 prompts a step (reward and dpo)
+    adapters    rank of the adapters, none first, 32 rows a step (sft)
+
+All at 15m and fp32, one step counted after one that is not, each point a process of its own. What is counted stands in
+`benchmarks.frame.training` and `benchmarks.frame.flops`. Group size and rows stand in `generate`, `ppo` and `starts`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.frame import alternate, texts, training
+from benchmarks.frame.report import keep, print_table
+from benchmarks.frame.sizes import SIZES, Size
+
+FIGURES = Path(__file__).parent / "figures"
+STEPS = 2
+TOKENS = 16_384
+LARGE = {"micro_batch_tokens": 8192}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A place on a curve: what is trained there, and whether TRL can do the same."""
+
+    at: int
+    method: str = "sft"
+    size: Size = SIZES["15m"]
+    batch: int = training.BATCH
+    rows: Sequence[dict[str, Any]] = ()
+    settings: Mapping[str, Any]
+    peer: bool = False
+
+
+def length() -> Iterator[Point]:
+    """Rows of so many tokens, a third of them the prompt."""
+    for tokens in (128, 256, 512, 1024, 2048):
+        batch = TOKENS // tokens
+        rows = list(_long_rows(tokens, STEPS * batch))
+        yield Point(at=tokens, batch=batch, rows=rows, settings=LARGE, peer=tokens in (128, 512, 2048))
+
+
+def batch() -> Iterator[Point]:
+    """Micro-batches of so many tokens."""
+    for tokens in (512, 1024, 2048, 4096, 8192):
+        yield Point(at=tokens, settings={"micro_batch_tokens": tokens})
+
+
+def vocabulary() -> Iterator[Point]:
+    """Models of so many words, of which the texts use what their tokenizer has."""
+    for words in (8_000, 32_000, 128_000):
+        size = replace(SIZES["15m"], vocabulary=words)
+        yield Point(at=words, size=size, settings=LARGE, peer=words != 32_000)
+
+
+def answers() -> Iterator[Point]:
+    """Prompts with so many ranked answers, for a reward model and for DPO."""
+    for method in ("reward", "dpo"):
+        for count in (2, 4, 8):
+            yield Point(at=count, method=method, batch=16, rows=_ranked(count), settings=LARGE)
+
+
+def adapters() -> Iterator[Point]:
+    """Adapters of so high a rank on all linear layers; 0: all weights are trained."""
+    for rank in (0, 8, 64):
+        yield Point(at=rank, settings={**LARGE, "lora": {"rank": rank} if rank else None})
+
+
+CURVES: dict[str, Callable[[], Iterator[Point]]] = {
+    "length": length, "batch": batch, "vocabulary": vocabulary, "answers": answers, "adapters": adapters
+}  # fmt: skip
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _long_rows(tokens: int, count: int) -> Iterator[dict[str, Any]]:
+    """Rows of nearly so many tokens, cut out of the answers one after another."""
+    from tokenizers import Tokenizer  # noqa: PLC0415 - where rows are made
+
+    with tempfile.TemporaryDirectory() as folder:
+        texts.write_tokenizer(Path(folder), vocabulary=SIZES["15m"].vocabulary)
+        words = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+    stream: list[int] = []
+    for asked, answer in texts.answers():
+        stream += words.encode(f"{asked} {answer} ").ids
+    frame = 12  # what the template adds
+    for number in range(count):
+        first = number * tokens % (len(stream) - tokens)
+        cut = first + tokens // 3
+        asked, answer = words.decode(stream[first:cut]), words.decode(stream[cut : first + tokens - frame])
+        yield training.row(f"{number} {asked}", completion=answer)
+
+
+def _ranked(count: int) -> list[dict[str, Any]]:
+    """Questions with the answers of `count` questions, their own the best; ranks follow the order."""
+    rows = texts.answers()
+    return [
+        {
+            **training.row(asked),
+            "responses": [rows[(place + step) % len(rows)][1] for step in range(count)],
+            "ranks": list(range(1, count + 1)),
+        }
+        for place, (asked, _) in enumerate(rows[: STEPS * 16])
+    ]
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure(point: Point, peak: float, *, peer: bool) -> Iterator[dict[str, Any]]:
+    """Ours at a point, then TRL's where it is asked for."""
+    with tempfile.TemporaryDirectory() as name:
+        ground = training.make_ground(Path(name), point.method, point.size, STEPS, batch=point.batch, rows=point.rows)
+        sides = {"posttrain": lambda: training.run_ours(ground, "fp32", point.settings)}
+        if peer and point.peer:
+            sides["TRL fp32"] = lambda: training.run_peer(ground, "fp32")
+        for side, run in sides.items():
+            facts = training.summary(ground, [run()], peak)
+            tokens = ground.rows.work(1).useful
+            yield {
+                "method": point.method,
+                "at": point.at,
+                "side": side,
+                "seconds": tokens / facts["tokens_per_second"].median,
+                "tokens_per_second": facts["tokens_per_second"].median,
+                "growth_mb": facts["growth"].median / 1e6,
+                "of_gemm": facts["share_of_gemm"].median,
+            }
+
+
+def main() -> int:
+    """0: curves are published, whatever they are."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks curves", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("curves", nargs="*", metavar="CURVE", help=", ".join(CURVES))
+    parser.add_argument("--peer", action="store_true", help="TRL beside, at a few points")
+    parser.add_argument("--figures", action="store_true", help="draw what was found, and measure nothing")
+    given = parser.parse_args()
+    unknown = [name for name in given.curves if name not in CURVES]
+    if unknown:
+        parser.error(f"{', '.join(unknown)} is not one of {', '.join(CURVES)}")
+    if given.figures:
+        from benchmarks.frame.figures import draw  # noqa: PLC0415 - matplotlib is needed for nothing else
+
+        draw(FIGURES)
+        return 0
+    peak = alternate.run(["benchmarks.frame.gemm"])["fp32"]
+    for name in given.curves or CURVES:
+        found: list[dict[str, Any]] = []
+        print(f"{name}", flush=True)
+        for point in CURVES[name]():
+            for facts in measure(point, peak, peer=given.peer):
+                found.append(facts)
+                print_table([_row(facts)])
+        keep(f"curve-{name}", {"points": found, "texts": texts.source(), "gemm": peak})
+    return 0
+
+
+def _row(facts: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "method": f"{facts['method']:7}",
+        "at": f"{facts['at']:>7,}",
+        "side": f"{facts['side']:10}",
+        "s/step": f"{facts['seconds']:6.2f}",
+        "tokens/s": f"{facts['tokens_per_second']:7,.0f}",
+        "growth MB": f"{facts['growth_mb']:7,.0f}",
+        "of GEMM": f"{facts['of_gemm']:.0%}",
+    }
