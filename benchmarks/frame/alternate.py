@@ -35,21 +35,26 @@ def peer_python(name: str) -> Path:
     return python
 
 
+def threads() -> int:
+    """The cores that this process may use; so many threads has every side."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run(
     words: Sequence[str | Path], *, python: str | Path = sys.executable, cache: Path | None = None
 ) -> dict[str, Any]:
-    """What `python -m WORDS…` tells in its last line, with the threads of all cores and nothing from any network.
+    """What `python -m WORDS…` tells in its last line, a thread for each core and nothing from any network.
 
     Tokens that a side keeps for later runs go into `cache`.
 
     Raises RuntimeError with the end of its output when it fails.
     """
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    many = {"OMP_NUM_THREADS": str(threads())}
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     kept = {"POSTTRAIN_CACHE": str(cache), "HF_DATASETS_CACHE": str(cache)} if cache else {}
     done = subprocess.run(
         [str(python), "-m", *map(str, words)], capture_output=True, text=True, check=False, cwd=ROOT,
-        env={**os.environ, **threads, **offline, **kept},
+        env={**os.environ, **many, **offline, **kept},
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr[-3000:]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frame import alternate, texts, training
-from benchmarks.frame.report import keep, print_table
+from benchmarks.frame.report import RESULTS, keep, print_table
 from benchmarks.frame.sizes import SIZES
 from benchmarks.frame.training import PEERS, Ground
 from posttrain.counted import counted
@@ -36,7 +37,7 @@ def main(method: str, description: str) -> int:
         if given.peer:
             settings = tuple(given.peer)
         elif not settings:
-            tried = try_all(ground)
+            tried = earlier(given) or try_all(ground)
             settings = (min(tried, key=tried.__getitem__),)
         sides = {"posttrain": partial(training.run_ours, ground, precision, {})}
         sides |= {f"TRL {setting}": partial(training.run_peer, ground, setting) for setting in settings}
@@ -44,12 +45,18 @@ def main(method: str, description: str) -> int:
         return _tell(ground, given, found, peaks, tried)
 
 
+def earlier(given: argparse.Namespace) -> dict[str, float]:
+    """The seconds of TRL's settings as an earlier finding of the same row has them; none where `--again` is given."""
+    file = given.json or RESULTS / f"{given.method}-{given.size}-{given.precision}.json"
+    if given.again or not file.is_file():
+        return {}
+    return json.loads(file.read_text(encoding="utf-8")).get("tried", {})
+
+
 def try_all(ground: Ground) -> dict[str, float]:
     """Seconds a step of each setting of TRL that works here, after the first step; printed."""
     found: dict[str, float] = {}
-    for setting in PEERS:
-        if training.OF_METHOD.get(setting, ground.method) != ground.method:
-            continue
+    for setting in training.settings_of(ground.method):
         try:
             facts = training.run_peer(ground, setting)
         except RuntimeError as error:
@@ -70,9 +77,11 @@ def _arguments(method: str, description: str) -> argparse.Namespace:
     parser.add_argument("--peer", nargs="+", choices=PEERS, help="TRL's settings, in place of those of the precision")
     parser.add_argument("--steps", type=int, default=2, help="steps that are counted, after one that is not")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--again", action="store_true", help="best: try TRL's settings though a finding has them")
     parser.add_argument("--quick", action="store_true", help="one step counted, one repeat")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
     given = parser.parse_args()
+    given.method = method
     if given.quick:
         given.steps, given.repeats = 1, 1
     return given

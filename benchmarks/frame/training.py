@@ -26,19 +26,35 @@ RATE = 1e-4
 TOLERANCE = {"fp32": 2e-3, "bf16": 2e-2}
 """The largest part by which the last losses may differ."""
 
-# What a setting of TRL changes, besides `bf16`, which is its default.
+# What a setting of TRL changes. Its defaults are bf16 by autocast, checkpointing, and 8 rows a device.
+FP32 = {"bf16": False, "gradient_checkpointing": False}
+BF16 = {"gradient_checkpointing": False}
+WEIGHTS = {**BF16, "model_init_kwargs": {"dtype": "bfloat16"}}
+FREE = {"padding_free": True, "max_length": None}
+SMALL = {"per_device_train_batch_size": 2}
 PEERS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "defaults-fp32": {"bf16": False},
-    "fp32": {"bf16": False, "gradient_checkpointing": False},
-    "bf16": {"gradient_checkpointing": False},
-    "bf16-weights": {"gradient_checkpointing": False, "model_init_kwargs": {"dtype": "bfloat16"}},
-    "fp32-large": {"bf16": False, "gradient_checkpointing": False, "per_device_train_batch_size": BATCH},
-    "fp32-small": {"bf16": False, "gradient_checkpointing": False, "per_device_train_batch_size": 2},
-    "fp32-padding-free": {"bf16": False, "gradient_checkpointing": False, "padding_free": True, "max_length": None},
-    "fp32-precomputed": {"bf16": False, "gradient_checkpointing": False, "precompute_ref_log_probs": True},
+    "fp32": FP32,
+    "bf16": BF16,
+    "bf16-weights": WEIGHTS,
+    "fp32-small": {**FP32, **SMALL},
+    "bf16-weights-small": {**WEIGHTS, **SMALL},
+    "fp32-large": {**FP32, "per_device_train_batch_size": BATCH},
+    "fp32-padding-free": {**FP32, **FREE},
+    "fp32-padding-free-small": {**FP32, **FREE, **SMALL},
+    "bf16-padding-free-small": {**BF16, **FREE, **SMALL},
+    "bf16-weights-padding-free-small": {**WEIGHTS, **FREE, **SMALL},
+    "fp32-precomputed-small": {**FP32, **SMALL, "precompute_ref_log_probs": True},
+    "bf16-weights-precomputed-small": {**WEIGHTS, **SMALL, "precompute_ref_log_probs": True},
 }
-OF_METHOD = {"fp32-padding-free": "sft", "fp32-precomputed": "dpo"}
+OF_METHOD = {"padding-free": "sft", "precomputed": "dpo"}
+"""Parts of names of settings that one method alone has; packing needs the flash attention of a GPU."""
+
+
+def settings_of(method: str) -> list[str]:
+    """The names of TRL's settings that this method has."""
+    return [name for name in PEERS if all(of == method for part, of in OF_METHOD.items() if part in name)]
 
 
 @dataclass(frozen=True, kw_only=True)
