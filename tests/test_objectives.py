@@ -130,7 +130,7 @@ def test_accuracy_is_of_strict_pairs_only_in_reward_and_dpo() -> None:
 def fixed_policy(sums: list[float], batch: RankedBatch) -> Policy:
     """A stand-in for a policy: the summed log-prob of each response of the batch has been decided."""
 
-    def run(tokens: TokenBatch) -> objectives.PolicyOutput:
+    def run(tokens: TokenBatch, *, ahead: object = None) -> objectives.PolicyOutput:
         logprobs = torch.zeros(len(tokens.tokens))
         logprobs[torch.isin(tokens.segment, batch.responses)] = torch.tensor(sums)
         return objectives.PolicyOutput(logprobs=logprobs, entropy=None, values=None)
@@ -170,7 +170,7 @@ def test_a_tie_pulls_dpo_to_neither_side() -> None:
 
 
 def _leaf_policy(sums: Tensor, batch: RankedBatch) -> Policy:
-    def run(tokens: TokenBatch) -> objectives.PolicyOutput:
+    def run(tokens: TokenBatch, *, ahead: object = None) -> objectives.PolicyOutput:
         places = torch.isin(tokens.segment, batch.responses).nonzero().flatten()
         logprobs = torch.zeros(len(tokens.tokens)).index_copy(0, places, sums)
         return objectives.PolicyOutput(logprobs=logprobs, entropy=None, values=None)

@@ -82,7 +82,7 @@ class _Fixed:
         self._logprobs = logprobs
 
     def __call__(
-        self, batch: TokenBatch, *, entropy: bool = False, detach_values: bool = False
+        self, batch: TokenBatch, *, entropy: bool = False, detach_values: bool = False, ahead: object = None
     ) -> objectives.PolicyOutput:
         assert not entropy
         return objectives.PolicyOutput(logprobs=self._logprobs, entropy=None, values=None)
@@ -212,7 +212,7 @@ class _Unwanted:
 
     value_head = None
 
-    def __call__(self, batch: TokenBatch, *, entropy: bool = False) -> objectives.PolicyOutput:
+    def __call__(self, batch: TokenBatch, *, entropy: bool = False, ahead: object = None) -> objectives.PolicyOutput:
         raise AssertionError("the policy ran")
 
 

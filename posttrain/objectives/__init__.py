@@ -7,6 +7,7 @@ on how the step was cut into micro-batches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -22,6 +23,7 @@ from posttrain.objectives.preferences import dpo as dpo
 from posttrain.objectives.preferences import kto as kto
 from posttrain.objectives.preferences import response_logprobs as response_logprobs
 from posttrain.ops import kl, losses
+from posttrain.ops.linear_head import Ahead, Proofs
 from posttrain.ops.ragged import last_places, segment_mean, segment_sum
 from posttrain.ops.ranking import preferred
 from posttrain.types import Batch, Largest, Mean, Objective, RolloutBatch, Scored, TargetBatch, Term, TokenBatch
@@ -30,13 +32,19 @@ from posttrain.types import Batch, Largest, Mean, Objective, RolloutBatch, Score
 def sft(policy: Policy) -> Objective:
     """Negative log-likelihood of the trained tokens; its count is their number."""
 
+    proofs = Proofs()
+
     def score(batch: Batch) -> Scored:
         batch = _tokens(batch)
-        total = losses.nll(policy(batch).logprobs).sum()
+        total = _nll(policy(batch, ahead=Ahead(total=_nll, proofs=proofs)).logprobs)
         count = batch.trained.sum()
         return Scored(terms={"tokens": Term(total=total)}, metrics={"loss": _mean(total, count)})
 
     return score
+
+
+def _nll(logprobs: Tensor) -> Tensor:
+    return losses.nll(logprobs).sum()
 
 
 def reward(scorer: ScoreReader, *, loss: str) -> Objective:
@@ -132,17 +140,23 @@ def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss, *, reader:
     tokens are text, whose count is their trained tokens. Source of `ptx`: Ouyang 2022 (InstructGPT), equation 2.
     """
 
+    proofs, proofs_of_text = Proofs(), Proofs()
+
     def score(batch: Batch) -> Scored:
         if isinstance(batch, TokenBatch):
-            return _text(batch, reader or policy, numbers.ptx)
+            return _text(batch, reader or policy, numbers.ptx, proofs_of_text)
         batch = _rollout(batch)
         terms: dict[str, Term] = {}
         metrics: dict[str, Mean | Largest] = {}
         output = None
         if batch.train_actor or policy.value_head is not None:
             # While the critic warms up the policy must not move, not even through a trunk that the two share.
+            told = Ahead(total=partial(_actor_total, batch, numbers), proofs=proofs)
             output = policy(
-                batch.tokens, entropy=numbers.entropy != 0.0, detach_values=numbers.detach or not batch.train_actor
+                batch.tokens,
+                entropy=numbers.entropy != 0.0,
+                detach_values=numbers.detach or not batch.train_actor,
+                ahead=told if batch.train_actor else None,
             )
         if output is not None and batch.train_actor:
             _actor(batch, output, numbers, terms, metrics)
@@ -155,8 +169,8 @@ def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss, *, reader:
     return score
 
 
-def _text(batch: TokenBatch, reader: Policy, weight: float) -> Scored:
-    total = losses.nll(reader(batch).logprobs).sum()
+def _text(batch: TokenBatch, reader: Policy, weight: float, proofs: Proofs) -> Scored:
+    total = _nll(reader(batch, ahead=Ahead(total=_nll, proofs=proofs)).logprobs)
     return Scored(
         terms={"ptx": Term(total=total, weight=weight)}, metrics={"ptx_loss": _mean(total, batch.trained.sum())}
     )
@@ -172,11 +186,10 @@ def _actor(
     trained = batch.tokens.trained
     count = trained.sum()
     logprobs, old = output.logprobs[trained], batch.old[trained]
-    total = losses.clipped_policy(logprobs, old, batch.advantages[trained], numbers.clip).sum()
-    metrics["actor_loss"] = _mean(total, count)
-    if numbers.kl is not None:
-        away = kl.ESTIMATORS[numbers.kl](logprobs, batch.reference[trained]).sum()
-        total = total + batch.beta * away
+    surrogate, away = _surrogate(batch, numbers, output.logprobs)
+    total = surrogate if away is None else surrogate + batch.beta * away
+    metrics["actor_loss"] = _mean(surrogate, count)
+    if away is not None:
         metrics["kl_loss"] = _mean(away, count)
     if output.entropy is not None:
         total = total - numbers.entropy * output.entropy[trained].sum()
@@ -189,6 +202,19 @@ def _actor(
         metrics["ratio_max"] = Largest(value=ratio.amax() if len(ratio) else ratio.new_ones(()))
         metrics["clip_fraction"] = _mean(clipped.sum(), count)
         metrics["step_kl"] = _mean(kl.k3(old, logprobs).sum(), count)
+
+
+def _surrogate(batch: RolloutBatch, numbers: PPOLoss, logprobs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The clipped loss of log-probs [T], and their KL to the reference where the loss holds it; both sums."""
+    trained = batch.tokens.trained
+    now = logprobs[trained]
+    surrogate = losses.clipped_policy(now, batch.old[trained], batch.advantages[trained], numbers.clip).sum()
+    return surrogate, None if numbers.kl is None else kl.ESTIMATORS[numbers.kl](now, batch.reference[trained]).sum()
+
+
+def _actor_total(batch: RolloutBatch, numbers: PPOLoss, logprobs: Tensor) -> Tensor:
+    surrogate, away = _surrogate(batch, numbers, logprobs)
+    return surrogate if away is None else surrogate + batch.beta * away
 
 
 def _critic(

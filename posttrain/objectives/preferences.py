@@ -16,6 +16,7 @@ from torch import Tensor
 from posttrain.models.heads import Policy
 from posttrain.objectives.parts import mean, ranked
 from posttrain.ops import losses
+from posttrain.ops.linear_head import Ahead, Proofs
 from posttrain.ops.ragged import segment_sum
 from posttrain.ops.ranking import preferred
 from posttrain.types import Batch, LabelledBatch, Mean, Objective, RankedBatch, Scored, Term, TokenBatch
@@ -36,19 +37,28 @@ def dpo(
     """
     what = "logratio" if reference else "logprob"
 
-    def score(batch: Batch) -> Scored:
-        batch = ranked(batch)
-        sums, lengths = answer_logprobs(policy, batch.tokens, batch.responses)
-        share = lengths if per_token else torch.ones_like(lengths)
+    proofs = Proofs()
+
+    def pairs(batch: RankedBatch, sums: Tensor, share: Tensor) -> Tensor:
         logprobs, held = sums / share, batch.reference / share
         better, worse = batch.pairs[:, 0], batch.pairs[:, 1]
         values = batch.targets * loss(logprobs[better], logprobs[worse], held[better], held[worse])
         if bool((batch.targets < 1).any()):
             turned = loss(logprobs[worse], logprobs[better], held[worse], held[better])
             values = values + (1 - batch.targets) * turned
-        total = (batch.weights * values).sum()
+        return (batch.weights * values).sum()
+
+    def score(batch: Batch) -> Scored:
+        batch = ranked(batch)
+        lengths = answer_lengths(batch.tokens, batch.responses)
+        share = lengths if per_token else torch.ones_like(lengths)
+        # With `nll` the two parts have counts of their own: their sum cannot be told ahead.
+        told = None if nll else _told(batch, lambda sums: pairs(batch, sums, share), proofs)
+        sums = answer_sums(policy(batch.tokens, ahead=told).logprobs, batch.tokens, batch.responses)
+        total = pairs(batch, sums, share)
+        ratio = (sums - batch.reference) / share
         terms = {"pairs": Term(total=total)}
-        metrics = {"loss": mean(total, batch.weights.sum()), **_of_pairs(batch, logprobs - held, what)}
+        metrics = {"loss": mean(total, batch.weights.sum()), **_of_pairs(batch, ratio, what)}
         if nll:
             likelihood = losses.nll(batch.best * sums).sum()
             terms["chosen"] = Term(total=likelihood, weight=nll)
@@ -86,15 +96,21 @@ def kto(policy: Policy, numbers: KTOLoss) -> Objective:
     label's side of it.
     """
 
-    def score(batch: Batch) -> Scored:
-        batch = cast("LabelledBatch", batch)
-        sums, _ = answer_logprobs(policy, batch.tokens, batch.responses)
-        ratio = sums - batch.reference
+    proofs = Proofs()
+
+    def answers(batch: LabelledBatch, sums: Tensor) -> Tensor:
         values = losses.kto(
-            ratio, batch.desirable, batch.baseline, numbers.beta,
+            sums - batch.reference, batch.desirable, batch.baseline, numbers.beta,
             numbers.desirable_weight, numbers.undesirable_weight,
         )  # fmt: skip
-        total = (batch.weights * values).sum()
+        return (batch.weights * values).sum()
+
+    def score(batch: Batch) -> Scored:
+        batch = cast("LabelledBatch", batch)
+        told = _told(batch, lambda sums: answers(batch, sums), proofs)
+        sums = answer_sums(policy(batch.tokens, ahead=told).logprobs, batch.tokens, batch.responses)
+        ratio = sums - batch.reference
+        total = answers(batch, sums)
         above = preferred(ratio, batch.baseline.expand_as(ratio))
         right = torch.where(batch.desirable, above, 1 - above)
         good, bad = batch.weights * batch.desirable, batch.weights * ~batch.desirable
@@ -119,7 +135,25 @@ def response_logprobs(policy: Policy, batch: RankedBatch | LabelledBatch) -> Ten
 def answer_logprobs(policy: Policy, tokens: TokenBatch, responses: Tensor) -> tuple[Tensor, Tensor]:
     """The summed log-prob of each response and the number of its trained tokens, at least 1; both float [R]."""
     logprobs = policy(tokens).logprobs
-    segments = len(tokens.parent)
-    sums = segment_sum(logprobs, tokens.segment, segments)[responses]
-    lengths = segment_sum(tokens.trained.to(logprobs.dtype), tokens.segment, segments)[responses]
-    return sums, lengths.clamp_min(1)
+    return answer_sums(logprobs, tokens, responses), answer_lengths(tokens, responses).to(logprobs.dtype)
+
+
+def answer_sums(logprobs: Tensor, tokens: TokenBatch, responses: Tensor) -> Tensor:
+    """The summed log-prob of each response, float [R], from those of the tokens [T]."""
+    return segment_sum(logprobs, tokens.segment, len(tokens.parent))[responses]
+
+
+def answer_lengths(tokens: TokenBatch, responses: Tensor) -> Tensor:
+    """The number of each response's trained tokens, at least 1, float [R]."""
+    return segment_sum(tokens.trained.float(), tokens.segment, len(tokens.parent))[responses].clamp_min(1)
+
+
+def _told(batch: RankedBatch | LabelledBatch, total: Callable[[Tensor], Tensor], proofs: Proofs) -> Ahead:
+    """A loss of the summed log-probs [R] of answers, told ahead: only answers to one prompt enter it together."""
+    tokens = batch.tokens
+    root = torch.where(tokens.parent >= 0, tokens.parent, torch.arange(len(tokens.parent), device=tokens.parent.device))
+    return Ahead(
+        total=lambda logprobs: total(answer_sums(logprobs, tokens, batch.responses)),
+        group=root[tokens.segment],
+        proofs=proofs,
+    )

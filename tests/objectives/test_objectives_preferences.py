@@ -43,7 +43,7 @@ def item(lengths: Sequence[int], ranks: Sequence[int | None], *, weight: float =
 def decided(per_token: Sequence[float], responses: Tensor) -> Policy:
     """A stand-in for a policy: every token of a response has the log-prob that was decided for it."""
 
-    def run(tokens: TokenBatch) -> PolicyOutput:
+    def run(tokens: TokenBatch, *, ahead: object = None) -> PolicyOutput:
         logprobs = torch.zeros(len(tokens.tokens))
         for each, segment in zip(per_token, responses.tolist(), strict=True):
             logprobs[tokens.segment == segment] = each
