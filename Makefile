@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Small models run faster on one thread, and the same on every machine.
 test test-all quick faults mutation: export OMP_NUM_THREADS := 1
 
-.PHONY: help venv demo test test-all check faults mutation types quick clean
+.PHONY: help venv demo test test-all check gpu-check faults mutation types quick clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -34,6 +34,9 @@ check: venv  ## lint, format, types and the quick tests, under two minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory -j2 types quick
+
+gpu-check: venv  ## on a machine with a GPU: the tests that need one, and what its kernels do for finetuning
+	$(BIN)/python -m benchmarks gpu
 
 faults: venv  ## plant forty faults, one line each, in a copy of the package, and show which test sees each; some minutes
 	$(BIN)/python -m tests.faults

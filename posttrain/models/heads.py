@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from posttrain.models.adapters import active
 from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
+from posttrain.models.blocks import BlockLayout, filled_to
 from posttrain.ops.linear_head import Ahead, LinearHead, linear_logprobs
 from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy, heads_divergence
 from posttrain.types import TokenBatch, moved
@@ -46,8 +47,13 @@ class Trunk(nn.Module):
         with active(self.model, self.stack):
             if not self.packing:
                 return self._one_by_one(batch)
-            with using(PackedLayout(batch)):
-                return self.stream(batch.tokens[None], batch.positions[None])
+            length = filled_to(self.model, len(batch.tokens))
+            if length is None:
+                with using(PackedLayout(batch)):
+                    return self.stream(batch.tokens[None], batch.positions[None])
+            layout = BlockLayout(batch, length)
+            with using(layout):
+                return self.stream(layout.tokens[None], layout.positions[None])[: len(batch.tokens)]
 
     def stream(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Hidden states [n, D] of int64 [1, n] tokens under the layout in use; the caller activates the adapters."""

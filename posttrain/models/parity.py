@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from posttrain.errors import ModelError
+from posttrain.models import blocks_gate
 from posttrain.models.adapters import active, adapter_parameters
 from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
-from posttrain.models.heads import Policy, ScalarModel, apply_scalar
+from posttrain.models.blocks import attend_by_blocks
+from posttrain.models.heads import Policy, ScalarModel, Trunk, apply_scalar
 from posttrain.types import TokenBatch, moved
 
 TOLERANCE = 1e-3
@@ -22,11 +24,25 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """What a gate measured: the largest difference, and why packing is off when it is."""
+    """What a gate measured: the largest difference, and why packing is off when it is.
+
+    `blocks`: attention is one kernel call a layer; `rows` says why it is not on a device that has such kernels.
+    """
 
     difference: float
     packing: bool
     reason: str = ""
+    blocks: bool = False
+    rows: str = ""
+
+    @property
+    def way(self) -> str:
+        """How the model runs, in words, with the reason where it could be faster."""
+        if not self.packing:
+            return f"one sequence at a time: {self.reason}"
+        if self.blocks:
+            return "packed, attention in one kernel"
+        return f"packed, attention by rows: {self.rows}" if self.rows else "packed"
 
 
 def gate_policy(policy: Policy, own_attention: str, *, packing: bool = True) -> Parity:
@@ -34,8 +50,9 @@ def gate_policy(policy: Policy, own_attention: str, *, packing: bool = True) -> 
 
     The policy's adapters are given random weights meanwhile. Raises ModelError when neither way equals the model.
     """
+    attend_by_blocks(policy.trunk.model, on=False)
     with _stirred(policy.model, policy.stack), _quiet(policy):
-        return _decide(
+        parity = _decide(
             packing,
             packed=lambda batch: policy(batch).logprobs,
             own=lambda batch: _own_logprobs(policy, batch, own_attention),
@@ -43,12 +60,14 @@ def gate_policy(policy: Policy, own_attention: str, *, packing: bool = True) -> 
             switch=lambda on: _switch(policy, on, own_attention),
             batch=probe_batch(policy.model),
         )
+        return _with_blocks(parity, policy.trunk)
 
 
 def gate_scalar(scalar: ScalarModel, own_attention: str, *, packing: bool = True) -> Parity:
     """The same decision for a scalar model, by its numbers after each token."""
+    attend_by_blocks(scalar.trunk.model, on=False)
     with _stirred(scalar.model, scalar.stack), _quiet(scalar):
-        return _decide(
+        parity = _decide(
             packing,
             packed=lambda batch: scalar(batch),
             own=lambda batch: _own_scores(scalar, batch, own_attention),
@@ -56,6 +75,16 @@ def gate_scalar(scalar: ScalarModel, own_attention: str, *, packing: bool = True
             switch=lambda on: _switch(scalar, on, own_attention),
             batch=probe_batch(scalar.model),
         )
+        return _with_blocks(parity, scalar.trunk)
+
+
+def _with_blocks(parity: Parity, trunk: Trunk) -> Parity:
+    """A packed trunk attends by blocks from now on, on a device with kernels for it, where that agrees with rows."""
+    if not parity.packing or trunk.model.device.type not in blocks_gate.KERNELS:
+        return parity
+    rows = blocks_gate.blocks_differ(trunk, random_batch(trunk.model, [40, 30, 40, 55, 25, 70], _PARENTS))
+    attend_by_blocks(trunk.model, on=not rows)
+    return replace(parity, blocks=not rows, rows=rows)
 
 
 def _decide(
@@ -89,11 +118,18 @@ def _decide(
     return Parity(difference=difference, packing=False, reason=reason)
 
 
+_PARENTS = (-1, 0, 0, -1, 3, -1)
+
+
 def probe_batch(model: PreTrainedModel) -> TokenBatch:
     """A small random packed batch, the same each time: two prompts with two and one answers, and a lone sequence."""
+    return random_batch(model, (5, 4, 7, 3, 6, 9), _PARENTS)
+
+
+def random_batch(model: PreTrainedModel, lengths: Sequence[int], parents: Sequence[int]) -> TokenBatch:
+    """Random tokens, the same each time, in segments of these lengths and parents; all that can be trained are."""
     vocabulary = int(model.config.get_text_config().vocab_size)
     generator = torch.Generator().manual_seed(0)
-    lengths, parents = [5, 4, 7, 3, 6, 9], [-1, 0, 0, -1, 3, -1]
     ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
     positions: list[int] = []
     predictors: list[int] = []

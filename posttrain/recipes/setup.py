@@ -117,10 +117,7 @@ def load_start(
         raise ModelError(f"{path}: the tokenizer has {codec.vocab_size} tokens, the model's embedding {rows}")
     policy = Policy(loaded.model, stack=loaded.stack, temperature=temperature)
     parity = gate_policy(policy, loaded.own_attention, packing=packing == "auto")
-    console.say(
-        f"parity: log-probs equal the model's own to {parity.difference:.0e}, "
-        + ("packed" if parity.packing else f"one sequence at a time: {parity.reason}")
-    )
+    console.say(f"parity: log-probs equal the model's own to {parity.difference:.0e}, {parity.way}")
     return Start(loaded=loaded, policy=policy, codec=codec, context=context_length(loaded.model.config))
 
 
