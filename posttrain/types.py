@@ -117,9 +117,9 @@ class TokenBatch:
     whose hidden state predicts this token, -1 for the first token of a root. Segments lie in order, a parent before
     its branches, and a parent has no parent itself.
 
-    From these follow `places`: int64 [M], the trained tokens in order, and `lengths` and `parents`, the tokens and the
-    parent of each segment as plain numbers: a device is not asked for them while it computes. All is checked where a
-    batch is made; one that is `moved` is not looked at again.
+    From these follow `places`: int64 [M], the trained tokens in order, and as plain numbers, of each segment, `lengths`
+    (its tokens), `parents` and `learns` (its trained tokens): a device is not asked for them while it computes. All is
+    checked where a batch is made; one that is `moved` is not looked at again.
 
     Raises ValueError when a trained token has no predictor, which would silently read the last hidden state.
     """
@@ -133,6 +133,7 @@ class TokenBatch:
     places: Tensor = field(init=False)
     lengths: tuple[int, ...] = field(init=False)
     parents: tuple[int, ...] = field(init=False)
+    learns: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         places = self.trained.nonzero().squeeze(-1)
@@ -140,9 +141,18 @@ class TokenBatch:
         if len(alone):
             place = int(alone[0])
             raise ValueError(f"token {place} is trained but nothing predicts it: it is the first of its sequence")
-        object.__setattr__(self, "places", places)
-        object.__setattr__(self, "lengths", tuple(torch.bincount(self.segment, minlength=len(self.parent)).tolist()))
-        object.__setattr__(self, "parents", tuple(self.parent.tolist()))
+        found = {
+            "places": places,
+            "lengths": _counts(self.segment, len(self.parent)),
+            "parents": tuple(self.parent.tolist()),
+            "learns": _counts(self.segment[places], len(self.parent)),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
+
+
+def _counts(segment: Tensor, segments: int) -> tuple[int, ...]:
+    return tuple(torch.bincount(segment, minlength=segments).tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 from posttrain.types import TokenBatch
 
@@ -111,13 +110,12 @@ def packed_attention(
 
 
 def register() -> None:
-    """`IMPLEMENTATION` is known to transformers, with no mask built for it."""
+    """`IMPLEMENTATION` is known to transformers, and no function that builds masks for it.
+
+    The layout decides; a [T, T] mask would cost fifteen times the attention itself on a CPU, and to look whether one is
+    needed makes a device wait.
+    """
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
-
-
-def _no_mask(*_: object, **__: object) -> None:
-    """The layout decides; a [T, T] mask would cost fifteen times the attention itself on a CPU."""
 
 
 @dataclass(slots=True)

@@ -109,7 +109,7 @@ class Policy(nn.Module):
         work. It changes no result.
         """
         hidden = self.trunk(batch)
-        places = batch.trained.nonzero().squeeze(-1)
+        places = batch.places
         predictors = batch.predictor[places]
         read, targets = hidden[predictors], batch.tokens[places]
         linear = None if entropy else self._linear(read)
@@ -164,7 +164,7 @@ def divergence(policy: Policy, reference: Policy, batch: TokenBatch) -> Tensor:
 
     Both are at the policy's temperature. Whole distributions stand side by side for a chunk of tokens at a time.
     """
-    places = batch.trained.nonzero().squeeze(-1)
+    places = batch.places
     predictors = batch.predictor[places]
     read = policy.trunk(batch)[predictors]
     other = reference.trunk(moved(batch, reference.device))[predictors.to(reference.device)].to(read.device)
@@ -234,11 +234,7 @@ def packed(model: PreTrainedModel) -> bool:
 
 def _at(ahead: Ahead, places: Tensor, length: int) -> Ahead:
     """What is told of a batch's tokens [T], told of its trained tokens alone."""
-
-    def total(logprobs: Tensor) -> Tensor:
-        return ahead.total(_scatter(logprobs, places, length))
-
-    return replace(ahead, total=total, group=None if ahead.group is None else ahead.group[places])
+    return replace(ahead, total=lambda logprobs: ahead.total(_scatter(logprobs, places, length)))
 
 
 def _scatter(values: Tensor, places: Tensor, length: int) -> Tensor:

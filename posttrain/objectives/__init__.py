@@ -57,18 +57,18 @@ def reward(scorer: ScoreReader, *, loss: str) -> Objective:
         if loss == "pairwise":
             total = (batch.weights * losses.pairwise(better, worse, batch.targets, batch.margins)).sum()
         else:
-            prompts = int(batch.prompt.max()) + 1
+            prompts = batch.tokens.parents.count(-1)
             # The pairs of a prompt weigh as much together as its ranking does.
             weights = segment_sum(batch.weights, batch.prompt[batch.pairs[:, 0]], prompts)
             total = (weights * losses.plackett_luce(scores, batch.ranks, batch.prompt, prompts)).sum()
-        strict = batch.targets == 1.0
+        strict = (batch.targets == 1.0).float()
         return Scored(
             terms={"prompts": Term(total=total)},
             metrics={
                 "loss": _mean(total, batch.weights.sum()),
-                "accuracy": _mean(preferred(better, worse)[strict].sum(), strict.sum()),
-                "margin": _mean((better - worse)[strict].sum(), strict.sum()),
-                "score": _mean(scores.sum(), torch.tensor(float(len(scores)), device=scores.device)),
+                "accuracy": _mean((preferred(better, worse) * strict).sum(), strict.sum()),
+                "margin": _mean(((better - worse) * strict).sum(), strict.sum()),
+                "score": _mean(scores.sum(), scores.new_full((), len(scores))),
             },
         )
 
@@ -102,7 +102,7 @@ def head(reader: ScoreReader, *, classes: bool) -> Objective:
 
     def score(batch: Batch) -> Scored:
         batch = cast("TargetBatch", batch)
-        count = torch.tensor(len(batch.targets), device=batch.targets.device)
+        count = batch.targets.new_full((), len(batch.targets))
         outputs = reader(batch.tokens, torch.arange(len(batch.targets), device=batch.targets.device))
         loss = losses.cross_entropy if classes else losses.squared_error
         total = loss(outputs, batch.targets).sum()
@@ -183,21 +183,21 @@ def _actor(
     terms: dict[str, Term],
     metrics: dict[str, Mean | Largest],
 ) -> None:
-    trained = batch.tokens.trained
-    count = trained.sum()
-    logprobs, old = output.logprobs[trained], batch.old[trained]
+    places = batch.tokens.places
+    count = batch.tokens.trained.sum()
+    logprobs, old = output.logprobs[places], batch.old[places]
     surrogate, away = _surrogate(batch, numbers, output.logprobs)
     total = surrogate if away is None else surrogate + batch.beta * away
     metrics["actor_loss"] = _mean(surrogate, count)
     if away is not None:
         metrics["kl_loss"] = _mean(away, count)
     if output.entropy is not None:
-        total = total - numbers.entropy * output.entropy[trained].sum()
-        metrics["entropy"] = _mean(output.entropy[trained].sum(), count)
+        total = total - numbers.entropy * output.entropy[places].sum()
+        metrics["entropy"] = _mean(output.entropy[places].sum(), count)
     terms["actor"] = Term(total=total)
     with torch.no_grad():
         ratio = (logprobs - old).exp()
-        clipped = losses.is_clipped(logprobs, old, batch.advantages[trained], numbers.clip).float()
+        clipped = losses.is_clipped(logprobs, old, batch.advantages[places], numbers.clip).float()
         metrics["ratio"] = _mean(ratio.sum(), count)
         metrics["ratio_max"] = Largest(value=ratio.amax() if len(ratio) else ratio.new_ones(()))
         metrics["clip_fraction"] = _mean(clipped.sum(), count)
@@ -206,10 +206,10 @@ def _actor(
 
 def _surrogate(batch: RolloutBatch, numbers: PPOLoss, logprobs: Tensor) -> tuple[Tensor, Tensor | None]:
     """The clipped loss of log-probs [T], and their KL to the reference where the loss holds it; both sums."""
-    trained = batch.tokens.trained
-    now = logprobs[trained]
-    surrogate = losses.clipped_policy(now, batch.old[trained], batch.advantages[trained], numbers.clip).sum()
-    return surrogate, None if numbers.kl is None else kl.ESTIMATORS[numbers.kl](now, batch.reference[trained]).sum()
+    places = batch.tokens.places
+    now = logprobs[places]
+    surrogate = losses.clipped_policy(now, batch.old[places], batch.advantages[places], numbers.clip).sum()
+    return surrogate, None if numbers.kl is None else kl.ESTIMATORS[numbers.kl](now, batch.reference[places]).sum()
 
 
 def _actor_total(batch: RolloutBatch, numbers: PPOLoss, logprobs: Tensor) -> Tensor:
@@ -225,12 +225,10 @@ def _critic(
     terms: dict[str, Term],
     metrics: dict[str, Mean | Largest],
 ) -> None:
-    trained = batch.tokens.trained
-    total = losses.clipped_value(
-        values[trained], batch.values[trained], batch.returns[trained], numbers.value_clip
-    ).sum()
+    places = batch.tokens.places
+    total = losses.clipped_value(values[places], batch.values[places], batch.returns[places], numbers.value_clip).sum()
     terms["critic"] = Term(total=total, weight=weight)
-    metrics["critic_loss"] = _mean(total, trained.sum())
+    metrics["critic_loss"] = _mean(total, batch.tokens.trained.sum())
 
 
 def _tokens(batch: Batch) -> TokenBatch:

@@ -43,10 +43,8 @@ def dpo(
         logprobs, held = sums / share, batch.reference / share
         better, worse = batch.pairs[:, 0], batch.pairs[:, 1]
         values = batch.targets * loss(logprobs[better], logprobs[worse], held[better], held[worse])
-        if bool((batch.targets < 1).any()):
-            turned = loss(logprobs[worse], logprobs[better], held[worse], held[better])
-            values = values + (1 - batch.targets) * turned
-        return (batch.weights * values).sum()
+        turned = loss(logprobs[worse], logprobs[better], held[worse], held[better])
+        return (batch.weights * (values + (1 - batch.targets) * turned)).sum()
 
     def score(batch: Batch) -> Scored:
         batch = ranked(batch)
@@ -151,9 +149,12 @@ def answer_lengths(tokens: TokenBatch, responses: Tensor) -> Tensor:
 def _told(batch: RankedBatch | LabelledBatch, total: Callable[[Tensor], Tensor], proofs: Proofs) -> Ahead:
     """A loss of the summed log-probs [R] of answers, told ahead: only answers to one prompt enter it together."""
     tokens = batch.tokens
-    root = torch.where(tokens.parent >= 0, tokens.parent, torch.arange(len(tokens.parent), device=tokens.parent.device))
+    sizes: list[int] = []
+    for parent, learns in zip(tokens.parents, tokens.learns, strict=True):
+        if parent < 0:
+            sizes.append(learns)
+        else:
+            sizes[-1] += learns
     return Ahead(
-        total=lambda logprobs: total(answer_sums(logprobs, tokens, batch.responses)),
-        group=root[tokens.segment],
-        proofs=proofs,
+        total=lambda logprobs: total(answer_sums(logprobs, tokens, batch.responses)), sizes=sizes, proofs=proofs
     )

@@ -19,6 +19,7 @@ MAX_ELEMENTS = 2**24  # 64 MiB of float32 logits at a time
 _LARGEST_CHUNK = 4  # a group of rows that belong together may take so many chunks' room
 _ALIKE = 1e-5
 _PROOFS = 8
+_AT_HAND = ("cpu",)  # devices whose numbers can be looked at without waiting
 _PLACEHOLDER = -1.0
 
 
@@ -42,14 +43,14 @@ class Proofs:
 class Ahead:
     """The loss that will be made of log-probs, told ahead: a sum over groups of rows, up to a factor.
 
-    `total`: log-probs float [M] to a scalar. `group`: int64 [M], rows with one number are neighbours and belong
-    together; None: every row stands alone. The loss of a group must not depend on the others' log-probs, which hold a
+    `total`: log-probs float [M] to a scalar. `sizes`: the numbers of neighbouring rows that belong together, M in all;
+    None: every row stands alone. The loss of a group must not depend on the others' log-probs, which hold a
     placeholder while its gradient is taken. A wrong `total` is noticed and costs time, except on a GPU after the first
     passes have proved it, where to look would make the host wait.
     """
 
     total: Callable[[Tensor], Tensor]
-    group: Tensor | None = None
+    sizes: Sequence[int] | None = None
     proofs: Proofs = field(default_factory=Proofs)
 
 
@@ -87,8 +88,8 @@ class _LinearLogprobs(torch.autograd.Function):
         rows = max(1, max_elements // len(weight))
         reads, learns = ctx.needs_input_grad[0], ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         bounds = _even(len(hidden), rows)
-        if ahead is not None and learns and ahead.group is not None:
-            grouped = _together(ahead.group, rows)
+        if ahead is not None and learns and ahead.sizes is not None:
+            grouped = _together(ahead.sizes, rows)
             ahead, bounds = (ahead, grouped) if grouped else (None, bounds)
         chunk = _Chunk(weight, bias, scale, most=_most(bounds))
         logprobs = chunk.floats(len(hidden))
@@ -248,7 +249,7 @@ def _factor(gradient: Tensor, foreseen: Tensor, proofs: Proofs) -> Tensor | None
     """The number that makes the foreseen gradient [M] the one that came, None where no number does."""
     size = foreseen @ foreseen
     factor = torch.where(size > 0, (gradient @ foreseen) / size, 0.0)
-    if gradient.device.type != "cpu" and proofs.times >= _PROOFS:
+    if gradient.device.type not in _AT_HAND and proofs.times >= _PROOFS:
         return factor
     off = (gradient - factor * foreseen).abs().amax() if len(gradient) else gradient.new_zeros(())
     if not bool(off <= _ALIKE * (gradient.abs().amax() if len(gradient) else off)):
@@ -265,14 +266,13 @@ def _even(count: int, rows: int) -> list[tuple[int, int]]:
     return [(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 
-def _together(group: Tensor, rows: int) -> list[tuple[int, int]]:
+def _together(sizes: Sequence[int], rows: int) -> list[tuple[int, int]]:
     """Chunks of at most `rows` rows, or of one group that has more; nothing when a group has far more."""
-    lengths = cast("Sequence[int]", torch.unique_consecutive(group, return_counts=True)[1].tolist())
-    if max(lengths, default=0) > _LARGEST_CHUNK * rows:
+    if max(sizes, default=0) > _LARGEST_CHUNK * rows:
         return []
     bounds: list[tuple[int, int]] = []
     start = end = 0
-    for length in lengths:
+    for length in sizes:
         if end > start and end + length - start > rows:
             bounds.append((start, end))
             start = end

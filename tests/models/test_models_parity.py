@@ -16,6 +16,7 @@ from posttrain.models.adapters import LoraSpec, adapter_parameters, attach
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
 from posttrain.models.load import load_causal
 from posttrain.models.parity import gate_policy, gate_scalar, probe_batch
+from posttrain.ops.linear_head import LinearHead
 
 RELATIVE = 1e-5
 
@@ -154,6 +155,11 @@ class _PlainHead(Policy):
         head = self.model.get_output_embeddings()
         assert isinstance(head, torch.nn.Linear)
         return hidden @ head.weight.T
+
+    def _linear(self, read: Tensor) -> LinearHead:
+        head = self.model.get_output_embeddings()
+        assert isinstance(head, torch.nn.Linear)
+        return LinearHead(weight=head.weight)
 
 
 @pytest.mark.parametrize("family", ["phi", "gemma2", "granite", "cohere"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -58,37 +58,37 @@ def coupled_loss(logprobs: Tensor) -> Tensor:
     return logprobs.sum().square()
 
 
-LOSSES: list[tuple[Callable[[Tensor], Tensor], Tensor | None]] = [
+LOSSES: list[tuple[Callable[[Tensor], Tensor], Sequence[int] | None]] = [
     (tokens_loss, None),
     (clipped_loss, None),
-    (groups_loss, GROUP),
+    (groups_loss, (5,) * (M // 5)),
 ]
 
 
 @pytest.mark.parametrize("most", [V, V * 7, 2**24])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("loss", "group"), LOSSES)
+@pytest.mark.parametrize(("loss", "sizes"), LOSSES)
 def test_values_and_gradients_are_those_of_all_logits_at_once(
-    loss: Callable[[Tensor], Tensor], group: Tensor | None, bias: bool, most: int
+    loss: Callable[[Tensor], Tensor], sizes: Sequence[int] | None, bias: bool, most: int
 ) -> None:
     hidden, targets, head = problem(bias=bias)
     whole = (head(hidden) * 0.7).log_softmax(-1)[range(M), targets]
     wanted = torch.autograd.grad(loss(whole) / 3, [hidden, *head.parameters()])
-    for ahead in (None, Ahead(total=loss, group=group)):
+    for ahead in (None, Ahead(total=loss, sizes=sizes)):
         found = linear_logprobs(hidden, targets, linear(head, 0.7), ahead=ahead, max_elements=most)
         gradients = torch.autograd.grad(loss(found) / 3, [hidden, *head.parameters()])
         torch.testing.assert_close(found, whole)
         torch.testing.assert_close(gradients, wanted)
 
 
-@pytest.mark.parametrize(("loss", "group"), LOSSES)
+@pytest.mark.parametrize(("loss", "sizes"), LOSSES)
 def test_a_loss_told_ahead_costs_three_products_with_the_head(
-    loss: Callable[[Tensor], Tensor], group: Tensor | None
+    loss: Callable[[Tensor], Tensor], sizes: Sequence[int] | None
 ) -> None:
     hidden, targets, head = problem()
     proofs = Proofs()
     with Products() as products:
-        ahead = Ahead(total=loss, group=group, proofs=proofs)
+        ahead = Ahead(total=loss, sizes=sizes, proofs=proofs)
         loss(linear_logprobs(hidden, targets, linear(head), ahead=ahead, max_elements=7 * V)).backward()
     assert products.units == pytest.approx(3)
     assert proofs.times == 1
@@ -146,9 +146,8 @@ def test_a_second_backward_is_right_too() -> None:
 
 def test_a_group_far_larger_than_a_chunk_is_not_told_ahead() -> None:
     hidden, targets, head = problem()
-    whole = torch.zeros(M, dtype=torch.int64)
     proofs = Proofs()
-    ahead = Ahead(total=coupled_loss, group=whole, proofs=proofs)
+    ahead = Ahead(total=coupled_loss, sizes=(M,), proofs=proofs)
     coupled_loss(linear_logprobs(hidden, targets, linear(head), ahead=ahead, max_elements=7 * V)).backward()
     assert proofs.times == 0
     coupled_loss(linear_logprobs(hidden, targets, linear(head), ahead=ahead, max_elements=20 * V)).backward()
