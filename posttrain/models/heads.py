@@ -234,7 +234,11 @@ def packed(model: PreTrainedModel) -> bool:
 
 def _at(ahead: Ahead, places: Tensor, length: int) -> Ahead:
     """What is told of a batch's tokens [T], told of its trained tokens alone."""
-    return replace(ahead, total=lambda logprobs: ahead.total(_scatter(logprobs, places, length)))
+
+    def total(logprobs: Tensor) -> Tensor:
+        return ahead.total(_scatter(logprobs, places, length))
+
+    return replace(ahead, total=total)
 
 
 def _scatter(values: Tensor, places: Tensor, length: int) -> Tensor:
