@@ -4,7 +4,8 @@
 
 An environment is made under `.peers/NAME` of the project, or of the folder that POSTTRAIN_PEERS names, from
 `benchmarks/peers/NAME.txt`; one that is whole already is left alone. A plain torch version takes the build of your
-platform, or the one that PIP_FIND_LINKS offers.
+platform, or the one that PIP_FIND_LINKS offers. Of a list that begins with `# whole` nothing else is installed,
+whatever its packages ask for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from benchmarks.frame.alternate import peers_folder
 
 LISTS = Path(__file__).parent / "peers"
+WHOLE = "# whole"
 NAMES = sorted(file.stem for file in LISTS.glob("*.txt"))
 
 
@@ -28,7 +30,9 @@ def make(name: str) -> None:
         print(f"{folder} is there")
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "-r", LISTS / f"{name}.txt"], check=True)
+    alone = ["--no-deps"] if pinned.startswith(WHOLE) else []
+    words = [folder / "bin" / "python", "-m", "pip", "install", *alone, "-r", LISTS / f"{name}.txt"]
+    subprocess.run(words, check=True)
     done.write_text(pinned, encoding="utf-8")
     print(f"{folder} is made")
 

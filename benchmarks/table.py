@@ -76,6 +76,35 @@ def _larger() -> list[Goal]:
     return goals
 
 
+def _rollouts() -> list[Goal]:
+    """The goals of PPO and of generation at 15m."""
+    ours = "rounds/s against TRL 1.11"
+    ppo = [
+        ("separate, ", "ppo-15m-fp32", "", 2.5, 0.5),
+        ("adapters, ", "ppo-15m-fp32", "adapters ", None, 0.3),
+        ("trunk, ", "ppo-15m-fp32", "trunk ", None, 0.5),
+        ("trunk in bf16, answers end, ", "ppo-15m-bf16-ends", "trunk ", 5.0, 0.5),
+    ]
+    goals: list[Goal] = []
+    for layout, name, key, least, most in ppo:
+        goals.append(Goal(work="PPO", what=f"{layout}{ours}", finding=name, key=f"{key}times", least=least))
+        goals.append(Goal(work="PPO", what=f"{layout}memory growth", finding=name, key=f"{key}growth", most=most))
+    gemm = "separate, share of GEMM peak of the update"
+    goals.append(Goal(work="PPO", what=gemm, finding="ppo-15m-fp32", key="gemm", least=0.6, unit="%"))
+    for case, least in (("uniform", 2.5), ("ragged", 5.0), ("group", None)):
+        for precision in ("fp32", "bf16"):
+            name = f"generate-15m-{precision}"
+            for side, times in (("HF", least), ("vLLM", 1 / 1.3)):
+                key = f"{case} against {side}, times"
+                what = f"{case}, {precision}, tokens/s against {side}"
+                goals.append(Goal(work="generation", what=what, finding=name, key=key, least=times))
+            key = f"{case} against HF, growth"
+            goals.append(
+                Goal(work="generation", what=f"{case}, {precision}, memory growth", finding=name, key=key, most=0.3)
+            )
+    return goals
+
+
 GOALS: list[Goal] = [
     *_training("SFT", "sft", (5.0, 8.0), 0.2, gemm=True),
     *_training("DPO", "dpo", (5.0, 8.0), 0.2, gemm=True),
@@ -84,6 +113,7 @@ GOALS: list[Goal] = [
         work="reward", what="growth with checkpointing against TRL's with bf16 and checkpointing",
         finding="reward-15m-lean", key="growth", most=1.0,
     ),
+    *_rollouts(),
     *_larger(),
     Goal(work="data", what="rows/s read and checked", finding="data", key="rows_per_second", least=1e5, unit=""),
     Goal(work="data", what="second start on the same data", finding="starts", key="second_start", most=2.0, unit=" s"),
