@@ -326,7 +326,7 @@ def test_the_automatic_learning_rate_falls_with_size() -> None:
 
 
 def test_precision_and_the_critics_rate_come_with_their_reasons() -> None:
-    assert auto_precision("cpu", able=True) == ("fp32", "precision fp32: the CPU is no faster in bf16")
+    assert auto_precision("cpu", able=True) == ("fp32", "precision fp32: few CPUs are faster in bf16")
     assert auto_precision("cuda", able=True) == ("bf16", "precision bf16: cuda has it")
     assert auto_precision("cuda", able=False) == ("fp32", "precision fp32: cuda has no bf16")
     assert auto_critic_rate(3e-6) == (3e-6, "critic.learning_rate 3e-06: the policy's")

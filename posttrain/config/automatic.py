@@ -56,7 +56,7 @@ def auto_max_length(context: int) -> tuple[int, str]:
 def auto_precision(device: str, *, able: bool) -> tuple[Literal["fp32", "bf16"], str]:
     """The precision on a device (`cuda`, `cpu`) that is `able` to compute in bf16, and the reason in one line."""
     if device == "cpu":
-        return "fp32", "precision fp32: the CPU is no faster in bf16"
+        return "fp32", "precision fp32: few CPUs are faster in bf16"
     return ("bf16", f"precision bf16: {device} has it") if able else ("fp32", f"precision fp32: {device} has no bf16")
 
 

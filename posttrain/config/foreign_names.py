@@ -149,7 +149,7 @@ RENAMED: dict[str, Foreign] = {
         "bfloat16": ("A", "precision"),
         "float16": ("A", "precision"),
         "float32": ("A", "precision"),
-        "pure_bf16": ("L", "precision", "weights stay in fp32 while they are trained"),
+        "pure_bf16": ("L", "precision", "weights that are trained have a copy in fp32"),
         "dtype": ("T", "precision"),
         "torch_dtype": ("T", "precision"),
         "ds.param_dtype": ("O", "precision"),

@@ -90,7 +90,7 @@ class Sampling(Settings):
     temperature: NotNegative = Field(default=1.0, description="divides the logits; 0: always the likeliest token")
     stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="of activations; auto: bf16 on a GPU that has it, else fp32; fp16: for older GPUs"
+        default="auto", description="of weights; auto: bf16 on a GPU that has it, else fp32; fp16: for older GPUs"
     )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of the samples")
 

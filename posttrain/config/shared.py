@@ -196,7 +196,7 @@ class Training(Settings):
     weight_decay: NotNegative = Field(default=0.0, description="AdamW's decoupled decay")
     grad_clip: Positive | None = Field(default=1.0, description="largest norm of the gradient; null: not clipped")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="of activations; auto: bf16 on a GPU that has it, else fp32; fp16: for older GPUs"
+        default="auto", description="of weights; auto: bf16 on a GPU that has it, else fp32; fp16: for older GPUs"
     )
     packing: Literal["auto", "off"] = Field(
         default="auto", description="several sequences in one forward; off: one at a time, slower, the same results"

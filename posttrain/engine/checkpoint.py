@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from posttrain.engine.sealed import damage, remove_sealed, step_folder, steps_in, sweep, write_sealed
 from posttrain.errors import ModelError
+from posttrain.models.precision import master_of, set_values
 from posttrain.types import JSON, State, Stateful
 
 _PLAIN = "state.json"
@@ -122,21 +123,20 @@ class Weights:
         self._parameters = {names[id(parameter)]: parameter for parameter in trained}
 
     def state(self) -> State:
-        """Every trained parameter."""
-        return dict(self._parameters)
+        """Every trained parameter, of one in half precision its master."""
+        return {name: master_of(parameter) for name, parameter in self._parameters.items()}
 
     def load_state(self, state: State) -> None:
         """The parameters get the values of `state`, in place. Raises ModelError when names or shapes are others."""
         if state.keys() != self._parameters.keys():
             other = sorted(state.keys() ^ self._parameters.keys())
             raise ModelError(f"the checkpoint holds other weights than are trained here, first {other[0]}")
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                value = cast("Tensor", state[name])
-                if value.shape != parameter.shape:
-                    shapes = f"{tuple(value.shape)}, the model needs {tuple(parameter.shape)}"
-                    raise ModelError(f"the checkpoint's {name} has shape {shapes}")
-                parameter.copy_(value)
+        for name, parameter in self._parameters.items():
+            value = cast("Tensor", state[name])
+            if value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}, the model needs {tuple(parameter.shape)}"
+                raise ModelError(f"the checkpoint's {name} has shape {shapes}")
+            set_values(parameter, value)
 
 
 class RandomNumbers:

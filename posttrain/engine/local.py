@@ -57,7 +57,7 @@ class Engine(Stateful, Protocol):
 class LocalEngine:
     """Updates on one device, with a schedule and a gradient norm limit for each group.
 
-    `half` is the type of autocast: bfloat16, or float16 with a loss scale, or None for float32 throughout.
+    `half` of float16 is autocast with a loss scale; weights in bfloat16 have float32 masters and need neither.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class LocalEngine:
         self._groups = tuple(groups)
         self._schedule = schedule
         self._grad_clip = grad_clip
-        self._half = half
-        self._scale = LossScale() if half == torch.float16 else None
+        self._autocasts = half == torch.float16
+        self._scale = LossScale() if self._autocasts else None
         self._done = 0
         self._device = next(iter(groups[0].parameters)).device
         self._optimizer = optimizer([group.parameters for group in groups], weight_decay)
@@ -83,6 +83,11 @@ class LocalEngine:
     def trained(self) -> list[nn.Parameter]:
         """The parameters of all groups, in order."""
         return [parameter for group in self._groups for parameter in group.parameters]
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of all gradients on the weights' device."""
+        return sum(part.numel() * (part.grad_dtype or part.dtype).itemsize for part in self.trained)
 
     @property
     def on_device(self) -> int:
@@ -153,8 +158,8 @@ class LocalEngine:
         return tensor
 
     def precision(self) -> AbstractContextManager[object]:
-        """Autocast where it is asked for; weights, optimizer and log-softmax stay float32."""
-        return torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None)
+        """Autocast for float16; else computations follow the weights. Optimizer and log-softmax are float32 always."""
+        return torch.autocast(self._device.type, dtype=torch.float16, enabled=self._autocasts)
 
     def place(self, batch: Batch) -> Batch:
         """The batch on this engine's device."""

@@ -1,4 +1,4 @@
-"""What updates weights: AdamW in 32 or in 8 bits, beside the weights or with all its numbers in CPU memory."""
+"""What updates weights: AdamW in 32 or in 8 bits, of float32 weights always, beside the model or in CPU memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from posttrain.errors import ModelError
+from posttrain.models.precision import master_of, set_master
 from posttrain.types import JSON
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8
@@ -75,25 +76,34 @@ class InPlace:
             }
 
 
-class OnCpu:
-    """An optimizer whose master copy of the weights and whose moments lie in CPU memory; updates happen there.
+class Masters:
+    """An optimizer of float32 copies of the weights: of those in bfloat16, or with `device` of all, which lie there.
 
-    A gradient goes there and the new weight comes back: two copies an update in place of moments on the device.
+    Gradients go to the copies and new weights come back, rounded where the model is in bfloat16. The gradients of such
+    weights are added up in float32 as well. A weight that needs no copy is updated itself.
     """
 
-    def __init__(self, make: MakeOptimizer, groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> None:
+    def __init__(
+        self,
+        make: MakeOptimizer,
+        groups: Sequence[Sequence[nn.Parameter]],
+        weight_decay: float,
+        device: torch.device | None = None,
+    ) -> None:
         self._here = [part for group in groups for part in group]
-        masters = [[nn.Parameter(part.detach().cpu().clone()) for part in group] for group in groups]
+        self._apart = device is not None
+        masters = [[_copy(part, device) for part in group] for group in groups]
         self._masters = [part for group in masters for part in group]
         self._inner = make(masters, weight_decay)
 
     def step(self, rates: Sequence[float]) -> None:
         """One update, each group at its learning rate."""
-        for here, master in zip(self._here, self._masters, strict=True):
+        copied = [pair for pair in zip(self._here, self._masters, strict=True) if pair[0] is not pair[1]]
+        for here, master in copied:
             master.grad = None if here.grad is None else here.grad.to(master.device)
         self._inner.step(rates)
         with torch.no_grad():
-            for here, master in zip(self._here, self._masters, strict=True):
+            for here, master in copied:
                 here.copy_(master)
                 master.grad = None
 
@@ -102,19 +112,37 @@ class OnCpu:
         return self._inner.numbers()
 
     def takes(self, parameter: Tensor) -> int:
-        """Nothing: all of it is in CPU memory."""
-        return 0
+        """Bytes of the moments, which take none on the weights' device where they are kept apart."""
+        return 0 if self._apart else self._inner.takes(parameter)
 
     def take(self, numbers: Mapping[int, Numbers]) -> None:
-        """Goes on from these numbers and from the parameters as they are."""
+        """Goes on from these numbers, and from the values that the parameters and their masters have."""
         with torch.no_grad():
             for here, master in zip(self._here, self._masters, strict=True):
-                master.copy_(here)
+                if here is not master and here.dtype == master.dtype:
+                    master.copy_(here)
         self._inner.take(numbers)
+
+
+def _copy(part: nn.Parameter, device: torch.device | None) -> nn.Parameter:
+    """What is updated for a parameter: a float32 copy on `device`, or where there is no need of one, itself."""
+    half = part.dtype == torch.bfloat16
+    if not half and device is None:
+        return part
+    found = master_of(part).detach().to(part.device if device is None else device, torch.float32)
+    master = nn.Parameter(found.clone() if found.data_ptr() == part.data_ptr() else found)
+    if half:
+        part.grad_dtype = torch.float32
+        set_master(part, master)
+    return master
 
 
 def adamw(groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> Optimizer:
     """AdamW (Loshchilov 2019) with two moments of 32 bits a weight."""
+    return Masters(_adamw, groups, weight_decay)
+
+
+def _adamw(groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> Optimizer:
     slots = [{"params": list(group)} for group in groups]
     return InPlace(torch.optim.AdamW(slots, betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True))
 
@@ -125,6 +153,10 @@ def adamw8bit(groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> 
     Blocks have 256 numbers, as bitsandbytes has them; the paper has 2,048.
     Raises ModelError where bitsandbytes is not installed.
     """
+    return Masters(_adamw8bit, groups, weight_decay)
+
+
+def _adamw8bit(groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> Optimizer:
     slots = [{"params": list(group)} for group in groups]
     kind = _eight_bits().AdamW8bit
     made = cast("torch.optim.Optimizer", kind(slots, betas=BETAS, eps=EPSILON, weight_decay=weight_decay))
@@ -132,8 +164,8 @@ def adamw8bit(groups: Sequence[Sequence[nn.Parameter]], weight_decay: float) -> 
 
 
 def on_cpu(make: MakeOptimizer) -> MakeOptimizer:
-    """The same optimizer with its numbers in CPU memory."""
-    return lambda groups, weight_decay: OnCpu(make, groups, weight_decay)
+    """The same optimizer with its numbers and its copy of the weights in CPU memory: two copies an update."""
+    return lambda groups, weight_decay: Masters(make, groups, weight_decay, torch.device("cpu"))
 
 
 def check_eight_bits(device: torch.device) -> None:

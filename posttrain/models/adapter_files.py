@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from posttrain.errors import ModelError
 from posttrain.models.adapters import forget, inject, lora_layers, parts_of, spec_of
 from posttrain.models.dora import dense, lengths, product
+from posttrain.models.precision import set_values
 from posttrain.models.quantize import turned
 
 WEIGHTS = "adapter_model.safetensors"
@@ -230,5 +231,4 @@ def _fill(weight: nn.Parameter, found: Tensor | None, name: str) -> None:
         raise ModelError(f"{name} is missing and would be random")
     if found.shape != weight.shape:
         raise ModelError(f"{name} has shape {tuple(found.shape)}, the base needs {tuple(weight.shape)}")
-    with torch.no_grad():
-        weight.copy_(found)
+    set_values(weight, found)

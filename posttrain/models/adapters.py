@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from posttrain.errors import ModelError
 from posttrain.models.dora import Magnitude
+from posttrain.models.precision import is_bf16, master_of, set_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def duplicate(model: nn.Module, source: str, name: str, *, dropout: float = 0.0)
     with torch.no_grad():
         pairs = zip(adapter_parameters(model, source), adapter_parameters(model, name), strict=True)
         for old, new in pairs:
-            new.copy_(old)
+            set_values(new, master_of(old))
     return _trainable(model, name)
 
 
@@ -200,6 +201,10 @@ def inject(model: nn.Module, config: LoraConfig, name: str) -> None:
     except ValueError as error:
         raise ModelError(f"LoRA cannot be attached: {str(error).splitlines()[0]}") from error
     _layers.clear()
+    if is_bf16(model):  # also above layers in few bits, whose weights peft takes for float32
+        for layer in (layer for layer in lora_layers(model).values() if name in layer.lora_A):
+            layer.lora_A[name].bfloat16()
+            layer.lora_B[name].bfloat16()
     if any(isinstance(layer, ParamWrapper) for layer in lora_layers(model).values()):
         raise ModelError(
             "LoRA cannot be attached to fused expert weights"

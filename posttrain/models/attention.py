@@ -106,7 +106,11 @@ def packed_attention(
     layout.calls += 1
     terms = AttentionTerms(scaling=scaling, window=sliding_window, softcap=softcap, sinks=s_aux)
     query, key, value = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
-    return layout.attend(query, key, value, terms).unsqueeze(0), None
+    dtype = query.dtype
+    if dtype == torch.bfloat16 and query.device.type == "cpu":
+        # Multiplied in float32: attention in bfloat16 is slower on a CPU, backwards most of all.
+        query, key, value = query.float(), key.float(), value.float()
+    return layout.attend(query, key, value, terms).unsqueeze(0).to(dtype), None
 
 
 def register() -> None:

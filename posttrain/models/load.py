@@ -27,9 +27,11 @@ from transformers import (
 from posttrain.errors import ModelError
 from posttrain.hub import check_model_name, from_hub
 from posttrain.models import adapter_files
+from posttrain.models.adapters import adapter_parameters
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.cards import facts_in
 from posttrain.models.heads import ScalarModel
+from posttrain.models.precision import in_float32, into_bf16
 from posttrain.models.quantize import Bits, into_few_bits
 
 START = "start"
@@ -69,10 +71,16 @@ def load_causal(path: str, *, device: torch.device | str = "cpu", quantize: Bits
 
 
 def load_scalar(
-    path: str, *, device: torch.device | str = "cpu", quantize: Bits | None = None
+    path: str,
+    *,
+    device: torch.device | str = "cpu",
+    quantize: Bits | None = None,
+    bf16: bool = False,
+    trained: bool = False,
 ) -> tuple[ScalarModel, str]:
     """The reward model, critic or classifier of a folder that we wrote, and the attention its family would have used.
 
+    With `bf16` the backbone's weights are rounded, and where all are to be `trained` their float32 values are kept.
     Raises ModelError when the folder holds no score head.
     """
     base = base_of(path)
@@ -88,6 +96,8 @@ def load_scalar(
             f"{path} has no score head: it is not a reward model\n  fix: train one with `posttrain reward`"
         )
     own = _prepare(backbone, device)
+    if bf16:
+        into_bf16(backbone, trained=trained)
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float32)
     head.weight.data.copy_(weight)
     return ScalarModel(backbone, head.to(device), stack=stack), own
@@ -242,16 +252,23 @@ def _score_weight(path: str) -> Tensor | None:
 def save_causal(loaded: Loaded, stack: tuple[str, ...], folder: Path, *, stop_ids: frozenset[int]) -> None:
     """Writes the model with `stack` active: an adapter against its base when there is a stack, else all weights.
 
-    `generation_config.json` stops on every id of `stop_ids`. Raises FileExistsError never: the folder is the caller's.
+    Weights are written in float32, those in bfloat16 as their masters are. `generation_config.json` stops on every id
+    of `stop_ids`. Raises FileExistsError never: the folder is the caller's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if stack:
-        adapter_files.save_adapter(loaded.model, stack, folder, base=loaded.base)
-    else:
-        loaded.model.save_pretrained(folder)
+    with in_float32(_written(loaded.model, stack), whole=True):
+        if stack:
+            adapter_files.save_adapter(loaded.model, stack, folder, base=loaded.base)
+        else:
+            loaded.model.save_pretrained(folder)
     generation = GenerationConfig.from_model_config(loaded.model.config)
     generation.eos_token_id = sorted(stop_ids)
     generation.save_pretrained(folder)
+
+
+def _written(model: PreTrainedModel, stack: Sequence[str]) -> list[nn.Parameter]:
+    """The parameters that go into a folder: of the stack where there is one, else all."""
+    return [part for name in stack for part in adapter_parameters(model, name)] if stack else [*model.parameters()]
 
 
 def save_scalar(
@@ -264,6 +281,12 @@ def save_scalar(
     `names` are what the outputs are where they are no scores.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    backbone = scalar.model
+    with in_float32(_written(backbone, scalar.stack), whole=True):
+        _save_scalar(scalar, folder, base=base, pad_id=pad_id, task=task, names=names)
+
+
+def _save_scalar(scalar: ScalarModel, folder: Path, *, base: str, pad_id: int, task: str, names: Sequence[str]) -> None:
     backbone = scalar.model
     if scalar.stack:
         prefix, weight = _prefix(backbone), scalar.score.weight

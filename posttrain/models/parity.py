@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,17 +17,21 @@ from posttrain.models.adapters import active, adapter_parameters
 from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
 from posttrain.models.blocks import attend_by_blocks
 from posttrain.models.heads import Policy, ScalarModel, Trunk, apply_scalar
+from posttrain.models.precision import in_float32, is_bf16
 from posttrain.types import TokenBatch, moved
 
 TOLERANCE = 1e-3
 """Largest difference of a log-prob, or of a score in units of the scores' spread, in float32."""
+FARTHER = 2.0
+"""How many times as far from float32 as the model's own outputs in bfloat16 ours may be, on average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """What a gate measured: the largest difference, and why packing is off when it is.
+    """What a gate measured: the largest difference in float32, and why packing is off when it is.
 
     `blocks`: attention is one kernel call a layer; `rows` says why it is not on a device that has such kernels.
+    `rounding`: how far bfloat16 moves the outputs on average; None for a model in float32.
     """
 
     difference: float
@@ -34,15 +39,17 @@ class Parity:
     reason: str = ""
     blocks: bool = False
     rows: str = ""
+    rounding: float | None = None
 
     @property
     def way(self) -> str:
         """How the model runs, in words, with the reason where it could be faster."""
+        moved = "" if self.rounding is None else f"; bf16 moves them by {self.rounding:.0e} on average"
         if not self.packing:
-            return f"one sequence at a time: {self.reason}"
+            return f"one sequence at a time: {self.reason}{moved}"
         if self.blocks:
-            return "packed, attention in one kernel"
-        return f"packed, attention by rows: {self.rows}" if self.rows else "packed"
+            return f"packed, attention in one kernel{moved}"
+        return (f"packed, attention by rows: {self.rows}" if self.rows else "packed") + moved
 
 
 def gate_policy(policy: Policy, own_attention: str, *, packing: bool = True) -> Parity:
@@ -52,30 +59,26 @@ def gate_policy(policy: Policy, own_attention: str, *, packing: bool = True) -> 
     """
     attend_by_blocks(policy.trunk.model, on=False)
     with _stirred(policy.model, policy.stack), _quiet(policy):
-        parity = _decide(
-            packing,
+        return _decide(
+            policy,
+            own_attention,
+            packing=packing,
             packed=lambda batch: policy(batch).logprobs,
             own=lambda batch: _own_logprobs(policy, batch, own_attention),
-            trunk=policy.trunk.model,
-            switch=lambda on: _switch(policy, on, own_attention),
-            batch=probe_batch(policy.model),
         )
-        return _with_blocks(parity, policy.trunk)
 
 
 def gate_scalar(scalar: ScalarModel, own_attention: str, *, packing: bool = True) -> Parity:
     """The same decision for a scalar model, by its numbers after each token."""
     attend_by_blocks(scalar.trunk.model, on=False)
     with _stirred(scalar.model, scalar.stack), _quiet(scalar):
-        parity = _decide(
-            packing,
+        return _decide(
+            scalar,
+            own_attention,
+            packing=packing,
             packed=lambda batch: scalar(batch),
             own=lambda batch: _own_scores(scalar, batch, own_attention),
-            trunk=scalar.model,
-            switch=lambda on: _switch(scalar, on, own_attention),
-            batch=probe_batch(scalar.model),
         )
-        return _with_blocks(parity, scalar.trunk)
 
 
 def _with_blocks(parity: Parity, trunk: Trunk) -> Parity:
@@ -87,35 +90,60 @@ def _with_blocks(parity: Parity, trunk: Trunk) -> Parity:
     return replace(parity, blocks=not rows, rows=rows)
 
 
+Outputs = Callable[[TokenBatch], Tensor]
+
+
 def _decide(
-    packing: bool,
-    *,
-    packed: Callable[[TokenBatch], Tensor],
-    own: Callable[[TokenBatch], Tensor],
-    trunk: PreTrainedModel,
-    switch: Callable[[bool], None],
-    batch: TokenBatch,
+    wrapper: Policy | ScalarModel, own_attention: str, *, packing: bool, packed: Outputs, own: Outputs
 ) -> Parity:
-    expected = own(batch)
-    reason = "packing: off was asked for"
-    if packing:
-        try:
-            missing = _missing_calls(trunk, batch)
-            difference = float((packed(batch) - expected).abs().max())
-            reason = missing or f"packed log-probs differ from the model's own by {difference:.1e}"
-            if not missing and difference <= TOLERANCE:
-                return Parity(difference=difference, packing=True)
-        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            reason = f"the model cannot be packed ({str(error).splitlines()[0]})"
-    switch(False)
-    difference = float((packed(batch) - expected).abs().max())
-    if not difference <= TOLERANCE:  # also for NaN
-        name = type(trunk).__name__
+    """Float32 decides, whatever the weights are in; in bfloat16 ours must then stay about as close to that as its own.
+
+    Raises ModelError when either is not so.
+    """
+    batch, name = probe_batch(wrapper.model), type(wrapper.trunk.model).__name__
+    with in_float32(wrapper.model.parameters()):
+        expected = own(batch)
+        reason, difference = "packing: off was asked for", math.inf
+        if packing:
+            reason, difference = _packed(wrapper, batch, packed, expected)
+        if reason:
+            _switch(wrapper, False, own_attention)
+            difference = _difference(packed(batch), expected)
+        if not difference <= TOLERANCE:  # also for NaN
+            raise ModelError(
+                f"{name}: outputs differ from the model's own by {difference:.1e}, packed or not (allowed: "
+                f"{TOLERANCE:.0e})\n  fix: use another model; this architecture's head is not understood"
+            )
+        parity = _with_blocks(Parity(difference=difference, packing=not reason, reason=reason), wrapper.trunk)
+    if not is_bf16(wrapper.model):
+        return parity
+    try:
+        ours, theirs = (float((outputs(batch) - expected).abs().mean()) for outputs in (packed, own))
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{name}: outputs differ from the model's own by {difference:.1e}, packed or not (allowed: {TOLERANCE:.0e})"
-            "\n  fix: use another model; this architecture's head is not understood"
+            f"{name} does not compute in bf16: {str(error).splitlines()[0]}\n  fix: precision: fp32"
+        ) from error
+    if not ours <= FARTHER * theirs + TOLERANCE:  # also for NaN
+        raise ModelError(
+            f"{name}: bf16 moves outputs by {ours:.1e} on average, the model's own by {theirs:.1e}"
+            "\n  fix: precision: fp32"
         )
-    return Parity(difference=difference, packing=False, reason=reason)
+    return replace(parity, rounding=ours)
+
+
+def _packed(wrapper: Policy | ScalarModel, batch: TokenBatch, packed: Outputs, expected: Tensor) -> tuple[str, float]:
+    """Why the model cannot be packed, or nothing, and the largest difference."""
+    try:
+        missing = _missing_calls(wrapper.trunk.model, batch)
+        difference = _difference(packed(batch), expected)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        return f"the model cannot be packed ({str(error).splitlines()[0]})", math.inf
+    far = "" if difference <= TOLERANCE else f"packed log-probs differ from the model's own by {difference:.1e}"
+    return missing or far, difference
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max())
 
 
 _PARENTS = (-1, 0, 0, -1, 3, -1)

@@ -44,7 +44,7 @@ class QuantizedLinear(nn.Linear):
         return _from_8_bits(self) if self.bits == "8bit" else _from_4_bits(self)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The product with x [..., in], in the precision of autocast."""
+        """The product with x [..., in], in the precision of x, or of autocast."""
         found = cast("Tensor", _Product.apply(input, self))
         return found if self.bias is None else found + self.bias.to(found.dtype)
 

@@ -95,7 +95,7 @@ def _train(config: ClassifyConfig, opened: Opened[_Data]) -> Run:
     codec, run, data = opened.codec, opened.run, opened.data
     console, pad = run.console, pad_id(codec)
     where = setup.machine(config, console)
-    start = setup.load_start(config.model, codec, where, console, packing=config.packing)
+    start = setup.load_start(config.model, codec, where, console, packing=config.packing, trained=config.lora is None)
     rate = setup.learning_rate(config, start.loaded.model, console)
     policy, parameters = setup.role(
         start, "classify", config.lora, packing=start.policy.trunk.packing, seed=config.seed

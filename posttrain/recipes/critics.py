@@ -59,12 +59,16 @@ def critic_apart(
     if found is not None:
         path = found[0].path
         check_weights(path, where.device, where.quantize)
-        critic, own = load_scalar(path, device=where.device, quantize=where.quantize)
+        critic, own = load_scalar(
+            path, device=where.device, quantize=where.quantize, bf16=where.bf16, trained=config.lora is None
+        )
         if where.checkpointing:
             checkpoint_activations(critic.model)
         base = base_of(path)
     else:
-        copy = setup.load_start(config.model, start.codec, where, console, packing=config.packing)
+        copy = setup.load_start(
+            config.model, start.codec, where, console, packing=config.packing, trained=config.lora is None
+        )
         critic, own, base = new_scalar(copy.policy, config.seed), copy.loaded.own_attention, copy.loaded.base
     if config.lora is not None:
         parameters = attach(critic.model, "critic", setup.lora_spec(config.lora, config.seed, start))

@@ -73,7 +73,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     console = run.console
     where = setup.machine(config, console)
     numbers = settled(config, console)
-    start = setup.load_start(config.model, codec, where, console, packing=config.packing)
+    start = setup.load_start(config.model, codec, where, console, packing=config.packing, trained=config.lora is None)
     reference = _reference(config, numbers.reference, start, where, console)
     budget = budget_of(config.micro_batch_tokens, where)
 

@@ -109,7 +109,7 @@ def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     if not items:
         raise DataError("no ranking is left to measure\n  fix: see the counts above; raise max_length")
     where = setup.machine(config, console)
-    scalar, own = load_scalar(config.model, device=where.device)
+    scalar, own = load_scalar(config.model, device=where.device, bf16=where.bf16)
     gate_scalar(scalar, own, packing=config.packing == "auto")
     mean = RewardCard.read(config.model).score_at == "mean"
     card = card_of(items, ScoreReader(model=scalar, mean=mean), config.micro_batch_tokens)

@@ -10,6 +10,7 @@ from typing import Any
 from posttrain.counted import counted
 
 CACHE = "cache of the sampler"
+MASTERS = "weights in float32 of the optimizer"
 LENT = "models that wait in CPU memory"
 """Those are on the device while they annotate."""
 
@@ -18,10 +19,10 @@ LENT = "models that wait in CPU memory"
 class Forecast:
     """What a run takes beyond what was there when its models were loaded.
 
-    `memory`: bytes by part; `weights` are loaded already and not part of the `growth`. `available`: bytes that were
-    free when the models were loaded. `disk`: bytes by part, `disk_free` those of the disk of `out`. `tokens`: of the
-    largest micro-batch. `seconds`: of all steps, evaluations and saving aside; None where they were not measured, and
-    with `at_most` where answers may end sooner.
+    `memory`: bytes by part; `weights`, and those of the optimizer, are there already and not part of the `growth`.
+    `available`: bytes that were free when the models were loaded. `disk`: bytes by part, `disk_free` those of the disk
+    of `out`. `tokens`: of the largest micro-batch. `seconds`: of all steps, evaluations and saving aside; None where
+    they were not measured, and with `at_most` where answers may end sooner.
     """
 
     command: str

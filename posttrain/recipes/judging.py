@@ -35,7 +35,7 @@ class Judging:
             card, own = RewardCard.read(path), Codec.load(path)
             say_raw(path, card, self.console)
             alike = same_words(own, codec)
-            scalar, own_attention = load_scalar(path, device=self.where.device)
+            scalar, own_attention = load_scalar(path, device=self.where.device, bf16=self.where.bf16)
             gate_scalar(scalar, own_attention)
             scorer = RewardScorer(scalar, card, own, shared=alike, budget=config.micro_batch_tokens)
             return RewardModel(

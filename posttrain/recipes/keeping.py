@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from posttrain.models.precision import master_of, set_values
 from posttrain.types import State
 
 Save = Callable[[Path], None]
@@ -21,7 +22,7 @@ Save = Callable[[Path], None]
 @contextmanager
 def worn(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> Generator[None]:
     """Inside, the parameters have other weights; afterwards their own again."""
-    own = [part.detach().clone() for part in parameters]
+    own = [master_of(part).detach().clone() for part in parameters]
     _put(parameters, weights)
     try:
         yield
@@ -47,14 +48,14 @@ class Average:
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self._parameters = list(parameters)
         self.decay = decay
-        self._weights = [part.detach().clone() for part in parameters]
+        self._weights = [master_of(part).detach().clone() for part in parameters]
 
     @torch.no_grad()
     def after(self, number: int, metrics: Mapping[str, float]) -> None:
         """A hook: takes in the weights after an update; one that was skipped, or overflowed, is none."""
         if not (metrics.get("kl_stopped") or metrics.get("skipped")):
             for kept, part in zip(self._weights, self._parameters, strict=True):
-                kept.lerp_(part, 1 - self.decay)
+                kept.lerp_(master_of(part), 1 - self.decay)
 
     def write(self, folder: Path, save: Save) -> None:
         """Writes the averaged model."""
@@ -91,7 +92,7 @@ class Best:
         self.measure = measure
         self.step, self.value = 0, 0.0
         # Kept from the start, so that the memory they take is known before it is forecast.
-        self._weights = [] if measure is None else [part.detach().cpu().clone() for part in parameters]
+        self._weights = [] if measure is None else [master_of(part).detach().cpu().clone() for part in parameters]
         self._found = False
 
     @property
@@ -115,7 +116,7 @@ class Best:
         if math.isnan(value) or (self._found and not value > self.value):
             return
         # New tensors: a state that was noted before holds the old ones.
-        self._weights = [part.detach().cpu().clone() for part in self._parameters]
+        self._weights = [master_of(part).detach().cpu().clone() for part in self._parameters]
         self.step, self.value, self._found = number, value, True
 
     def write(self, folder: Path, save: Save) -> None:
@@ -140,7 +141,6 @@ class Best:
             self._weights = [cast("Tensor", state[str(place)]) for place in range(len(self._parameters))]
 
 
-@torch.no_grad()
 def _put(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> None:
     for part, other in zip(parameters, weights, strict=True):
-        part.copy_(other)
+        set_values(part, other)

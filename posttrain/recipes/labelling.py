@@ -42,7 +42,7 @@ def evaluate_labels(config: EvalConfig, console: Console) -> dict[str, object]:
         what = "the rows have no label, so nothing can be measured"
         raise ConfigError([Problem(place="--data", what=what, fix="give --out FILE for what the model says of them")])
     where = setup.machine(config, console)
-    scalar, own = load_scalar(config.model, device=where.device)
+    scalar, own = load_scalar(config.model, device=where.device, bf16=where.bf16)
     gate_scalar(scalar, own, packing=config.packing == "auto")
     targets = task.targets(items)
     known = [targets[place] if item.label else item for place, item in enumerate(items)]

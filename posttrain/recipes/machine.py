@@ -22,7 +22,7 @@ _HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where a run computes. `half` is the type of autocast over float32 weights, None for float32 throughout.
+    """Where a run computes. `half`: bfloat16 for weights in it, float16 for autocast over float32 weights, or None.
 
     `quantize`: the bits of frozen weights beneath adapters. `lends`: models that are only read wait in CPU memory.
     `checkpointing`: layers keep only their input for backward.
@@ -35,9 +35,14 @@ class Machine:
     lends: bool = False
     checkpointing: bool = False
 
+    @property
+    def bf16(self) -> bool:
+        """Whether the models of the run have weights in bfloat16."""
+        return self.half == torch.bfloat16
+
     def autocast(self) -> AbstractContextManager[object]:
-        """Forward passes of every model of the run happen inside, trained or not."""
-        return torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None)
+        """Forward passes of every model of the run happen inside, trained or not: in float16 they need it."""
+        return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.half == torch.float16)
 
     @property
     def where(self) -> str:

@@ -61,8 +61,9 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
     budget = budget_of(config.micro_batch_tokens, where)
     numbers = settled(config, console)
     start = setup.load_start(
-        config.model, codec, where, console, packing=config.packing, temperature=config.temperature
-    )
+        config.model, codec, where, console, packing=config.packing, temperature=config.temperature,
+        trained=config.lora is None,
+    )  # fmt: skip
     loader = reward_loader(config, codec, where, start, budget, console)
     reward = assembled(config.reward, functions, config.functions, loader)
     reference = _reference(config, numbers.reference, start, where, console)

@@ -19,8 +19,9 @@ from posttrain.engine.local import LocalEngine
 from posttrain.engine.memory import available, bytes_of, peak_of
 from posttrain.errors import DoesNotFit
 from posttrain.loop import loss_of
+from posttrain.models.precision import master_of
 from posttrain.recipes.disk import free_disk, refuse_shortage, writes
-from posttrain.recipes.forecast import CACHE, LENT, Forecast, highest, shortage, size
+from posttrain.recipes.forecast import CACHE, LENT, MASTERS, Forecast, highest, shortage, size
 from posttrain.recipes.load import Load
 from posttrain.recipes.setup import Machine, Telling
 from posttrain.types import Batch, Objective, Step, TokenBatch
@@ -61,7 +62,7 @@ class Preflight:
         self.free = available(where.device)
         trained = engine.trained
         self.weights = sum(part.numel() for part in trained)
-        self.gradients = sum(part.numel() * part.element_size() for part in trained)
+        self.gradients = engine.gradients
         self.optimizer = engine.on_device
 
     def settle(self, load: Load) -> Trial:
@@ -159,7 +160,9 @@ def forecast(
     config: Training, steps: int, load: Load, trial: Trial, preflight: Preflight, models: Iterable[nn.Module]
 ) -> Forecast:
     """What the run will take, by what was measured. `models`: those that are trained."""
-    of = [tensor for model in (*models, *load.frozen) for tensor in (*model.parameters(), *model.buffers())]
+    parts = [part for model in (*models, *load.frozen) for part in model.parameters()]
+    of = [*parts, *(part for model in (*models, *load.frozen) for part in model.buffers())]
+    masters = [master for part in parts if (master := master_of(part)) is not part]
     here = [tensor for tensor in of if tensor.device.type == preflight.device.type]
     memory = {
         "weights": bytes_of(here),
@@ -167,6 +170,8 @@ def forecast(
         "optimizer": preflight.optimizer,
         "activations": trial.peak,
     }
+    if masters:
+        memory[MASTERS] = bytes_of([part for part in masters if part.device.type == preflight.device.type])
     if load.cache:
         memory[CACHE] = load.cache
     if len(here) < len(of):

@@ -81,7 +81,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     console = run.console
     pad = pad_id(codec)
     where = setup.machine(config, console)
-    start = setup.load_start(config.model, codec, where, console, packing=config.packing)
+    start = setup.load_start(config.model, codec, where, console, packing=config.packing, trained=config.lora is None)
     rate = setup.learning_rate(config, start.loaded.model, console)
     policy, parameters = setup.role(start, "reward", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     scalar = new_scalar(policy, config.seed)

@@ -46,7 +46,7 @@ def reward_loader(
             scalar = _on_base(path, start, f"reward_{number + 1}" if number else "reward", config.packing)
         else:
             check_weights(path, where.device)
-            scalar, own_attention = load_scalar(path, device=where.device)
+            scalar, own_attention = load_scalar(path, device=where.device, bf16=where.bf16)
             gate_scalar(scalar, own_attention, packing=config.packing == "auto")
         scorer = RewardScorer(scalar, card, own, shared=alike, budget=budget.tokens)
         return RewardModel(

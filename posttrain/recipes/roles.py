@@ -140,8 +140,9 @@ def cast_roles(
     config = config.model_copy(update={"layout": choose_layout(config, console)})
     layout = config.layout
     start = setup.load_start(
-        config.model, codec, where, console, packing=config.packing, temperature=config.temperature
-    )
+        config.model, codec, where, console, packing=config.packing, temperature=config.temperature,
+        trained=config.lora is None,
+    )  # fmt: skip
     load = reward_loader(config, codec, where, start, budget, console)
     loaded = functions_in(config.reward) if functions is None else functions
     scoring = assembled(config.reward, loaded, config.functions, load)

@@ -27,6 +27,7 @@ from posttrain.models.grow import grow
 from posttrain.models.heads import Policy
 from posttrain.models.load import START, Loaded, base_of, context_length, load_causal
 from posttrain.models.parity import gate_policy
+from posttrain.models.precision import into_bf16
 from posttrain.models.quantize import weights_in
 from posttrain.recipes.machine import Machine as Machine
 from posttrain.recipes.machine import machine as machine
@@ -101,9 +102,19 @@ def load_codec(path: str, template: str | None, console: Console, *, add: Sequen
 
 
 def load_start(
-    path: str, codec: Codec, where: Machine, console: Console, *, packing: str = "auto", temperature: float = 1.0
+    path: str,
+    codec: Codec,
+    where: Machine,
+    console: Console,
+    *,
+    packing: str = "auto",
+    temperature: float = 1.0,
+    trained: bool = False,
 ) -> Start:
-    """Loads and gates a causal model; says what the gate measured. Raises DoesNotFit when there is no room for it."""
+    """Loads and gates a causal model; says what the gate measured. Raises DoesNotFit when there is no room for it.
+
+    `trained`: all its weights will be; where the model computes in bfloat16 their float32 values are then kept.
+    """
     check_weights(path, where.device, where.quantize)
     loaded = load_causal(path, device=where.device, quantize=where.quantize)
     if codec.words.new:
@@ -115,6 +126,8 @@ def load_start(
     rows = cast("nn.Embedding", loaded.model.get_input_embeddings()).num_embeddings
     if codec.vocab_size > rows:
         raise ModelError(f"{path}: the tokenizer has {codec.vocab_size} tokens, the model's embedding {rows}")
+    if where.bf16:
+        into_bf16(loaded.model, trained=trained)
     policy = Policy(loaded.model, stack=loaded.stack, temperature=temperature)
     parity = gate_policy(policy, loaded.own_attention, packing=packing == "auto")
     console.say(f"parity: log-probs equal the model's own to {parity.difference:.0e}, {parity.way}")

@@ -55,7 +55,7 @@ def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
     codec, run, data, questions = opened.codec, opened.run, opened.data.mixture, opened.data.questions
     console = run.console
     where = setup.machine(config, console)
-    start = setup.load_start(config.model, codec, where, console, packing=config.packing)
+    start = setup.load_start(config.model, codec, where, console, packing=config.packing, trained=config.lora is None)
     policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     rate = setup.learning_rate(config, start.loaded.model, console)
     budget = budget_of(config.micro_batch_tokens, where)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
+from posttrain.models.precision import master_of
 
 
 def groups(*modules: nn.Module, rates: tuple[float, ...] = (0.1, 0.01)) -> list[ParameterGroup]:
@@ -69,15 +70,64 @@ def test_an_engine_goes_on_from_its_state_bit_for_bit() -> None:
     assert torch.equal(broken.bias, straight.bias)
 
 
-def test_bf16_is_autocast_over_float32_weights() -> None:
+@pytest.mark.parametrize(("half", "dtype"), [(torch.float16, torch.float16), (torch.bfloat16, torch.float32)])
+def test_float16_alone_is_autocast_over_float32_weights(half: torch.dtype, dtype: torch.dtype) -> None:
     layer = nn.Linear(3, 2)
-    for bf16, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        engine = LocalEngine(
-            groups(layer), schedule=lambda done: 1.0, grad_clip=None, half=torch.bfloat16 if bf16 else None
-        )
-        with engine.precision():
-            assert layer(torch.ones(1, 3)).dtype == dtype
+    engine = LocalEngine(groups(layer), schedule=lambda done: 1.0, grad_clip=None, half=half)
+    with engine.precision():
+        assert layer(torch.ones(1, 3)).dtype == dtype
     assert layer.weight.dtype == torch.float32
+
+
+# --- weights in bfloat16 ------------------------------------------------------------------------------------------
+
+
+def test_updates_below_the_spacing_of_bf16_add_up_in_the_master() -> None:
+    layer = nn.Linear(4, 1, bias=False, dtype=torch.bfloat16)
+    nn.init.ones_(layer.weight)
+    engine = LocalEngine(groups(layer, rates=(1e-4,)), schedule=lambda done: 1.0, grad_clip=None)
+    for number in range(100):
+        engine.backward(layer(torch.ones(1, 4).bfloat16()).float().sum())
+        engine.step([])
+        if number == 9:  # 1 - 10 * 1e-4 is nearer to 1 than to the next number below, 1 - 2 ** -8
+            assert torch.equal(layer.weight, torch.ones(1, 4).bfloat16())
+    torch.testing.assert_close(master_of(layer.weight), torch.full((1, 4), 0.99), rtol=0, atol=1e-5)
+    assert torch.equal(layer.weight, master_of(layer.weight).bfloat16())
+
+
+def test_many_micro_batches_in_bf16_are_as_near_to_the_gradient_as_one() -> None:
+    layer = nn.Linear(16, 8, bias=False, dtype=torch.bfloat16)
+    rows, wanted = torch.randn(512, 16).bfloat16(), torch.rand(512, 8) + 0.5
+    exact = wanted.double().T @ rows.double()
+
+    def error(parts: int) -> float:
+        engine = LocalEngine(groups(layer), schedule=lambda done: 1.0, grad_clip=None)
+        engine.clear()
+        for row, weight in zip(rows.chunk(parts), wanted.chunk(parts), strict=True):
+            engine.backward((layer(row).float() * weight).sum())
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.dtype == torch.float32
+        return float((layer.weight.grad.double() - exact).norm() / exact.norm())
+
+    assert error(1) < 0.005
+    assert error(512) < 1.5 * error(1)
+
+
+def test_gradients_of_weights_in_bf16_are_counted_as_float32() -> None:
+    layer = nn.Linear(16, 8, bias=False, dtype=torch.bfloat16)
+    engine = LocalEngine(groups(layer), schedule=lambda done: 1.0, grad_clip=None)
+    assert engine.gradients == 4 * 16 * 8
+    assert engine.on_device == 2 * 4 * 16 * 8
+
+
+def test_what_stays_in_float32_among_weights_in_bf16_is_updated_itself() -> None:
+    layer, head = nn.Linear(4, 4, bias=False, dtype=torch.bfloat16), nn.Linear(4, 1, bias=False)
+    engine = LocalEngine(groups(layer, head), schedule=lambda done: 1.0, grad_clip=1.0)
+    engine.backward(head(layer(torch.ones(1, 4).bfloat16()).float()).sum())
+    before = head.weight.detach().clone()
+    assert engine.step([])["grad_norm_critic"] > 0
+    assert master_of(head.weight) is head.weight
+    torch.testing.assert_close((head.weight - before).abs(), torch.full((1, 4), 0.01), rtol=1e-3, atol=1e-5)
 
 
 def test_a_gradient_above_the_limit_is_scaled_down_to_it_and_one_below_stays() -> None:

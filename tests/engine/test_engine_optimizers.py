@@ -25,15 +25,19 @@ from posttrain.engine.optimizers import (
 )
 from posttrain.engine.scaling import FIRST, PATIENCE, LossScale
 from posttrain.errors import Diverged, ModelError
+from posttrain.models.precision import into_bf16, master_of, set_values
 
 MAKERS: dict[str, MakeOptimizer] = {
     "adamw": adamw, "adamw8bit": adamw8bit, "on cpu": on_cpu(adamw), "8 bits on cpu": on_cpu(adamw8bit),
 }  # fmt: skip
 
 
-def layer(width: int = 72) -> nn.Linear:
+def layer(width: int = 72, *, half: bool = False) -> nn.Linear:
     torch.manual_seed(3)
-    return nn.Linear(width, width)
+    made = nn.Linear(width, width)
+    if half:
+        into_bf16(made, trained=True)
+    return made
 
 
 def engine_of(model: nn.Module, **given: Any) -> LocalEngine:
@@ -46,7 +50,7 @@ def learn(engine: LocalEngine, model: nn.Module, steps: int, first: int = 0) -> 
     for number in range(first, first + steps):
         x = torch.randn(8, 72, generator=torch.Generator().manual_seed(number))
         with engine.precision():
-            loss = (model(x) - x.flip(1)).float().square().mean()
+            loss = (model(x.to(next(model.parameters()).dtype)) - x.flip(1)).float().square().mean()
         engine.backward(loss)
         told.append(engine.step([f"row {number}"]))
     return told
@@ -97,12 +101,14 @@ def test_8_bits_learn_nearly_the_same(eight: str, whole: str) -> None:
     assert float((losses[eight] - losses[whole]).abs().mean()) < 0.1 * moved
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["adamw", "adamw8bit"])
-def test_updates_in_cpu_memory_are_the_same_bits(name: str) -> None:
-    models = [layer(), layer()]
+def test_updates_in_cpu_memory_are_the_same_bits(name: str, half: bool) -> None:
+    models = [layer(half=half), layer(half=half)]
     for model, make in zip(models, (MAKERS[name], on_cpu(MAKERS[name])), strict=True):
         learn(engine_of(model, weight_decay=0.1, optimizer=make), model, 5)
     assert torch.equal(models[0].weight, models[1].weight)
+    assert torch.equal(master_of(models[0].weight), master_of(models[1].weight))
     assert not torch.equal(models[0].weight, layer().weight)
 
 
@@ -123,14 +129,14 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_checkpoint_on_disk_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
-    whole, first, second = layer(), layer(), layer()
+def test_a_checkpoint_on_disk_goes_on_to_the_same_bits(name: str, half: bool, tmp_path: Path) -> None:
+    whole, first, second = layer(half=half), layer(half=half), layer(half=half)
     learn(engine_of(whole, **SETTINGS[name]()), whole, 7)
     engine = engine_of(first, **SETTINGS[name]())
     learn(engine, first, 4)
-    with torch.no_grad():
-        second.weight.zero_()
+    set_values(second.weight, torch.zeros(72, 72))
     again = engine_of(second, **SETTINGS[name]())
     parts = [
         {"weights": Weights({"policy": model}, list(model.parameters())), "engine": of}
@@ -143,6 +149,7 @@ def test_a_checkpoint_on_disk_goes_on_to_the_same_bits(name: str, tmp_path: Path
     saved.restore(parts[1])
     learn(again, second, 3, first=4)
     assert torch.equal(second.weight, whole.weight)
+    assert torch.equal(master_of(second.weight), master_of(whole.weight))
     assert {file.suffix for file in tmp_path.rglob("*") if file.is_file()} <= {".json", ".safetensors"}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import posttrain
 from posttrain.cli import main
 from posttrain.errors import Tripped
+from posttrain.models.precision import master_of, set_values
 from posttrain.recipes.keeping import Average, Best, worn, write_model
 from posttrain.run import Run
 
@@ -47,6 +48,29 @@ def test_the_average_forgets_by_its_decay_and_takes_no_skipped_update() -> None:
             expected = [0.9 * old + 0.1 * new for old, new in zip(expected, values, strict=True)]
     found = [float(kept) for kept in tensors(average.state())]
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_is_kept_of_weights_in_bf16_is_their_values_before_rounding(tmp_path: Path) -> None:
+    part = nn.Parameter(torch.zeros(1).bfloat16())
+    set_values(part, torch.tensor([1.0]))
+    average, best = Average([part], 0.999), Best([part], "score")
+    expected = 1.0
+    for number in range(1, 11):
+        set_values(part, torch.tensor([1 + number / 1000]))  # below the spacing of bfloat16, 1 / 128
+        average.after(number, {})
+        best.consider(number, {"score": float(number)})
+        expected = 0.999 * expected + 0.001 * (1 + number / 1000)
+    assert float(average.state()["0"]) == pytest.approx(expected, abs=1e-6)
+    assert float(best.state()["0"]) == pytest.approx(1.01, abs=1e-6)
+    written: list[float] = []
+
+    def save(folder: Path) -> None:
+        folder.mkdir()
+        written.append(float(master_of(part)))
+
+    average.write(tmp_path / "ema", save)
+    assert written == [pytest.approx(expected, abs=1e-6)]
+    assert float(master_of(part)) == pytest.approx(1.01, abs=1e-6)
 
 
 def tensors(state: Mapping[str, Any]) -> list[Tensor]:

@@ -22,7 +22,6 @@ import posttrain as pt
 from posttrain.cli import main
 from posttrain.config import DPOConfig, SFTConfig, make_config
 from posttrain.console import Console, Lines
-from posttrain.engine.optimizers import OnCpu
 from posttrain.models import checkpointing
 from posttrain.models.quantize import quantized_layers
 from posttrain.recipes import opening, setup
@@ -54,7 +53,7 @@ def test_what_a_machine_cannot_do_is_refused_before_rows_are_read(
 def test_settings_of_the_machine_come_to_what_they_say() -> None:
     where = machine(make_config(SFTConfig, {**SFT, "precision": "fp16", "offload": "optimizer"}))
     assert (where.half, where.lends) == (torch.float16, False)
-    assert isinstance(where.optimizer([[nn.Parameter(torch.zeros(2))]], 0.0), OnCpu)
+    assert where.optimizer([[nn.Parameter(torch.zeros(2))]], 0.0).takes(torch.zeros(2)) == 0
     assert where.where == f"{where.device.type} · fp16"
     asked = {**SFT, "quantize": "4bit", "lora": {}, "precision": "fp32"}
     assert machine(make_config(SFTConfig, asked)).where.endswith(" · fp32 · 4bit")
