@@ -117,15 +117,17 @@ def over_answers(
     model: Callable[..., Tensor], completions: Sequence[Completion], prompts: Sequence[int], budget: int
 ) -> Tensor:
     """A per-token function of packed batches at the answer tokens, float [M], in the order of the answers."""
-    parts: list[Tensor] = []
+    parts: list[tuple[Tensor, Tensor]] = []
     rows = range(len(completions))
     size = [len(completion.prompt.tokens) + len(completion.tokens) for completion in completions]
     with torch.inference_mode():
         for run in split_by_tokens(rows, budget, size=lambda row: size[row]):
             batch = pack_answers([completions[row] for row in run], [prompts[row] for row in run])
-            parts.append(model(batch).cpu()[batch.trained])
+            parts.append((model(batch), batch.places))
+        # Fetched when all are under way: until then the device has no need to wait.
+        found = [values.cpu()[places] for values, places in parts]
     # A copy outside inference mode, so that the training step may save it for backward.
-    return torch.cat(parts).clone() if parts else torch.zeros(0)
+    return torch.cat(found).clone() if found else torch.zeros(0)
 
 
 def health(
