@@ -6,9 +6,8 @@ Random Llamas of two sizes are trained for two steps by every method, with all w
 rows that are made up. Each run is a process of its own with one thread. Its baseline is the resident memory when the
 forecast begins, with all models loaded; its peak is the highest from the end of the forecast on, so that evaluation and
 saving are part of it, and the forecast's own trial is not; the code of libraries, whose pages are read from their files
-as they are first needed, is no part of either. Seconds are of the CPU, after the forecast. Finetuning is run once more
-without the allocator's setting (`return_large_blocks`). With `--twice` layers run a second time in backward
-(`activation_checkpointing`). Linux alone tells and resets the peak.
+as they are first needed, is no part of either. Seconds are of the CPU, after the forecast. With `--twice`
+layers run a second time in backward (`activation_checkpointing`). Linux alone tells and resets the peak.
 """
 
 from __future__ import annotations
@@ -107,11 +106,11 @@ def settings_of(method: str, folder: Path, model: Path, tokens: int, rank: int) 
 # --- one run, in a process of its own ---------------------------------------------------------------------------------
 
 
-def measure(method: str, settings: Mapping[str, Any], *, allocator: bool) -> dict[str, Any]:
+def measure(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The forecast of a run, what it grew by, and the CPU seconds of its training."""
     from posttrain.config import CONFIGS, make_config  # noqa: PLC0415 - only in the process that measures
     from posttrain.console import open_console  # noqa: PLC0415
-    from posttrain.recipes import fitting, opening, preflight  # noqa: PLC0415
+    from posttrain.recipes import fitting, preflight  # noqa: PLC0415
 
     facts: dict[str, Any] = {}
     fly, forecast, free = fitting.fly, preflight.forecast, preflight.available
@@ -134,8 +133,6 @@ def measure(method: str, settings: Mapping[str, Any], *, allocator: bool) -> dic
     preflight.available = asked
     preflight.forecast = kept
     fitting.fly = flown
-    if not allocator:
-        opening.return_large_blocks = lambda: None
     config: Any = make_config(CONFIGS[method], settings)
     from posttrain import start  # noqa: PLC0415
 
@@ -155,9 +152,9 @@ def _memory(field: str) -> int:
     raise LookupError(field)
 
 
-def apart(method: str, settings: Mapping[str, Any], *, allocator: bool = True) -> dict[str, Any]:
+def apart(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """`measure` in a process of its own, with one thread."""
-    asked = json.dumps({"method": method, "settings": settings, "allocator": allocator})
+    asked = json.dumps({"method": method, "settings": settings})
     words = [sys.executable, "-m", "benchmarks", "memory", "--measure", asked]
     done = subprocess.run(
         words, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -183,7 +180,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.measure:
         asked = json.loads(given.measure)
-        print(json.dumps(measure(asked["method"], asked["settings"], allocator=asked["allocator"])))
+        print(json.dumps(measure(asked["method"], asked["settings"])))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -205,19 +202,15 @@ def _of_size(name: str, size: Size, folder: Path, given: argparse.Namespace) -> 
             found = apart(method, settings)
             worst = max(worst, abs(found["growth"] / found["forecast"] - 1))
             _print(f"{name}  {method:7}lora {rank or 'null':<5}", found)
-            if method == "sft":
-                _print(
-                    f"{name}  {method:7}lora {rank or 'null':<5}", apart(method, settings, allocator=False), "without"
-                )
     shutil.rmtree(model)
     return worst
 
 
-def _print(name: str, found: Mapping[str, Any], setting: str = "") -> None:
+def _print(name: str, found: Mapping[str, Any]) -> None:
     parts = ", ".join(f"{part} {taken / 1e6:.0f}" for part, taken in found["memory"].items())
     print(
         f"{name} forecast {found['forecast'] / 1e6:5.0f} MB   grew {found['growth'] / 1e6:5.0f} MB"
-        f"   ratio {found['growth'] / found['forecast']:.2f}   {found['seconds']:4.0f} s   {setting or parts}",
+        f"   ratio {found['growth'] / found['forecast']:.2f}   {found['seconds']:4.0f} s   {parts}",
         flush=True,
     )
 

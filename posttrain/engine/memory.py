@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,10 +17,10 @@ _CGROUPS = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
-_M_MMAP_THRESHOLD = -3
-_LARGE = 2**20
-# What a heap holds for each byte of a smaller block: measured, `python -m benchmarks memory`.
-_HEAP = 1.4
+# Larger blocks glibc maps one by one. What its heap, which falls to pieces as sizes change, holds for each byte of a
+# smaller one: measured, `python -m benchmarks memory`.
+_LARGE = 2**25
+_HEAP = 1.2
 
 
 def available(device: torch.device, *, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -39,24 +37,11 @@ def available(device: torch.device, *, cgroups: Path = Path("/sys/fs/cgroup")) -
     return max(0, min(rooms))
 
 
-def return_large_blocks() -> None:
-    """From now on the C library maps blocks above 1 MiB one by one, so that freed ones go back to the system.
-
-    glibc keeps freed blocks of up to 32 MiB in a heap that falls to pieces as sizes change: it then holds 1.4 times the
-    memory of its tensors. Smaller blocks stay there: to map them too doubles the seconds of a step
-    (`python -m benchmarks memory`). Nothing happens with other C libraries.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, _LARGE)
-
-
 def peak_of(work: Callable[[], object], device: torch.device) -> int:
     """Bytes that `work` holds on `device` at its highest, beyond what was there before it.
 
     On a CPU every tensor made in this thread is counted, in backward passes too, but not what kernels need inside.
-    One below 1 MiB counts 1.4 times, for the heap that it lies in.
+    One below 32 MiB counts 1.2 times, for the heap that it lies in.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -20,7 +20,6 @@ from posttrain.config import DataItem, Lora, RewardConfig, SFTConfig, Training, 
 from posttrain.config.automatic import held_out_share, resolved, share
 from posttrain.console import Console
 from posttrain.counted import counted
-from posttrain.engine.memory import return_large_blocks
 from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
 from posttrain.models.adapter_files import is_dora
 from posttrain.models.load import context_length, is_adapter
@@ -116,7 +115,6 @@ def training(
     """
     setup.quiet_libraries()
     console.choices.clear()
-    return_large_blocks()
     parents = {"model": config.model, **(lineage or {})}
     files = setup.data_paths(reads.paths)
     check_out(config, config.out, fresh=fresh, lineage=parents, data=files)

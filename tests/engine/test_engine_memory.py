@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +18,12 @@ from posttrain.engine.memory import available, bytes_of, peak_of
 
 MB = 2**20
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _no_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor counts as it is."""
+    monkeypatch.setattr(memory, "_HEAP", 1.0)
 
 
 def block(megabytes: int = 1) -> Tensor:
@@ -120,8 +124,11 @@ def test_recomputing_holds_less_than_keeping() -> None:
     assert peak(again) < 0.75 * peak(layers)
 
 
-def test_small_tensors_count_with_the_heap_that_they_lie_in() -> None:
-    assert peak_of(lambda: [torch.ones(1000) for _ in range(100)], CPU) == 100 * 5600
+def test_blocks_below_32_megabytes_count_with_the_heap_that_they_lie_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert peak_of(lambda: [torch.ones(1000) for _ in range(100)], CPU) == 100 * 4800
+    assert peak_of(lambda: block(31), CPU) == pytest.approx(1.2 * 31 * MB, abs=1)
+    assert peak_of(lambda: block(32), CPU) == 32 * MB
 
 
 def test_bytes_of_shared_storages_count_once() -> None:
@@ -150,34 +157,3 @@ def test_a_container_leaves_its_limit_less_what_it_uses(
     assert available(CPU, cgroups=tmp_path) == 0
     (tmp_path / limit).write_text("max\n")
     assert available(CPU, cgroups=tmp_path) == 8_000
-
-
-@pytest.mark.medium
-@pytest.mark.skipif(sys.platform != "linux", reason="tells its memory through /proc")
-def test_freed_blocks_go_back_to_the_system() -> None:
-    # Blocks of 1.5 MiB, every second one freed: a heap could give nothing back of what lies between those that stay.
-    code = """
-import sys, torch
-from posttrain.engine.memory import return_large_blocks
-if sys.argv[1] == "yes":
-    return_large_blocks()
-torch.ones(2**22)  # and freed: glibc learns from it to keep blocks of this size in its heap
-def resident():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
-before = resident()
-blocks = [torch.ones(3 * 2**17) for _ in range(64)]
-del blocks[::2]
-print(resident() - before)
-"""
-    found = {
-        word: int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, check=True).stdout)
-        for word in ("yes", "no")
-    }
-    assert found["yes"] <= 1.1 * 32 * 1536
-    assert found["no"] >= 1.5 * 32 * 1536
-
-
-def test_the_setting_is_left_alone_where_there_is_no_such_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    monkeypatch.setattr(memory.ctypes, "CDLL", None)  # not asked for
-    memory.return_large_blocks()
