@@ -75,7 +75,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     numbers = settled(config, console)
     start = setup.load_start(config.model, codec, where, console, packing=config.packing, trained=config.lora is None)
     reference = _reference(config, numbers.reference, start, where, console)
-    budget = budget_of(config.micro_batch_tokens, where)
+    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
 
     def joined(number: int, items: Sequence[ItemT]) -> Sequence[ItemT]:
         if reference is None:

@@ -22,17 +22,27 @@ from posttrain.types import Step
 
 ItemT = TypeVar("ItemT", bound=Sized)
 
-# More tokens at once make a laptop no faster; a large GPU is busy from some thirty thousand on.
-_AUTOMATIC = {"cpu": 8192, "cuda": 32768}
+# A large GPU is busy from some thirty thousand on. A CPU is fastest while the hidden states of a layer stay in its
+# caches, and larger blocks come from the system page by page; with fewer tokens the steps of Python would show.
+_CUDA = 32768
+_CPU, _CPU_LEAST, _CPU_NUMBERS = 8192, 512, 2**18
 FORWARD = 1 / 3
 """The work of reading a token, as a share of that of training on it."""
 
 
-def budget_of(setting: int | Literal["auto"], where: Machine) -> Budget:
-    """The setting, or where it is automatic the most that keeps the machine busy, until the preflight picks."""
-    if setting == "auto":
-        return Budget(_AUTOMATIC.get(where.device.type, 8192), automatic=True)
-    return Budget(setting)
+def budget_of(setting: int | Literal["auto"], where: Machine, shape: PretrainedConfig) -> Budget:
+    """The setting, or where it is automatic what keeps the machine busy, until the preflight picks.
+
+    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 1 MiB.
+    """
+    if setting != "auto":
+        return Budget(setting)
+    if where.device.type == "cuda":
+        return Budget(_CUDA, automatic=True)
+    width, tokens = cast("int", shape.get_text_config().hidden_size), _CPU
+    while tokens > _CPU_LEAST and tokens * width > _CPU_NUMBERS:
+        tokens //= 2
+    return Budget(tokens, automatic=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
     codec, run = opened.codec, opened.run
     console = run.console
     where = setup.machine(config, console)
-    budget = budget_of(config.micro_batch_tokens, where)
+    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
     numbers = settled(config, console)
     start = setup.load_start(
         config.model, codec, where, console, packing=config.packing, temperature=config.temperature,

@@ -60,7 +60,7 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
     codec, run = opened.codec, opened.run
     console = run.console
     where = setup.machine(config, console)
-    budget = budget_of(config.micro_batch_tokens, where)
+    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
     roles = cast_roles(config, codec, where, budget, console, functions)
     rate = setup.learning_rate(config, roles.start.loaded.model, console)
     critic_rate = _critic_rate(config, rate, console)

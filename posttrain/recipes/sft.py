@@ -58,7 +58,7 @@ def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
     start = setup.load_start(config.model, codec, where, console, packing=config.packing, trained=config.lora is None)
     policy, parameters = setup.role(start, "sft", config.lora, packing=start.policy.trunk.packing, seed=config.seed)
     rate = setup.learning_rate(config, start.loaded.model, console)
-    budget = budget_of(config.micro_batch_tokens, where)
+    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
     source = EpochSource(
         data.sets,
         lambda groups: _step(groups, budget.tokens),

@@ -15,13 +15,14 @@ import torch
 from commands import commands, stopped_at_its_end, trained_on, weights_in
 from killing import differing, remains
 from stages import LORA, Stages, write_rows
+from transformers import LlamaConfig
 
 from posttrain.cli import main
 from posttrain.data.pack import Budget
 from posttrain.engine.local import LocalEngine
 from posttrain.errors import DoesNotFit, Interrupted
 from posttrain.recipes import fitting, preflight, setup, weights
-from posttrain.recipes.load import Load, fullest
+from posttrain.recipes.load import Load, budget_of, fullest
 from posttrain.types import Batch, TokenBatch
 
 ROOM = 10**9
@@ -161,6 +162,14 @@ def picked(out: Path) -> int:
     found = re.search(r"micro_batch_tokens ([\d,]+): the most that the memory allows", log)
     assert found
     return int(found[1].replace(",", ""))
+
+
+@pytest.mark.parametrize(("width", "tokens"), [(32, 8192), (128, 2048), (288, 512), (2048, 512)])
+def test_a_cpu_takes_fewer_tokens_at_once_of_wider_models(width: int, tokens: int) -> None:
+    where = setup.Machine(device=torch.device("cpu"), half=None)
+    shape = LlamaConfig(hidden_size=width, num_attention_heads=4)
+    assert budget_of("auto", where, shape).tokens == tokens
+    assert budget_of(4096, where, shape).tokens == 4096
 
 
 def test_micro_batches_are_halved_until_they_fit(
