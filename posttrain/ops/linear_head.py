@@ -128,8 +128,8 @@ class _LinearLogprobs(torch.autograd.Function):
         asked = ctx.needs_input_grad
         return (
             prepared.hidden if asked[0] else None,
-            prepared.weight.to(weight.dtype) if asked[1] else None,
-            None if prepared.bias is None or not asked[2] else prepared.bias.to(bias.dtype),
+            prepared.weight.to(weight.grad_dtype or weight.dtype) if asked[1] else None,
+            None if prepared.bias is None or not asked[2] else prepared.bias.to(bias.grad_dtype or bias.dtype),
             None, None, None, None,
         )  # fmt: skip
 

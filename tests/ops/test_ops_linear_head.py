@@ -186,6 +186,16 @@ def test_half_precision_is_normalised_in_float32_and_its_gradient_is_near() -> N
         assert float((part.float() - exact).norm() / exact.norm()) < 0.02
 
 
+def test_a_weight_that_wants_its_gradient_in_float32_gets_the_sum_over_chunks_unrounded() -> None:
+    hidden, targets, head = problem(dtype=torch.bfloat16)
+    head.weight.grad_dtype = torch.float32
+    ahead = Ahead(total=tokens_loss)
+    tokens_loss(linear_logprobs(hidden, targets, linear(head), ahead=ahead, max_elements=7 * V)).backward()
+    assert head.weight.grad is not None
+    assert head.weight.grad.dtype == torch.float32
+    assert not torch.equal(head.weight.grad, head.weight.grad.bfloat16().float())
+
+
 def test_a_token_that_all_but_never_comes_keeps_its_log_prob() -> None:
     head = LinearHead(weight=torch.tensor([[200.0], [0.0]]))
     assert linear_logprobs(torch.ones(1, 1), torch.tensor([1]), head).tolist() == [-200.0]
