@@ -1,6 +1,6 @@
 """The goals of speed beside what was measured, as a table in markdown, from the findings in `benchmarks/results`.
 
-    python -m benchmarks table [--results FOLDER]
+    python -m benchmarks table [--results FOLDER] [--write]
 
 Nothing is measured here. Every benchmark writes its finding as JSON, with `measured`: the numbers that goals are about.
 """
@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frame.report import RESULTS
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,10 @@ def _training(work: str, method: str, least: tuple[float, float], most: float, g
 def _larger() -> list[Goal]:
     """The goals at 60m and 135m."""
     goals: list[Goal] = []
-    for size, of in {"60m": {"sft": 3.0, "dpo": 2.5, "reward": 2.0, "ppo": 1.6}, "135m": {"sft": 1.0}}.items():
+    for size, of in {
+        "60m": {"sft": 3.0, "dpo": 2.5, "reward": 2.0, "ppo": 1.6},
+        "135m": {"sft": 1.0, "dpo": 1.0, "reward": 1.0},
+    }.items():
         for method, times in of.items():
             name = {"sft": "SFT", "dpo": "DPO", "ppo": "PPO"}.get(method, method)
             unit = "rounds/s" if method == "ppo" else "tokens/s"
@@ -144,12 +150,24 @@ def _number(value: float, unit: str) -> str:
 
 
 def main() -> int:
-    """Prints the table and on which machines and commits it was measured."""
+    """Prints the table, and on which machines and commits it was measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks table", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    folder = parser.parse_args().results
-    findings = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
-    print("\n".join(lines(findings)))
-    for fact in ("machine", "commit"):
-        print(f"\n{fact}: " + ", ".join(sorted({str(finding.get(fact)) for finding in findings.values()})))
+    parser.add_argument("--write", action="store_true", help="put it into benchmarks/README.md")
+    given = parser.parse_args()
+    files = sorted(given.results.glob("*.json"))
+    found = text({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
+    if given.write:
+        page = README.read_text(encoding="utf-8")
+        before, rest = page.split(BEGIN)
+        README.write_text(f"{before}{BEGIN}\n{found}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    print(found)
     return 0
+
+
+def text(findings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table, and below it machines and commits."""
+    told = ["\n".join(lines(findings))]
+    for fact in ("machine", "commit"):
+        told.append(f"{fact}: " + ", ".join(sorted({str(finding.get(fact)) for finding in findings.values()})))
+    return "\n\n".join(told)
