@@ -18,6 +18,7 @@ _BLOCK = 256
 # The float32 below 1: a positive float32 times this is a smaller float32.
 _BELOW_ONE = 1.0 - 2.0**-24
 _TABLE_COLUMNS = 64
+_MOST_SORTED = 1024
 
 
 def draw(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> tuple[Tensor, Tensor]:
@@ -28,14 +29,22 @@ def draw(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> tuple[Tensor, 
     logits are not finite the log-prob is NaN.
     """
     logits = logits.float()
-    if spec.temperature not in (0.0, 1.0):
-        logits = logits / spec.temperature
-    logprobs = logits.log_softmax(-1)
     if spec.temperature == 0.0:
-        tokens = logprobs.argmax(-1, keepdim=True)
-    else:
-        tokens = invert(_cut(logprobs.exp(), spec), uniforms.unsqueeze(1))
-    return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
+        peak, tokens = logits.max(-1, keepdim=True)
+        weights = (logits - peak).exp_()
+        return tokens.squeeze(1), weights.sum(-1).log_().neg_()
+    peak = logits.amax(-1, keepdim=True)
+    # One pass over V for each of: the largest, the difference, the exponential and the sums. Weights are not divided.
+    weights = logits - peak
+    if spec.temperature != 1.0:
+        weights /= spec.temperature
+    weights.exp_()
+    total = weights.sum(-1)
+    tokens = invert(_cut(weights, spec), uniforms.unsqueeze(1))
+    chosen = (logits.gather(1, tokens) - peak).squeeze(1)
+    if spec.temperature != 1.0:
+        chosen /= spec.temperature
+    return tokens.squeeze(1), chosen - total.log_()
 
 
 def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
@@ -67,25 +76,38 @@ def _invert_one(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     return index, ((target - before) / chosen).clamp_(0.0, _BELOW_ONE)
 
 
-def _cut(probabilities: Tensor, spec: SamplingSpec) -> Tensor:
-    """Probabilities [n, V], zero where top-k, then top-p, then min-p leave a token out; ties at a border all stay.
+def _cut(weights: Tensor, spec: SamplingSpec) -> Tensor:
+    """Weights [n, V], zero where top-k, then top-p, then min-p leave a token out; ties at a border all stay.
 
     top-k: the k largest. top-p (Holtzman 2020): the smallest set of largest ones whose share reaches p. min-p (Nguyen
     2024): those of at least min_p times the largest.
     """
-    if 0 < spec.top_k < probabilities.shape[1]:
-        border = probabilities.topk(spec.top_k).values[:, -1:]
-        probabilities = probabilities.where(probabilities >= border, 0.0)
+    if 0 < spec.top_k < weights.shape[1]:
+        border = weights.topk(spec.top_k).values[:, -1:]
+        weights = weights.where(weights >= border, 0.0)
     if spec.top_p < 1.0:
-        ordered = probabilities.sort(descending=True).values
-        sums = ordered.cumsum(-1)
-        kept = (sums - ordered < spec.top_p * sums[:, -1:]).sum(-1, keepdim=True).clamp_min_(1)
-        border = ordered.gather(1, kept - 1)
-        probabilities = probabilities.where(probabilities >= border, 0.0)
+        weights = weights.where(weights >= _border(weights, spec.top_p), 0.0)
     if spec.min_p > 0.0:
-        border = spec.min_p * probabilities.amax(-1, keepdim=True)
-        probabilities = probabilities.where(probabilities >= border, 0.0)
-    return probabilities
+        border = spec.min_p * weights.amax(-1, keepdim=True)
+        weights = weights.where(weights >= border, 0.0)
+    return weights
+
+
+def _border(weights: Tensor, share: float) -> Tensor:
+    """The smallest weight [n, 1] of the smallest set of largest ones that holds this share of each row."""
+    wanted = share * weights.sum(-1, keepdim=True)
+    # A whole vocabulary is seldom needed, and sorting it takes longer on a CPU than all else that a step does.
+    if weights.device.type == "cpu" and weights.shape[1] > _MOST_SORTED:
+        ordered = weights.topk(_MOST_SORTED).values
+        if bool((ordered.sum(-1, keepdim=True) >= wanted).all()):
+            return _smallest(ordered, wanted)
+    return _smallest(weights.sort(descending=True).values, wanted)
+
+
+def _smallest(ordered: Tensor, wanted: Tensor) -> Tensor:
+    sums = ordered.cumsum(-1)
+    kept = (sums - ordered < wanted).sum(-1, keepdim=True).clamp_min_(1)
+    return ordered.gather(1, kept - 1)
 
 
 def stream(spec: SamplingSpec, prompt_id: str, sample: int) -> np.random.Generator:

@@ -12,6 +12,7 @@ from torch import Tensor
 from posttrain.models.adapters import active
 from posttrain.models.attention import using
 from posttrain.models.heads import Policy
+from posttrain.models.reordered import reordered
 from posttrain.rollout.answer import Answer, Stopping, answers_to
 from posttrain.rollout.cache import DecodeLayout, KVStore
 from posttrain.rollout.draw import UniformTable, draw
@@ -169,7 +170,7 @@ def _sampling(policy: Policy) -> Generator[None]:
     for module in training:
         module.training = False
     try:
-        with torch.inference_mode(), active(policy.model, policy.stack):
+        with torch.inference_mode(), active(policy.model, policy.stack), reordered(policy.model):
             yield
     finally:
         for module in training:
