@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 
 from posttrain.data.pack import Budget
 from posttrain.data.source import EpochSource, Weighted
 from posttrain.data.store import lengths_of
 from posttrain.data.views import Joined
+from posttrain.models.reordered import copied
 from posttrain.recipes.setup import Machine
 from posttrain.rollout.cache import columns_at_once
 from posttrain.types import Step
@@ -98,12 +99,16 @@ def load_of(
     )
 
 
-def sampler_cache(shape: PretrainedConfig, rows: int, longest: int) -> int:
-    """Bytes of the keys and values of `rows` answers at once, in float32; `longest`: tokens with their prompt."""
-    text: Any = shape.get_text_config()
+def sampler_cache(model: PreTrainedModel, rows: int, longest: int) -> int:
+    """Bytes of the keys and values of `rows` answers at once, in float32, and of the weights that sampling copies.
+
+    `longest`: tokens of an answer with its prompt.
+    """
+    text: Any = model.config.get_text_config()
     heads = cast("int", getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
     width = cast("int", getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-    return 2 * 4 * cast("int", text.num_hidden_layers) * heads * width * rows * columns_at_once(longest)
+    entries = 2 * cast("int", text.num_hidden_layers)
+    return 4 * entries * heads * width * rows * columns_at_once(longest, entries) + copied(model)
 
 
 def fullest(lengths: NDArray[np.integer[Any]], budget: int, count: int) -> list[int]:

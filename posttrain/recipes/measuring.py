@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 
 from posttrain.config import SFTConfig
 from posttrain.config.automatic import held_out_share
@@ -38,11 +38,11 @@ class Questions:
     references: list[tuple[str, ...]]
     rules: Rules
 
-    def cache(self, shape: PretrainedConfig, room: int) -> int:
-        """Bytes that the sampler keeps of answers of up to `room` tokens."""
+    def cache(self, model: PreTrainedModel, room: int) -> int:
+        """Bytes that the sampler of this model keeps of answers of up to `room` tokens."""
         longest = max((len(prompt.tokens) for prompt in self.prompts), default=0)
-        longest = min(longest + room, context_length(shape))
-        return sampler_cache(shape, min(MAX_SLOTS, len(self.prompts)), longest)
+        longest = min(longest + room, context_length(model.config))
+        return sampler_cache(model, min(MAX_SLOTS, len(self.prompts)), longest)
 
 
 def asked(chat: ChatRecord) -> PromptRecord:

@@ -47,7 +47,7 @@ def rollout_load(config: PPOConfig, budget: Budget, roles: Roles, sampler: Sampl
         # Annotating reads every answer forwards by several models: about as much work as one pass of training.
         tokens=mean * config.rollouts * config.steps * (config.ppo_epochs + 1) + _text_tokens(config, asked),
         frozen=roles.frozen,
-        cache=sampler_cache(roles.actor.model.config, rows, full),
+        cache=sampler_cache(roles.actor.model, rows, full),
         sampling=lambda: _seconds(config, sampler, longest),
     )
 
@@ -96,7 +96,7 @@ def pair_load(
         longest=max(map(len, items)),
         tokens=mean * config.rollouts * config.steps * 2,
         frozen=frozen,
-        cache=sampler_cache(policy.model.config, rows, full),
+        cache=sampler_cache(policy.model, rows, full),
         sampling=lambda: _seconds(config, asking.sampler, longest),
     )
 

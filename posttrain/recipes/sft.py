@@ -81,7 +81,7 @@ def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
         *setup.evaluating(interval if data.held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
-    cache = questions.cache(start.loaded.model.config, config.max_new_tokens) if questions else 0
+    cache = questions.cache(start.loaded.model, config.max_new_tokens) if questions else 0
     load = load_of(budget, data.sets, source, config.batch_size, _step, cache=cache)
     parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy}, load=load)
     fitting.train(config, run, parts, where, hooks)

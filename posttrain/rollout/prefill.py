@@ -12,8 +12,10 @@ from posttrain.models.heads import Policy
 from posttrain.rollout.cache import Shapes
 from posttrain.types import TokenBatch, moved
 
-# So many tokens are read at once: rows that enter one by one do not each cost a forward pass.
-_TOKENS_AT_ONCE = 2048
+# So many tokens are read at once: rows that enter one by one do not each cost a forward pass. More at once take memory
+# and save no time: on a CPU the product is busy with fewer, on a GPU it takes more.
+_TOKENS_AT_ONCE = {"cpu": 512}
+_TOKENS_ELSEWHERE = 2048
 
 
 class PrefillLayout:
@@ -42,32 +44,33 @@ class Prefixes:
         self._prompts = prompts
         self._held: range = range(0)
         self._starts: list[int] = []
-        self._blocks: list[Tensor] = []
+        self._entries: list[Tensor] = []
+        self._at_once = _TOKENS_AT_ONCE.get(policy.device.type, _TOKENS_ELSEWHERE)
         # Any token shows how the model's keys and values look.
-        self.shapes = Shapes.seen(self._entries([prompts[0][:1]]))
+        self.shapes = Shapes.seen(self._read([prompts[0][:1]]))
 
     def of(self, number: int) -> list[Tensor]:
-        """The prefix of prompt `number`: a tensor [entries, Hkv, P - 1, d] for each block of the store."""
+        """The prefix of prompt `number`: a tensor [P - 1, Hkv, d] for each entry of the store."""
         length = len(self._prompts[number]) - 1
         if length == 0:
             return []
         if number not in self._held:
-            self._read(number)
+            self._hold(number)
         start = self._starts[number - self._held.start]
-        return [block[:, :, start : start + length] for block in self._blocks]
+        return [entry[start : start + length] for entry in self._entries]
 
-    def _read(self, first: int) -> None:
+    def _hold(self, first: int) -> None:
         """Prompt `first` and those after it are held, up to a number of tokens."""
-        self._blocks = []
+        self._entries = []
         self._starts, total, last = [0], len(self._prompts[first]) - 1, first + 1
-        while last < len(self._prompts) and total + len(self._prompts[last]) - 1 <= _TOKENS_AT_ONCE:
+        while last < len(self._prompts) and total + len(self._prompts[last]) - 1 <= self._at_once:
             self._starts.append(total)
             total += len(self._prompts[last]) - 1
             last += 1
         self._held = range(first, last)
-        self._blocks = self.shapes.stack(self._entries([self._prompts[number][:-1] for number in self._held]))
+        self._entries = self._read([self._prompts[number][:-1] for number in self._held])
 
-    def _entries(self, prefixes: Sequence[Sequence[int]]) -> list[Tensor]:
+    def _read(self, prefixes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Keys and values [T, Hkv, d] of all attention calls over these prefixes laid end to end."""
         batch = moved(_packed([prefix for prefix in prefixes if prefix]), self._policy.device)
         layout = PrefillLayout(batch)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from posttrain.engine.memory import peak_of
 from posttrain.models.attention import AttentionTerms
-from posttrain.rollout.cache import DecodeLayout, KVStore, Shapes, columns_at_once
+from posttrain.rollout.cache import DecodeLayout, KVStore, Shapes, columns_at_once, runs_of
 
 CPU = torch.device("cpu")
 HEADS, WIDTH = 2, 4
@@ -48,7 +49,7 @@ class Rows:
     def enter(self, slot: int, length: int) -> None:
         keys, values = torch.randn(2, length, HEADS, WIDTH)
         self.store.make_room(max(len(self.histories), 1), length)
-        self.store.enter(slot, [torch.stack([keys, values]).transpose(1, 2)] if length else [], length)
+        self.store.enter(slot, [keys, values], length)
         self.histories[slot : slot + 1] = [(keys, values)]
 
     def step(self, terms: AttentionTerms) -> None:
@@ -120,13 +121,47 @@ def test_columns_grow_only_as_far_as_rows_reach() -> None:
     rows.enter(0, 10)
     for _ in range(300):
         rows.step(TERMS["plain"])
-    assert rows.store.blocks[0].shape[3] < 1500
+    assert rows.store.columns < 1500
 
 
-def test_entries_of_two_shapes_lie_in_two_blocks_in_the_order_of_the_calls() -> None:
-    shapes = Shapes.seen([torch.zeros(1, 2, 4), torch.zeros(1, 2, 8), torch.zeros(1, 2, 4), torch.zeros(1, 2, 8)])
-    assert [shape for shape, _ in shapes.blocks] == [(2, 4), (2, 8)]
-    assert shapes.places == ((0, 0), (1, 0), (0, 1), (1, 1))
+def test_entries_of_two_shapes_lie_in_the_order_of_the_calls() -> None:
+    shapes = Shapes.seen([torch.zeros(1, 2, 4), torch.zeros(1, 2, 8), torch.zeros(1, 3, 4), torch.zeros(1, 2, 8)])
+    assert shapes.entries == ((2, 4), (2, 8), (3, 4), (2, 8))
+    store = KVStore(shapes, slots=5, longest=10, device=CPU)
+    assert [(entry.shape[0], entry.shape[1], entry.shape[3]) for entry in store.entries] == [
+        (5, heads, width) for heads, width in shapes.entries
+    ]
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_rows_of_very_different_length_attend_in_calls_of_their_own(terms: AttentionTerms) -> None:
+    rows = Rows(slots=5, longest=4100)
+    for slot, length in enumerate((4000, 3999, 3, 5, 2500)):
+        rows.enter(slot, length)
+    for _ in range(3):
+        rows.step(terms)
+
+
+def test_short_rows_do_not_read_the_columns_of_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    attend = functional.scaled_dot_product_attention
+
+    def counted(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, scale: float | None) -> Tensor:
+        read.append((key.shape[0], key.shape[2]))
+        return attend(query, key, value, attn_mask=attn_mask, scale=scale)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
+    rows = Rows(slots=5, longest=4100)
+    for slot, length in enumerate((4000, 3999, 3, 5, 2500)):
+        rows.enter(slot, length)
+    rows.step(TERMS["plain"])
+    assert read == [(2, 4001), (2, 6), (1, 2501)]
+
+
+def test_rows_of_nearly_one_length_share_an_attention_call() -> None:
+    assert runs_of([7, 0, 5, 3], spared=20) == [(0, 4)]
+    assert runs_of([0, 30, 30, 29, 0], spared=20) == [(0, 1), (1, 4), (4, 5)]
+    assert runs_of([0, 30], spared=float("inf")) == [(0, 2)]
 
 
 def test_half_precision_is_kept_as_float32_on_a_cpu() -> None:
@@ -144,8 +179,8 @@ def test_a_step_that_skips_an_attention_call_is_an_error() -> None:
 
 @pytest.mark.parametrize("longest", [100, 192, 300, 700, 1100])
 def test_a_store_never_holds_more_columns_than_it_is_said_to(longest: int) -> None:
-    slots, entries, width = 16, 8, 64
-    shapes = Shapes(blocks=(((1, width), tuple(range(entries))),), places=(), dtype=torch.float32)
+    slots, entries, width = 32, 8, 64  # an entry has more than the 1 MiB below which it would count 1.4 times
+    shapes = Shapes(entries=((1, width),) * entries, dtype=torch.float32)
 
     def decode() -> None:
         store = KVStore(shapes, slots=slots, longest=longest, device=CPU)
@@ -154,4 +189,4 @@ def test_a_store_never_holds_more_columns_than_it_is_said_to(longest: int) -> No
             store.now += 1
 
     column = entries * slots * width * 4
-    assert peak_of(decode, CPU) / column == pytest.approx(columns_at_once(longest), rel=0.05)
+    assert peak_of(decode, CPU) / column == pytest.approx(columns_at_once(longest, entries), rel=0.05)
