@@ -31,7 +31,9 @@ class _Reordered:
         self._bias = None if bias is None else bias.detach().to(dtype)
 
     def __call__(self, input: Tensor) -> Tensor:
-        if input.shape[:-1].numel() > MOST_ROWS:
+        wanted = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        # The copy's dtype was right where it was made; autocast may be off, or another, in a part of the model.
+        if wanted != self._dtype or input.shape[:-1].numel() > MOST_ROWS:
             return self._plain(input)
         return torch.ops.mkldnn._linear_pointwise(input.to(self._dtype), self._weight, self._bias, "none", [], "")
 

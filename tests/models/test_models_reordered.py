@@ -109,6 +109,19 @@ def test_half_precision_and_autocast_give_what_the_plain_layers_give(layers: Lay
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
 
 
+def test_a_part_without_autocast_stays_in_float32(layers: Layers) -> None:
+    given = torch.randn(5, K)
+    half, whole = torch.autocast("cpu", dtype=torch.bfloat16), torch.autocast("cpu", enabled=False)
+    with torch.inference_mode(), half, reordered(layers), whole:
+        found = layers.wide(given)
+    assert torch.equal(found, F.linear(given, layers.wide.weight, layers.wide.bias))
+
+
+def test_an_input_of_another_dtype_is_refused_as_ever(layers: Layers) -> None:
+    with torch.inference_mode(), reordered(layers), pytest.raises(RuntimeError, match="dtype"):
+        layers.wide(torch.randn(5, K).bfloat16())
+
+
 def test_float64_is_left_as_it_is() -> None:
     layers = Layers().double()
     with reordered(layers):
