@@ -67,3 +67,20 @@ def test_ours_is_told_as_a_multiple_of_each_other_side() -> None:
     assert found["uniform against HF, times"] == 3.0
     assert found["uniform against HF, growth"] == 0.25
     assert found["uniform against vLLM, times"] == 0.75
+
+
+@pytest.mark.medium
+def test_both_sides_answer_greedily_with_the_same_tokens(few_texts: None, tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    texts.write_tokenizer(words, vocabulary=SMALL.vocabulary)
+    write_model(tmp_path / "model", SMALL, words)
+    case = generation.Case(prompts=5, samples=1, longest=6)
+    told = {
+        side: generation.run(tmp_path, side, case, precision="fp32", runs=1, greedy=True)
+        for side in ("posttrain", "HF")
+    }
+    assert told["posttrain"]["tokens"] == told["HF"]["tokens"]
+    assert [len(answer) for answer in told["HF"]["tokens"]] == [6] * 5
+    for facts in told.values():
+        assert generation.summary([facts])["length"] == 6.0
+        assert len(facts["seconds"]) == len(facts["lengths"]) == 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import ppo
-from benchmarks.frame import rounds
+from benchmarks.frame import rounds, texts
 from benchmarks.frame.sizes import Size
 from posttrain.config import CONFIGS, PPOConfig, make_config
 
@@ -106,3 +106,19 @@ def test_layouts_are_told_as_multiples_of_the_fastest_setting(tmp_path: Path) ->
     assert found["times"] == 3.0
     assert found["growth"] == 0.25
     assert math.isfinite(found["gemm"])
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("layout", rounds.LAYOUTS)
+def test_a_round_of_ours_begins_at_the_start_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    asked = [f"How much is {number} and {number + 1}?" for number in range(80)]
+    monkeypatch.setattr(texts, "answers", lambda: [(question, "It is that.") for question in asked])
+    monkeypatch.setattr(texts, "pairs", lambda: [(question, "It is that.", "It is not.") for question in asked])
+    ground = rounds.make_ground(tmp_path, SMALL, rounds=2, longest=4, ends=False, adapters=layout == "adapters")
+    facts = rounds.run_ours(ground, layout, "fp32")
+    assert facts["ratio"] == pytest.approx(1.0, abs=1e-5)
+    for part in ("seconds", "sample", "annotate", "lengths"):
+        assert len(facts[part]) == 2
+    assert not rounds.disagreements(ground, {layout: rounds.summary(ground, [facts], layout, 1e9)})
