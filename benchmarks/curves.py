@@ -1,15 +1,18 @@
 """Cost curves: time and memory of a step against what it is made of, ours, and TRL's where it is cheap.
 
-    python -m benchmarks curves [length batch vocabulary answers adapters] [--peer] [--figures]
+    python -m benchmarks curves [length batch vocabulary answers adapters group response] [--peer] [--figures]
 
     length      tokens of a row, 16,384 tokens a step (sft)
     batch       tokens of a micro-batch, 32 rows a step (sft)
     vocabulary  words of the model, 32 rows a step (sft)
     answers     ranked answers K of a prompt, 16 prompts a step (reward and dpo)
     adapters    rank of the adapters, none first, 32 rows a step (sft)
+    group       answers G to a prompt, 32 answers a round (ppo, layout separate)
+    response    longest answer in tokens, which all answers have, 32 answers a round (ppo, layout separate)
 
 All at 15m and fp32, one step counted after one that is not, each point a process of its own. What is counted stands in
-`benchmarks.frame.training` and `benchmarks.frame.flops`. Group size and rows stand in `generate`, `ppo` and `starts`.
+`benchmarks.frame.training`, `benchmarks.frame.rounds` and `benchmarks.frame.flops`. The number of rows stands in
+`starts`. A step of PPO is a round, and its tokens are those that were sampled.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frame import alternate, texts, training
+from benchmarks.frame import alternate, rounds, texts, training
 from benchmarks.frame.report import keep, print_table
 from benchmarks.frame.sizes import SIZES, Size
 
@@ -82,6 +85,12 @@ CURVES: dict[str, Callable[[], Iterator[Point]]] = {
     "length": length, "batch": batch, "vocabulary": vocabulary, "answers": answers, "adapters": adapters
 }  # fmt: skip
 
+# Places on the curves of PPO: settings of `rounds.make_ground`, and whether TRL is asked as well.
+ROUNDS: dict[str, dict[int, bool]] = {
+    "group": {1: True, 2: False, 4: False, 8: True},
+    "response": {16: False, 32: True, 64: False, 128: True},
+}
+
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 
@@ -141,31 +150,63 @@ def measure(point: Point, peak: float, *, peer: bool) -> Iterator[dict[str, Any]
             }
 
 
+def measure_rounds(name: str, at: int, peak: float, *, peer: bool) -> Iterator[dict[str, Any]]:
+    """A round of ours at a place of a curve of PPO, then TRL's where it is asked for."""
+    group, longest = (at, 64) if name == "group" else (1, at)
+    with tempfile.TemporaryDirectory() as folder:
+        ground = rounds.make_ground(Path(folder), SIZES["15m"], rounds=STEPS, longest=longest, ends=False, group=group)
+        sides = {"posttrain": lambda: rounds.run_ours(ground, "separate", "fp32")}
+        if peer and ROUNDS[name][at]:
+            sides["TRL fp32"] = lambda: rounds.run_peer(ground, "fp32")
+        for side, run in sides.items():
+            facts = rounds.summary(ground, [run()], "separate", peak)
+            seconds = facts["seconds"].median
+            yield {
+                "method": "ppo",
+                "at": at,
+                "side": side,
+                "seconds": seconds,
+                "tokens_per_second": rounds.ROLLOUTS * facts["length"] / seconds,
+                "growth_mb": facts["growth"].median / 1e6,
+                "of_gemm": facts["share_of_gemm"].median,
+            }
+
+
+def points(name: str, peak: float, *, peer: bool) -> Iterator[dict[str, Any]]:
+    """What is found at the places of a curve, in order."""
+    if name in ROUNDS:
+        for at in ROUNDS[name]:
+            yield from measure_rounds(name, at, peak, peer=peer)
+        return
+    for point in CURVES[name]():
+        yield from measure(point, peak, peer=peer)
+
+
 def main() -> int:
     """0: curves are published, whatever they are."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks curves", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("curves", nargs="*", metavar="CURVE", help=", ".join(CURVES))
+    names = [*CURVES, *ROUNDS]
+    parser.add_argument("curves", nargs="*", metavar="CURVE", help=", ".join(names))
     parser.add_argument("--peer", action="store_true", help="TRL beside, at a few points")
     parser.add_argument("--figures", action="store_true", help="draw what was found, and measure nothing")
     given = parser.parse_args()
-    unknown = [name for name in given.curves if name not in CURVES]
+    unknown = [name for name in given.curves if name not in names]
     if unknown:
-        parser.error(f"{', '.join(unknown)} is not one of {', '.join(CURVES)}")
+        parser.error(f"{', '.join(unknown)} is not one of {', '.join(names)}")
     if given.figures:
         from benchmarks.frame.figures import draw  # noqa: PLC0415 - matplotlib is needed for nothing else
 
         draw(FIGURES)
         return 0
     peak = alternate.run(["benchmarks.frame.gemm"])["fp32"]
-    for name in given.curves or CURVES:
+    for name in given.curves or names:
         found: list[dict[str, Any]] = []
         print(f"{name}", flush=True)
-        for point in CURVES[name]():
-            for facts in measure(point, peak, peer=given.peer):
-                found.append(facts)
-                print_table([_row(facts)])
+        for facts in points(name, peak, peer=given.peer):
+            found.append(facts)
+            print_table([_row(facts)])
         keep(f"curve-{name}", {"points": found, "texts": texts.source(), "gemm": peak})
     return 0
 
