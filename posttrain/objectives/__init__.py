@@ -226,7 +226,8 @@ def _critic(
     metrics: dict[str, Mean | Largest],
 ) -> None:
     places = batch.tokens.places
-    total = losses.clipped_value(values[places], batch.values[places], batch.returns[places], numbers.value_clip).sum()
+    now, old, wanted = values[places], batch.values[places], batch.returns[places]
+    total = losses.clipped_value(now, old, wanted, numbers.value_clip).sum()
     terms["critic"] = Term(total=total, weight=weight)
     metrics["critic_loss"] = _mean(total, batch.tokens.trained.sum())
 
