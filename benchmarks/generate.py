@@ -24,7 +24,7 @@ from benchmarks.frame.sizes import SIZES
 def main() -> int:
     """1 when greedy answers differ between sides in fp32."""
     given = _arguments()
-    sides = [side for side in SIDES if side in given.sides]
+    sides = there(given.sides)
     problems: list[str] = []
     summaries: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -47,6 +47,15 @@ def main() -> int:
     facts |= {"repeats": given.repeats, "sides": summaries, "problems": problems}
     keep(f"generate-{given.size}-{given.precision}", facts, given.json)
     return int(bool(problems))
+
+
+def there(asked: Sequence[str]) -> list[str]:
+    """The sides that are asked for, without vLLM where its environment is not made; that is said."""
+    python = alternate.peers_folder() / generation.VLLM / "bin" / "python"
+    if "vLLM" not in asked or python.exists():
+        return [side for side in SIDES if side in asked]
+    print(f"vLLM is left out: {python} is not there; python -m benchmarks peers {generation.VLLM} makes it")
+    return [side for side in SIDES if side in asked and side != "vLLM"]
 
 
 def _run(folder: Path, case: Case, given: argparse.Namespace, side: str) -> dict[str, Any]:

@@ -69,6 +69,18 @@ def test_ours_is_told_as_a_multiple_of_each_other_side() -> None:
     assert found["uniform against vLLM, times"] == 0.75
 
 
+def test_vllm_is_left_out_where_it_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POSTTRAIN_PEERS", str(tmp_path))
+    assert generate.there(["vLLM", "HF", "posttrain"]) == ["posttrain", "HF"]
+    assert "benchmarks peers vllm-0.32" in capsys.readouterr().out
+    python = tmp_path / "vllm-0.32" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert generate.there(["vLLM", "HF", "posttrain"]) == ["posttrain", "HF", "vLLM"]
+
+
 @pytest.mark.medium
 def test_both_sides_answer_greedily_with_the_same_tokens(few_texts: None, tmp_path: Path) -> None:
     words = tmp_path / "words"
