@@ -44,10 +44,11 @@ def write_model(folder: Path, size: Size, tokenizer: Path, *, seed: int = 0) -> 
 def write_scorer(folder: Path, start: Path, *, seed: int = 0) -> None:
     """A sequence classifier on the trunk of `start` whose head is the one that `posttrain reward` draws from `seed`."""
     import torch  # noqa: PLC0415 - only where models are made
-    from transformers import AutoTokenizer, LlamaForSequenceClassification  # noqa: PLC0415
+    from transformers import AutoTokenizer, LlamaForSequenceClassification, logging  # noqa: PLC0415
 
     from posttrain.models.heads import scalar_head  # noqa: PLC0415
 
+    logging.set_verbosity_error()  # that its head is new is meant
     words = AutoTokenizer.from_pretrained(start)
     model = LlamaForSequenceClassification.from_pretrained(start, num_labels=1, pad_token_id=words.pad_token_id)
     head = scalar_head(model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
