@@ -13,7 +13,6 @@ from typing import Any
 from benchmarks.frame.marks import Marks, tell
 from posttrain.config import CONFIGS, make_config
 from posttrain.console import open_console
-from posttrain.engine.memory import return_large_blocks
 from posttrain.recipes import setup
 from posttrain.types import Prompt, PromptRecord, SamplingSpec
 
@@ -25,7 +24,6 @@ def main() -> None:
     settings = {"model": job["model"], "prompts": "unread", "out": "unread", "precision": job["precision"]}
     config: Any = make_config(CONFIGS["sample"], settings)
     setup.quiet_libraries()
-    return_large_blocks()
     codec = setup.load_codec(config.model, None, console)
     where = setup.machine(config, console)
     start = setup.load_start(config.model, codec, where, console)
