@@ -108,7 +108,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     def evaluate() -> dict[str, float]:
         return measure(method.batches(held, budget.tokens), method.objective, engine)
 
-    answer = setup.sampler(policy, codec, start.context, where)
+    answer = setup.sampler(policy, codec, start.context, where, tell=console.say)
     hooks = [
         *setup.evaluating(interval if held else None, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),

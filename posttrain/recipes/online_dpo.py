@@ -76,7 +76,7 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
     engine = setup.engine(config, [group], config.steps, where)
     asking = Asking(
         prompts=opened.data,
-        sampler=setup.sampler(policy, codec, opened.limit, where),
+        sampler=setup.sampler(policy, codec, opened.limit, where, tell=console.say),
         spec=SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         rollouts=config.rollouts,
         group=config.group,

@@ -73,7 +73,7 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
     annotated = Annotator(config, roles, engine, budget, console)
     wires = Wires(config.stop_if.limits, patience=config.stop_if.patience) if config.stop_if else Wires({})
     best = _best(config, roles, wires, console)
-    sampler = setup.sampler(roles.actor, codec, opened.limit, where)
+    sampler = setup.sampler(roles.actor, codec, opened.limit, where, tell=console.say)
     source = RolloutSource(
         opened.data.prompts,
         sampler,

@@ -39,7 +39,7 @@ def sample(config: SampleConfig, *, console: Console, fresh: bool = False) -> Pa
     setup.say_room(prompts, context, config.max_new_tokens, console)
     where = setup.machine(config, console)
     start = setup.load_start(config.model, codec, where, console)
-    answer = setup.sampler(start.policy, codec, start.context, where)
+    answer = setup.sampler(start.policy, codec, start.context, where, tell=console.say)
     completions = answer(prompts, sampling_spec(config))
     write_pool(path, prompts, completions, config.k)
     ended = sum(completion.stopped for completion in completions)

@@ -211,10 +211,19 @@ def engine(config: Training, groups: Sequence[ParameterGroup], steps: int, where
     )
 
 
-def sampler(policy: Policy, codec: Codec, context: int, where: Machine) -> Sampler:
-    """What answers prompts with the policy as it stands at each call, in at most `context` tokens with their prompt."""
-    kind = BatchedSampler if policy.trunk.packing else OneByOneSampler
-    inner = kind(policy, stop_ids=codec.stop_ids, decode=codec.decode, context=context)
+def sampler(
+    policy: Policy, codec: Codec, context: int, where: Machine, *, tell: Callable[[str], None] | None = None
+) -> Sampler:
+    """What answers prompts with the policy as it stands at each call, in at most `context` tokens with their prompt.
+
+    `tell` is told once when a GPU cannot replay the steps from a recording.
+    """
+    ends, decode = codec.stop_ids, codec.decode
+    inner: Sampler
+    if policy.trunk.packing:
+        inner = BatchedSampler(policy, stop_ids=ends, decode=decode, context=context, tell=tell)
+    else:
+        inner = OneByOneSampler(policy, stop_ids=ends, decode=decode, context=context)
 
     def answer(prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
         with where.autocast():

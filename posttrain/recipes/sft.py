@@ -75,7 +75,7 @@ def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
     def loss() -> dict[str, float]:
         return measure(_batches(data.held, budget.tokens), objective, engine)
 
-    answer = setup.sampler(policy, codec, start.context, where)
+    answer = setup.sampler(policy, codec, start.context, where, tell=console.say)
     evaluate = Evaluation(config, loss, questions, answer)
     hooks = [
         *setup.evaluating(interval if data.held else None, source.steps, evaluate),

@@ -41,23 +41,24 @@ class Shapes:
 class KVStore:
     """Keys and values of `slots` rows, a tensor [slots, Hkv, columns, d] for each entry.
 
-    `now` is the column that the coming step writes. Columns grow by doubling up to what the longest row can need.
+    `now` is the column that the coming step writes. Columns grow by doubling up to what the longest row can need; where
+    they are not `growing` they are there from the start, and the entries stay the tensors that they are.
     """
 
-    def __init__(self, shapes: Shapes, *, slots: int, longest: int, device: torch.device) -> None:
+    def __init__(self, shapes: Shapes, *, slots: int, longest: int, device: torch.device, growing: bool = True) -> None:
         self.now = 0
         self.starts: list[int] = [0] * slots
         self._shapes = shapes
         self._most = _widest(longest)
-        self._columns = min(self._most, _FIRST_COLUMNS)
-        self._device = device
-        self._slots = slots
+        self._columns = min(self._most, _FIRST_COLUMNS) if growing else self._most
+        self.device = device
+        self.slots = slots
         self.entries = [self._zeros(number) for number in range(len(shapes.entries))]
 
     def _zeros(self, number: int) -> Tensor:
         # Zeros and not empty memory: a hidden column has weight 0, and 0 times NaN is NaN.
         heads, width = self._shapes.entries[number]
-        return torch.zeros(self._slots, heads, self._columns, width, dtype=self._shapes.dtype, device=self._device)
+        return torch.zeros(self.slots, heads, self._columns, width, dtype=self._shapes.dtype, device=self.device)
 
     @property
     def columns(self) -> int:

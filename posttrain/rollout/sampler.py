@@ -18,17 +18,23 @@ from posttrain.rollout.cache import DecodeLayout, KVStore
 from posttrain.rollout.draw import UniformTable, draw
 from posttrain.rollout.prefill import Prefixes
 from posttrain.rollout.schedule import Schedule
+from posttrain.rollout.static import StaticSteps
 from posttrain.types import Completion, Prompt, SamplingSpec
 
 MAX_SLOTS = 64
 """Answers that are under way at once, unless a sampler is told otherwise."""
+
+GPU_STRIDE = 8
+"""Steps that a GPU makes before their tokens are looked at."""
 
 
 class BatchedSampler:
     """A `Sampler` that keeps up to `max_slots` answers under way: one that ends leaves, and the next one enters.
 
     A prompt is read once for all its samples. Samples depend neither on the batch nor on `max_slots`, except where a
-    uniform number falls within float error of a boundary.
+    uniform number falls within float error of a boundary. Steps are made `stride` at a time before their tokens are
+    looked at, by default one on a CPU, eight on a GPU, which replays them from a recording; `tell` is told once when it
+    cannot. Completions do not depend on it.
     """
 
     def __init__(
@@ -39,6 +45,8 @@ class BatchedSampler:
         decode: Callable[[Sequence[int]], str],
         context: int,
         max_slots: int = MAX_SLOTS,
+        stride: int | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         if max_slots < 1:
             raise ValueError(f"max_slots is {max_slots}; at least one answer must be under way")
@@ -47,6 +55,8 @@ class BatchedSampler:
         self._decode = decode
         self._context = context
         self._max_slots = max_slots
+        self._stride = stride if stride is not None else (GPU_STRIDE if policy.device.type == "cuda" else 1)
+        self._tell = tell
 
     def __call__(self, prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
         """`spec.samples` completions of each prompt, prompt-major.
@@ -58,7 +68,12 @@ class BatchedSampler:
         stopping = Stopping(ids=self._stop_ids, strings=spec.stop, decode=self._decode)
         if answers:
             with _sampling(self._policy):
-                _Rollout(self._policy, answers, min(self._max_slots, len(answers))).run(spec, stopping)
+                rollout = _Rollout(self._policy, answers, min(self._max_slots, len(answers)), self._stride)
+                if self._stride == 1:
+                    rollout.run(spec, stopping)
+                elif (refused := rollout.run_static(spec, stopping, self._context)) and self._tell is not None:
+                    self._tell(f"sampling: steps are not replayed on this GPU ({refused}), each is made anew")
+                    self._tell = None
         return [answer.completion(stopping) for answer in answers]
 
 
@@ -108,14 +123,17 @@ class OneByOneSampler:
 class _Rollout:
     """The state of one call: slots, cache, and what the coming step reads."""
 
-    def __init__(self, policy: Policy, answers: Sequence[Answer], slots: int) -> None:
+    def __init__(self, policy: Policy, answers: Sequence[Answer], slots: int, stride: int) -> None:
         self._policy = policy
+        self._stride = stride
         prompts = {answer.number: answer.prompt.tokens for answer in answers}
         self._prefixes = Prefixes(policy, list(prompts.values()))
         self._schedule = Schedule(answers, slots)
         self._uniforms = UniformTable(slots)
         longest = max(len(answer.prompt.tokens) + answer.room for answer in answers)
-        self._store = KVStore(self._prefixes.shapes, slots=slots, longest=longest, device=policy.device)
+        self._store = KVStore(
+            self._prefixes.shapes, slots=slots, longest=longest + stride, device=policy.device, growing=stride == 1
+        )
         self._layout = DecodeLayout(self._store)
         self._tokens = self._positions = torch.empty(0, dtype=torch.int64)
 
@@ -135,6 +153,22 @@ class _Rollout:
                 self._positions += 1
                 if self._store.make_room(len(rows), 0):
                     self._layout.arrange(len(rows))
+
+    def run_static(self, spec: SamplingSpec, stopping: Stopping, context: int) -> str:
+        """Every answer is finished, `stride` steps at a time; why a GPU does not replay them, empty where it does."""
+        rows, stride, device = self._schedule.rows, self._stride, self._policy.device
+        steps = StaticSteps(self._policy, self._store, spec, count=stride, context=context)
+        self._turn(())
+        while rows:
+            self._store.make_room(len(rows), 0, stride)
+            uniforms = torch.stack([self._uniforms.take(len(rows)).clone() for _ in range(stride)], dim=1)
+            tokens, logprobs = steps.advance([row.last for row in rows], uniforms.to(device))
+            drawn = zip(rows, tokens, logprobs, strict=True)
+            ended = [_take_all(row, words, chances, stopping) for row, words, chances in drawn]
+            finished = [slot for slot, end in enumerate(ended) if end]
+            if finished:
+                self._turn(finished)
+        return steps.refused
 
     def _step(self) -> Tensor:
         """Logits [n, V] of the next token of every row; the cache holds one column more."""
@@ -161,6 +195,11 @@ class _Rollout:
             device = self._policy.device
             self._tokens = torch.tensor([[row.last for row in rows]], device=device)
             self._positions = torch.tensor([[store.now - start for start in store.starts[: len(rows)]]], device=device)
+
+
+def _take_all(row: Answer, tokens: Sequence[int], logprobs: Sequence[float], stopping: Stopping) -> bool:
+    """The answer has these tokens more, up to its end, where what was drawn beyond it is dropped; True at its end."""
+    return any(row.take(token, logprob, stopping) for token, logprob in zip(tokens, logprobs, strict=True))
 
 
 @contextmanager

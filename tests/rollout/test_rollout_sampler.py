@@ -16,6 +16,7 @@ from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.heads import Policy
 from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
 from posttrain.types import Completion, Prompt, PromptRecord, SamplingSpec
+from tests.architectures import ALONE, PACKED, tiny
 
 VOCABULARY = 97
 CONTEXT = 96
@@ -123,6 +124,29 @@ def test_greedy_answers_equal_those_of_generate(family: str) -> None:
     assert tokens_of(batched(model, max_slots=3)(prompts, GREEDY)) == expected
 
 
+@pytest.mark.parametrize("family", sorted({*PACKED, *ALONE} - {*FAMILIES}))
+def test_greedy_answers_of_further_families_equal_those_of_generate(family: str) -> None:
+    model = tiny(family)
+    prompts = [prompt([5, 6, 7, 8, 9]), prompt([10, 11, 12])]
+    settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": VOCABULARY}
+    expected = [
+        tuple(
+            model.generate(torch.tensor([p.tokens]), attention_mask=torch.ones(1, len(p.tokens)), **settings)[
+                0, len(p.tokens) :
+            ].tolist()
+        )
+        for p in prompts
+    ]
+    spec = SamplingSpec(max_new_tokens=8, temperature=0.0)
+    found = batched(model)(prompts, spec) if family in PACKED else one_by_one(model)(prompts, spec)
+    assert tokens_of(found) == expected
+    if family in PACKED:
+        model.set_attn_implementation("eager")
+    for completion in found:
+        forced = teacher_forced(model, completion)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), forced, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captured_logprobs_equal_teacher_forcing(family: str) -> None:
     model = tiny_model(family)
@@ -161,6 +185,33 @@ def test_samples_depend_neither_on_the_batch_nor_on_the_number_of_slots(family: 
     assert {(c.prompt.id, c.sample): c.tokens for c in backwards} == {
         (c.prompt.id, c.sample): c.tokens for c in expected
     }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_in_fixed_memory_some_at_a_time_give_the_same_answers(family: str) -> None:
+    model = tiny_model(family)
+    prompts = ragged_prompts(4)
+    # Llama goes on for so long that the rows are shifted to make room.
+    spec = SamplingSpec(max_new_tokens=70 if family == "llama" else 20, samples=2, seed=4)
+    stop_ids = frozenset(range(3))
+    expected = batched(model, stop_ids=stop_ids, max_slots=3)(prompts, spec)
+    found = batched(model, stop_ids=stop_ids, max_slots=3, stride=7)(prompts, spec)
+    assert tokens_of(found) == tokens_of(expected)
+    assert [c.stopped for c in found] == [c.stopped for c in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("stride", [2, 8])
+def test_steps_some_at_a_time_see_stop_strings_and_the_end_of_the_context(stride: int) -> None:
+    model = tiny_model("gpt2")  # positions are rows of a table, which ends
+    prompts = [prompt([5] * (CONTEXT - 3)), prompt([5, 6, 7]), prompt([8] * (CONTEXT - 30))]
+    free = batched(model)(prompts, SamplingSpec(max_new_tokens=60, seed=1))
+    spec = SamplingSpec(max_new_tokens=60, seed=1, stop=(free[1].text[21:24],))
+    expected = batched(model)(prompts, spec)
+    found = batched(model, stride=stride)(prompts, spec)
+    assert [(c.tokens, c.text, c.stopped) for c in found] == [(c.tokens, c.text, c.stopped) for c in expected]
+    assert expected[1].stopped
 
 
 def test_completions_come_prompt_by_prompt_and_sample_by_sample() -> None:
@@ -334,3 +385,15 @@ def test_real_weights_give_the_same_stories_whatever_the_batch(stories_model: Pa
     for completion in together:
         assert " mom" not in completion.text
         assert len(completion.text) > 20
+
+
+def test_a_gpu_gives_the_answers_that_it_gives_without_a_recording() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU: only there are steps recorded")
+    model = tiny_model("llama").cuda()
+    told: list[str] = []
+    spec = SamplingSpec(max_new_tokens=40, samples=2, seed=4)
+    expected = batched(model, max_slots=3, stride=1)(ragged_prompts(4), spec)
+    found = batched(model, max_slots=3, tell=told.append)(ragged_prompts(4), spec)
+    assert tokens_of(found) == tokens_of(expected)
+    assert told == []
