@@ -23,10 +23,10 @@ from posttrain.types import Step
 
 ItemT = TypeVar("ItemT", bound=Sized)
 
-# A large GPU is busy from some thirty thousand on. A CPU is fastest while the hidden states of a layer stay in its
-# caches, and larger blocks come from the system page by page; with fewer tokens the steps of Python would show.
+# A large GPU is busy from some thirty thousand on. On a CPU more tokens at once save passes over the head's gradient
+# and steps of Python, but little beyond these, and memory grows with them.
 _CUDA = 32768
-_CPU, _CPU_LEAST, _CPU_NUMBERS = 8192, 512, 2**18
+_CPU, _CPU_LEAST, _CPU_NUMBERS = 8192, 1024, 2**21
 FORWARD = 1 / 3
 """The work of reading a token, as a share of that of training on it."""
 
@@ -34,7 +34,7 @@ FORWARD = 1 / 3
 def budget_of(setting: int | Literal["auto"], where: Machine, shape: PretrainedConfig) -> Budget:
     """The setting, or where it is automatic what keeps the machine busy, until the preflight picks.
 
-    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 1 MiB.
+    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 8 MiB.
     """
     if setting != "auto":
         return Budget(setting)
