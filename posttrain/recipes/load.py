@@ -26,7 +26,7 @@ ItemT = TypeVar("ItemT", bound=Sized)
 # A large GPU is busy from some thirty thousand on. On a CPU more tokens at once save passes over the head's gradient
 # and steps of Python, but little beyond these, and memory grows with them.
 _CUDA = 32768
-_CPU, _CPU_LEAST, _CPU_NUMBERS = 8192, 1024, 2**21
+_CPU, _CPU_LEAST, _CPU_NUMBERS = 8192, 1024, 2**20
 FORWARD = 1 / 3
 """The work of reading a token, as a share of that of training on it."""
 
@@ -34,7 +34,7 @@ FORWARD = 1 / 3
 def budget_of(setting: int | Literal["auto"], where: Machine, shape: PretrainedConfig) -> Budget:
     """The setting, or where it is automatic what keeps the machine busy, until the preflight picks.
 
-    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 8 MiB.
+    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 4 MiB.
     """
     if setting != "auto":
         return Budget(setting)
