@@ -58,12 +58,12 @@ def main() -> None:
         marks.loaded()
         return found
 
-    def timed(*given: Any) -> Any:
-        inner = sampler(*given)
+    def timed(*given: Any, **named: Any) -> Any:
+        inner = sampler(*given, **named)
 
-        def answer(prompts: Any, spec: Any) -> Any:
+        def answer(*asked: Any, **named: Any) -> Any:
             start_of = time.perf_counter()
-            found = inner(prompts, spec)
+            found = inner(*asked, **named)
             sample.append(time.perf_counter() - start_of)
             answers.append(found)
             return found
@@ -71,9 +71,9 @@ def main() -> None:
         return answer
 
     class Timed(annotator):
-        def __call__(self, *given: Any) -> Any:
+        def __call__(self, *given: Any, **named: Any) -> Any:
             start_of = time.perf_counter()
-            found = super().__call__(*given)
+            found = super().__call__(*given, **named)
             annotate.append(time.perf_counter() - start_of)
             return found
 
