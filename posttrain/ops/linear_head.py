@@ -124,7 +124,8 @@ class _LinearLogprobs(torch.autograd.Function):
         if prepared is not None and factor is not None:
             prepared.times(factor)
         else:
-            prepared = _again(hidden, weight, bias, targets, gradient, ctx.scale, ctx.bounds)
+            again = _batched if torch._C._functorch.is_legacy_batchedtensor(gradient) else _again
+            prepared = again(hidden, weight, bias, targets, gradient, ctx.scale, ctx.bounds)
         asked = ctx.needs_input_grad
         return (
             prepared.hidden if asked[0] else None,
@@ -210,6 +211,11 @@ class _Chunk:
         if into.bias is not None:
             into.bias.sub_(self._held.t().mv(weights.squeeze(1)))
 
+    @property
+    def off(self) -> Tensor:
+        """[m, V]: p - 1[y], once `to_hidden` has been asked for."""
+        return self._held
+
     def _product(self) -> Tensor:
         """What the buffer holds, in the weight's precision."""
         if self._half is None:
@@ -233,6 +239,31 @@ def _again(
         part, wanted = hidden[start:end], targets[start:end]
         chunk.logprobs(part, wanted)
         chunk.spread(part, wanted, factors[start:end], made, start, end)
+    return made
+
+
+def _batched(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    factors: Tensor,
+    scale: float,
+    bounds: Sequence[tuple[int, int]],
+) -> _Prepared:
+    """`_again` for many gradients at once (`is_grads_batched`), which cannot be written into a buffer."""
+    chunk = _Chunk(weight, bias, scale, most=_most(bounds))
+    made = _Prepared.empty(hidden, weight, bias, chunk)
+    rows = [made.hidden[:0]]
+    for start, end in bounds:
+        part, wanted = hidden[start:end], targets[start:end]
+        chunk.logprobs(part, wanted)
+        weights = (factors[start:end] * scale).unsqueeze(1)
+        rows.append(chunk.to_hidden(wanted) * weights)
+        off = chunk.off.t()
+        made.weight = made.weight - off @ (part * weights).to(off.dtype)
+        made.bias = None if made.bias is None else made.bias - (off @ weights.to(off.dtype)).squeeze(1)
+    made.hidden = torch.cat(rows)
     return made
 
 

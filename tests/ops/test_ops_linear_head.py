@@ -144,6 +144,17 @@ def test_a_second_backward_is_right_too() -> None:
     torch.testing.assert_close(second, tuple(2 * part for part in kept))
 
 
+def test_many_gradients_at_once_are_those_one_by_one() -> None:
+    hidden, targets, head = problem()
+    parts = [hidden, *head.parameters()]
+    logprobs = linear_logprobs(hidden, targets, linear(head, 0.7), max_elements=7 * V)
+    wanted = torch.randn(3, M, dtype=torch.float64)
+    found = torch.autograd.grad(logprobs, parts, wanted, retain_graph=True, is_grads_batched=True)
+    for row in range(3):
+        alone = torch.autograd.grad(logprobs, parts, wanted[row], retain_graph=True)
+        torch.testing.assert_close(tuple(part[row] for part in found), alone)
+
+
 def test_a_group_far_larger_than_a_chunk_is_not_told_ahead() -> None:
     hidden, targets, head = problem()
     proofs = Proofs()
