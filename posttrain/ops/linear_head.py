@@ -124,8 +124,9 @@ class _LinearLogprobs(torch.autograd.Function):
         if prepared is not None and factor is not None:
             prepared.times(factor)
         else:
-            again = _batched if torch._C._functorch.is_legacy_batchedtensor(gradient) else _again
-            prepared = again(hidden, weight, bias, targets, gradient, ctx.scale, ctx.bounds)
+            prepared = (_batched if _many(gradient) else _again)(
+                hidden, weight, bias, targets, gradient, ctx.scale, ctx.bounds
+            )
         asked = ctx.needs_input_grad
         return (
             prepared.hidden if asked[0] else None,
@@ -240,6 +241,11 @@ def _again(
         chunk.logprobs(part, wanted)
         chunk.spread(part, wanted, factors[start:end], made, start, end)
     return made
+
+
+def _many(gradient: Tensor) -> bool:
+    """True for many gradients at once; torch has no public name for the question."""
+    return bool(torch._C._functorch.is_legacy_batchedtensor(gradient))  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 
 
 def _batched(
