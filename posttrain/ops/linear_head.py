@@ -124,9 +124,7 @@ class _LinearLogprobs(torch.autograd.Function):
         if prepared is not None and factor is not None:
             prepared.times(factor)
         else:
-            prepared = (_batched if _many(gradient) else _again)(
-                hidden, weight, bias, targets, gradient, ctx.scale, ctx.bounds
-            )
+            prepared = _again(hidden, weight, bias, targets, gradient, ctx.scale, ctx.bounds)
         asked = ctx.needs_input_grad
         return (
             prepared.hidden if asked[0] else None,
@@ -212,10 +210,17 @@ class _Chunk:
         if into.bias is not None:
             into.bias.sub_(self._held.t().mv(weights.squeeze(1)))
 
-    @property
-    def off(self) -> Tensor:
-        """[m, V]: p - 1[y], once `to_hidden` has been asked for."""
-        return self._held
+    def spread_many(
+        self, hidden: Tensor, targets: Tensor, factors: Tensor, into: _Prepared, start: int, end: int
+    ) -> None:
+        """`spread` of many gradients at once (`is_grads_batched`), which cannot be written into a buffer."""
+        weights = (factors * self._scale).unsqueeze(1)
+        found = self.to_hidden(targets) * weights
+        into.hidden = torch.cat([into.hidden[:start], found, into.hidden[end:]])
+        off = self._held.t()
+        into.weight = into.weight - off @ (hidden * weights).to(off.dtype)
+        if into.bias is not None:
+            into.bias = into.bias - (off @ weights.to(off.dtype)).squeeze(1)
 
     def _product(self) -> Tensor:
         """What the buffer holds, in the weight's precision."""
@@ -236,41 +241,17 @@ def _again(
     """The gradients of a loss that weighs the log-probs by `factors` [M]: the logits are made once more."""
     chunk = _Chunk(weight, bias, scale, most=_most(bounds))
     made = _Prepared.empty(hidden, weight, bias, chunk)
+    spread = chunk.spread_many if _many(factors) else chunk.spread
     for start, end in bounds:
         part, wanted = hidden[start:end], targets[start:end]
         chunk.logprobs(part, wanted)
-        chunk.spread(part, wanted, factors[start:end], made, start, end)
+        spread(part, wanted, factors[start:end], made, start, end)
     return made
 
 
 def _many(gradient: Tensor) -> bool:
     """True for many gradients at once; torch has no public name for the question."""
     return bool(torch._C._functorch.is_legacy_batchedtensor(gradient))  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-
-
-def _batched(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    factors: Tensor,
-    scale: float,
-    bounds: Sequence[tuple[int, int]],
-) -> _Prepared:
-    """`_again` for many gradients at once (`is_grads_batched`), which cannot be written into a buffer."""
-    chunk = _Chunk(weight, bias, scale, most=_most(bounds))
-    made = _Prepared.empty(hidden, weight, bias, chunk)
-    rows = [made.hidden[:0]]
-    for start, end in bounds:
-        part, wanted = hidden[start:end], targets[start:end]
-        chunk.logprobs(part, wanted)
-        weights = (factors[start:end] * scale).unsqueeze(1)
-        rows.append(chunk.to_hidden(wanted) * weights)
-        off = chunk.off.t()
-        made.weight = made.weight - off @ (part * weights).to(off.dtype)
-        made.bias = None if made.bias is None else made.bias - (off @ weights.to(off.dtype)).squeeze(1)
-    made.hidden = torch.cat(rows)
-    return made
 
 
 def _foreseen(ahead: Ahead, logprobs: Tensor, start: int, end: int) -> Tensor:
