@@ -32,7 +32,7 @@ def main() -> int:
         generation.prepare(folder, SIZES[given.size])
         print(f"generate {given.size} {given.precision}: prompts of {texts.source()}; {given.repeats} repeats in turns")
         if given.precision == "fp32" and not given.no_greedy:
-            problems = disagreements(folder, sides)
+            problems = disagreements(folder, sides, given.device)
         for case in given.cases:
             run = partial(_run, folder, CASES[case], given)
             found = alternate.in_turns({side: partial(run, side) for side in sides}, given.repeats)
@@ -45,7 +45,8 @@ def main() -> int:
         print(f"no fair comparison: {problem}")
     facts = {"size": given.size, "precision": given.precision, "texts": texts.source(), "measured": measured}
     facts |= {"repeats": given.repeats, "sides": summaries, "problems": problems}
-    keep(f"generate-{given.size}-{given.precision}", facts, given.json)
+    name = f"generate-{given.size}-{given.precision}" + ("" if given.device == "cpu" else f"-{given.device}")
+    keep(name, facts, given.json)
     return int(bool(problems))
 
 
@@ -59,14 +60,15 @@ def there(asked: Sequence[str]) -> list[str]:
 
 
 def _run(folder: Path, case: Case, given: argparse.Namespace, side: str) -> dict[str, Any]:
-    return generation.run(folder, side, case, precision=given.precision, runs=given.runs)
+    return generation.run(folder, side, case, precision=given.precision, runs=given.runs, device=given.device)
 
 
-def disagreements(folder: Path, sides: Sequence[str]) -> list[str]:
+def disagreements(folder: Path, sides: Sequence[str], device: str = "cpu") -> list[str]:
     """The sides whose greedy answers are not those of the first one, with how many tokens agree from the start."""
     case = Case(prompts=16, samples=1, longest=24)
     answers = {
-        side: generation.run(folder, side, case, precision="fp32", runs=0, greedy=True)["tokens"] for side in sides
+        side: generation.run(folder, side, case, precision="fp32", runs=0, greedy=True, device=device)["tokens"]
+        for side in sides
     }
     first, *others = sides
     problems: list[str] = []
@@ -102,10 +104,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sides", nargs="+", default=["posttrain", "HF", "vLLM"], choices=SIDES)
     parser.add_argument("--runs", type=int, default=2, help="in a process, after one that is not counted")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each side, in turns")
+    about = "of all sides; vLLM here is built for the CPU"
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help=about)
     parser.add_argument("--quick", action="store_true", help="one run in one process each")
     parser.add_argument("--no-greedy", action="store_true", help="greedy answers are not compared first")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
     given = parser.parse_args()
     if given.quick:
         given.runs, given.repeats = 1, 1
+    if given.device != "cpu":
+        given.sides = [side for side in given.sides if side != "vLLM"]
     return given

@@ -24,7 +24,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         ground = rounds.make_ground(
             Path(name), SIZES[given.size], rounds=1 + given.rounds, longest=given.longest, ends=given.ends,
-            group=given.group, adapters="adapters" in given.layouts,
+            group=given.group, adapters="adapters" in given.layouts, device=given.device,
         )  # fmt: skip
         about = "ending by themselves" if given.ends else "none ends by itself"
         print(
@@ -32,7 +32,7 @@ def main() -> int:
             f" {about}, {given.group} to a prompt of {texts.source()}; {given.repeats} repeats in turns",
             flush=True,
         )
-        peaks = alternate.run(["benchmarks.frame.gemm"])
+        peaks = alternate.run(["benchmarks.frame.gemm", given.device])
         sides = {layout: partial(rounds.run_ours, ground, layout, given.precision) for layout in given.layouts}
         sides |= {f"TRL {setting}": partial(rounds.run_peer, ground, setting) for setting in given.peer}
         found = alternate.in_turns(sides, given.repeats)
@@ -58,6 +58,7 @@ def _tell(ground: Ground, given: argparse.Namespace, found: Mapping[str, Any], p
     facts |= {"longest": given.longest, "ends": given.ends, "group": given.group, "rounds": given.rounds}
     facts |= {"repeats": given.repeats, "gemm": dict(peaks), "sides": sides, "measured": measured}
     name = f"ppo-{given.size}-{given.precision}" + ("-ends" if given.ends else "")
+    name += "" if given.device == "cpu" else f"-{given.device}"
     keep(name, {**facts, "problems": problems}, given.json)
     return int(bool(problems))
 
@@ -90,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--group", type=int, default=1, help="answers to a prompt")
     parser.add_argument("--rounds", type=int, default=2, help="rounds that are counted, after one that is not")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of both sides")
     parser.add_argument("--quick", action="store_true", help="one round counted, one repeat")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
     given = parser.parse_args()

@@ -34,9 +34,10 @@ def main(method: str, description: str) -> int:
     size = SIZES[given.size]
     precision, ours, settings = SETTINGS[given.precision]
     with tempfile.TemporaryDirectory() as name:
-        ground = training.make_ground(Path(name), method, size, 1 + given.steps, batch=given.batch or ROWS[given.size])
+        batch = given.batch or ROWS[given.size]
+        ground = training.make_ground(Path(name), method, size, 1 + given.steps, batch=batch, device=given.device)
         _say(ground, given)
-        peaks = alternate.run(["benchmarks.frame.gemm"])
+        peaks = alternate.run(["benchmarks.frame.gemm", given.device])
         tried: dict[str, float] = {}
         if given.peer:
             settings = tuple(given.peer)
@@ -51,7 +52,7 @@ def main(method: str, description: str) -> int:
 
 def earlier(given: argparse.Namespace) -> dict[str, float]:
     """The seconds of TRL's settings as an earlier finding of the same row has them; none where `--again` is given."""
-    file = given.json or RESULTS / f"{given.method}-{given.size}-{given.precision}.json"
+    file = given.json or RESULTS / f"{_name(given)}.json"
     if given.again or not file.is_file():
         return {}
     return json.loads(file.read_text(encoding="utf-8")).get("tried", {})
@@ -79,6 +80,11 @@ def try_all(ground: Ground) -> dict[str, float]:
     }
 
 
+def _name(given: argparse.Namespace) -> str:
+    """The name of the finding."""
+    return f"{given.method}-{given.size}-{given.precision}" + ("" if given.device == "cpu" else f"-{given.device}")
+
+
 def _arguments(method: str, description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {method}", description=description, formatter_class=argparse.RawTextHelpFormatter
@@ -91,6 +97,7 @@ def _arguments(method: str, description: str) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="rows of a step; 32 at 15m, 16 at 60m, 8 at 135m")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--again", action="store_true", help="best: try TRL's settings though a finding has them")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of both sides")
     parser.add_argument("--quick", action="store_true", help="one step counted, one repeat")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
     given = parser.parse_args()
@@ -152,7 +159,7 @@ def _tell(
         "sides": sides,
         "ratios": ratios,
     }
-    keep(f"{ground.method}-{given.size}-{given.precision}", {**facts, "tried": tried, "problems": problems}, given.json)
+    keep(_name(given), {**facts, "tried": tried, "problems": problems}, given.json)
     return int(bool(problems))
 
 

@@ -98,12 +98,15 @@ def set_ending(folder: Path, share: float, prompts: Sequence[Sequence[int]]) -> 
 # --- a run of a side --------------------------------------------------------------------------------------------------
 
 
-def run(folder: Path, side: str, case: Case, *, precision: str, runs: int, greedy: bool = False) -> dict[str, Any]:
+def run(
+    folder: Path, side: str, case: Case, *, precision: str, runs: int, greedy: bool = False, device: str = "cpu"
+) -> dict[str, Any]:
     """What a side tells of `runs` times a case after one that is not counted; greedy answers are told whole."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         job = Path(name) / "job.json"
         facts = {"model": str(folder / ("ending" if case.ends else "model")), "precision": precision, "runs": runs}
         facts |= {**asdict(case), "prompts": prompts_of(folder / "words", case.prompts), "greedy": greedy}
+        facts |= {"device": device}
         job.write_text(json.dumps(facts), encoding="utf-8")
         words = [f"benchmarks.sides.{SIDES[side]}", job]
         return alternate.run(words, python=peer_python(VLLM)) if side == "vLLM" else alternate.run(words)

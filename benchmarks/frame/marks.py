@@ -1,4 +1,4 @@
-"""What a side notes of itself while it works: times of its steps and resident memory. The standard library alone.
+"""What a side notes of itself while it works: times of its steps, and memory. The standard library alone on a CPU.
 
 Both sides of a benchmark use it, each in a process and an environment of its own.
 """
@@ -25,10 +25,12 @@ class Marks:
     """Notes of one process. `loaded` when all models are there, `step` after each step, then `facts`.
 
     Growth is the highest resident memory between `loaded` and the last `step`, less that at `loaded`; pages of
-    libraries, which are read from their files as they are first needed, are no part of it. Linux alone tells it.
+    libraries, which are read from their files as they are first needed, are no part of it. Linux alone tells it. On
+    `cuda` memory is what tensors take on the device, and a step ends when the device has done its work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self._on_gpu = device == "cuda"
         self._walls: list[float] = []
         self._cpus: list[float] = []
         self._resident: list[int] = []
@@ -36,16 +38,27 @@ class Marks:
 
     def loaded(self) -> None:
         """Sets the baseline of memory and forgets the peak so far; the first call counts."""
-        if not self._loaded:
+        if self._on_gpu:
+            import torch  # noqa: PLC0415 - only where a GPU is measured
+
+            self._loaded = self._loaded or torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+        elif not self._loaded:
             self._loaded, self._file = memory("VmRSS"), memory("RssFile")
             CLEAR.write_text("5", encoding="ascii")
 
     def step(self) -> None:
         """Notes that a step has begun or ended: the first call is the beginning of the first step."""
+        if self._on_gpu:
+            import torch  # noqa: PLC0415 - only where a GPU is measured
+
+            torch.cuda.synchronize()
+            self._peak = torch.cuda.max_memory_allocated()
+        else:
+            self._peak = memory("VmHWM") - (memory("RssFile") - self._file)
         self._walls.append(time.perf_counter())
         self._cpus.append(time.process_time())
         self._resident.append(memory("VmRSS"))
-        self._peak = memory("VmHWM") - (memory("RssFile") - self._file)
 
     def facts(self, **more: Any) -> dict[str, Any]:
         """All that was noted, and `more`: seconds and CPU seconds of each step, bytes of memory."""

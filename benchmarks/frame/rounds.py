@@ -51,14 +51,16 @@ class Ground:
     group: int
     ends: bool
     prompts: Sequence[Sequence[int]]
+    device: str = "cpu"
 
 
 # --- what both sides get ----------------------------------------------------------------------------------------------
 
 
 def make_ground(
-    folder: Path, size: Size, *, rounds: int, longest: int, ends: bool, group: int = 1, adapters: bool = False
-) -> Ground:
+    folder: Path, size: Size, *, rounds: int, longest: int, ends: bool, group: int = 1, adapters: bool = False,
+    device: str = "cpu",
+) -> Ground:  # fmt: skip
     """Writes tokenizer, policy, reward model and prompts; with `adapters` a reward model that is an adapter as well."""
     words = folder / "words"
     texts.write_tokenizer(words, vocabulary=size.vocabulary)
@@ -72,7 +74,10 @@ def make_ground(
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
     if adapters:
         _write_adapter(folder)
-    return Ground(folder=folder, size=size, rounds=rounds, longest=longest, group=group, ends=ends, prompts=prompts)
+    return Ground(
+        folder=folder, size=size, rounds=rounds, longest=longest, group=group, ends=ends, prompts=prompts,
+        device=device,
+    )  # fmt: skip
 
 
 def _write_adapter(folder: Path) -> None:
@@ -99,7 +104,8 @@ def our_settings(ground: Ground, layout: str, precision: str, out: Path) -> dict
         "out": str(out), "steps": ground.rounds, "rollouts": ROLLOUTS, "group": ground.group, "ppo_epochs": EPOCHS,
         "minibatches": MINIBATCHES, "max_new_tokens": ground.longest, "critic": {"warmup": 0}, "learning_rate": RATE,
         "schedule": "constant", "warmup": 0.0, "beta": {"coef": KL}, "missing_eos_penalty": PENALTY,
-        "precision": precision, "save_every": None, "rollouts_every": None, "best": None, **LAYOUTS[layout],
+        "precision": precision, "save_every": None, "rollouts_every": None, "best": None, "device": ground.device,
+        **LAYOUTS[layout],
     }  # fmt: skip
 
 
@@ -114,8 +120,8 @@ def peer_arguments(ground: Ground, setting: str) -> dict[str, Any]:
         "num_ppo_epochs": EPOCHS, "total_episodes": ROLLOUTS * ground.rounds, "response_length": ground.longest,
         "temperature": 1.0, "learning_rate": RATE, "lr_scheduler_type": "constant", "adam_beta2": 0.95, "kl_coef": KL,
         "missing_eos_penalty": PENALTY, "stop_token": "eos" if ground.ends else None, "num_sample_generations": 0,
-        "save_strategy": "no", "report_to": "none", "logging_steps": 1, "use_cpu": True, "disable_tqdm": True,
-        **PEERS[setting],
+        "save_strategy": "no", "report_to": "none", "logging_steps": 1, "disable_tqdm": True,
+        "use_cpu": ground.device == "cpu", **PEERS[setting],
     }  # fmt: skip
 
 
@@ -127,7 +133,7 @@ def run_ours(ground: Ground, layout: str, precision: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=ground.folder) as name:
         job = Path(name) / "job.json"
         settings = our_settings(ground, layout, precision, Path(name) / "out")
-        job.write_text(json.dumps({"settings": settings}), encoding="utf-8")
+        job.write_text(json.dumps({"device": ground.device, "settings": settings}), encoding="utf-8")
         return alternate.run(["benchmarks.sides.our_ppo", job], cache=Path(name) / "cache")
 
 
@@ -139,6 +145,7 @@ def run_peer(ground: Ground, setting: str) -> dict[str, Any]:
         prompts = [list(ids) for ids in ground.prompts for _ in range(ground.group)]
         facts = {"model": str(ground.folder / "model"), "scorer": str(ground.folder / "scorer"), "prompts": prompts}
         facts |= {"out": str(Path(name) / "out"), "arguments": peer_arguments(ground, setting)}
+        facts |= {"device": ground.device}
         job.write_text(json.dumps(facts), encoding="utf-8")
         return alternate.run(["benchmarks.sides.trl_ppo", job], python=peer_python(PEER), cache=Path(name))
 

@@ -84,6 +84,7 @@ class Ground:
     steps: int
     rows: Rows
     ours: Path
+    device: str = "cpu"
 
     @property
     def model(self) -> Path:
@@ -100,8 +101,9 @@ class Ground:
 
 
 def make_ground(
-    folder: Path, method: str, size: Size, steps: int, *, batch: int = BATCH, rows: Sequence[dict[str, Any]] = ()
-) -> Ground:
+    folder: Path, method: str, size: Size, steps: int, *, batch: int = BATCH, rows: Sequence[dict[str, Any]] = (),
+    device: str = "cpu",
+) -> Ground:  # fmt: skip
     """Writes tokenizer, model and rows, those of the method's texts unless they are given.
 
     TRL's file has the order in which ours draws its only epoch.
@@ -121,7 +123,8 @@ def make_ground(
     _write(folder / "ours.jsonl", rows)
     _write(folder / "peer.jsonl", ordered)
     made = Rows(file=folder / "peer.jsonl", tokens=tokens_of(ordered, words), batch=batch)
-    return Ground(folder=folder, method=method, size=size, steps=steps, rows=made, ours=folder / "ours.jsonl")
+    ours = folder / "ours.jsonl"
+    return Ground(folder=folder, method=method, size=size, steps=steps, rows=made, ours=ours, device=device)
 
 
 def records(method: str) -> list[dict[str, Any]]:
@@ -157,7 +160,7 @@ def our_settings(ground: Ground, precision: str, out: Path, extra: Mapping[str, 
     return {
         "model": str(ground.model), "data": str(ground.ours), "out": str(out), "batch_size": ground.rows.batch,
         "epochs": 1, "learning_rate": RATE, "schedule": "constant", "warmup": 0.0, "precision": precision,
-        "eval_data": None, "save_every": None, **extra,
+        "eval_data": None, "save_every": None, "device": ground.device, **extra,
     }  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def peer_arguments(ground: Ground, setting: str) -> dict[str, Any]:
         "max_steps": ground.steps, "gradient_accumulation_steps": batch // changed["per_device_train_batch_size"],
         "learning_rate": RATE, "lr_scheduler_type": "constant", "adam_beta2": 0.95,
         "train_sampling_strategy": "sequential", "save_strategy": "no", "report_to": "none", "logging_steps": 1,
-        "use_cpu": True, "disable_tqdm": True, **changed,
+        "use_cpu": ground.device == "cpu", "disable_tqdm": True, **changed,
     }  # fmt: skip
 
 
@@ -190,7 +193,9 @@ def run_ours(ground: Ground, precision: str, extra: Mapping[str, Any]) -> dict[s
     with tempfile.TemporaryDirectory(dir=ground.folder) as name:
         job = Path(name) / "job.json"
         settings = our_settings(ground, precision, Path(name) / "out", extra)
-        job.write_text(json.dumps({"method": ground.method, "settings": settings}), encoding="utf-8")
+        job.write_text(
+            json.dumps({"method": ground.method, "device": ground.device, "settings": settings}), encoding="utf-8"
+        )
         return alternate.run(["benchmarks.sides.ours", job], cache=Path(name) / "cache")
 
 
@@ -200,6 +205,7 @@ def run_peer(ground: Ground, setting: str) -> dict[str, Any]:
         job = Path(name) / "job.json"
         facts = {"method": ground.method, "model": str(ground.peer_model), "data": str(ground.rows.file)}
         facts |= {"out": str(Path(name) / "out"), "arguments": peer_arguments(ground, setting)}
+        facts |= {"device": ground.device}
         job.write_text(json.dumps(facts), encoding="utf-8")
         return alternate.run(["benchmarks.sides.trl_training", job], python=peer_python(PEER), cache=Path(name))
 

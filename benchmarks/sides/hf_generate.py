@@ -22,12 +22,12 @@ def main() -> None:
 
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[job["precision"]]
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype).eval().to(job["device"])
     words = AutoTokenizer.from_pretrained(job["model"], padding_side="left")
-    batch = words.pad({"input_ids": job["prompts"]}, return_tensors="pt")
+    batch = words.pad({"input_ids": job["prompts"]}, return_tensors="pt").to(job["device"])
     sampling = {"do_sample": False} if job["greedy"] else {"do_sample": True, "temperature": 1.0, "top_k": 0}
     torch.manual_seed(0)
-    marks = Marks()
+    marks = Marks(job["device"])
     marks.loaded()
     marks.step()
     lengths: list[list[int]] = []

@@ -42,7 +42,7 @@ class Watching(Silent):
 def main() -> None:
     """Runs the job, and tells what it noted."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    marks = Marks()
+    marks = Marks(job["device"])
     sample: list[float] = []
     annotate: list[float] = []
     answers: list[list[Any]] = []

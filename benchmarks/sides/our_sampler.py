@@ -20,8 +20,9 @@ from posttrain.types import Prompt, PromptRecord, SamplingSpec
 def main() -> None:
     """Runs the job, and tells what it noted."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    marks, console = Marks(), open_console(quiet=True)
+    marks, console = Marks(job["device"]), open_console(quiet=True)
     settings = {"model": job["model"], "prompts": "unread", "out": "unread", "precision": job["precision"]}
+    settings |= {"device": job["device"]}
     config: Any = make_config(CONFIGS["sample"], settings)
     setup.quiet_libraries()
     codec = setup.load_codec(config.model, None, console)

@@ -54,7 +54,7 @@ class Recorded:
 def main() -> None:
     """Runs the job, and tells what it noted."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    marks, kept, waits = Marks(), [], []
+    marks, kept, waits = Marks(job.get("device", "cpu")), [], []
     load_start, fit = setup.load_start, fitting.fit
 
     def loaded(*given: Any, **named: Any) -> Any:

@@ -59,7 +59,7 @@ def main() -> None:
         return accumulate(*given)
 
     trainer.accelerator.accumulate = updating
-    marks = Marks()
+    marks = Marks(job["device"])
 
     class Rounds(transformers.TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     trainer = _trainer(job, rows, words)
     # Reference log-probs that are computed beforehand are computed here.
     before = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    marks = Marks()
+    marks = Marks(job["device"])
 
     class Notes(transformers.TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
