@@ -50,7 +50,7 @@ def run(
     Raises RuntimeError with the end of its output when it fails.
     """
     many = {"OMP_NUM_THREADS": str(threads())}
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     kept = {"POSTTRAIN_CACHE": str(cache), "HF_DATASETS_CACHE": str(cache)} if cache else {}
     done = subprocess.run(
         [str(python), "-m", *map(str, words)], capture_output=True, text=True, check=False, cwd=ROOT,

@@ -392,8 +392,8 @@ def test_a_gpu_gives_the_answers_that_it_gives_without_a_recording() -> None:
         pytest.skip("needs a GPU: only there are steps recorded")
     model = tiny_model("llama").cuda()
     told: list[str] = []
-    spec = SamplingSpec(max_new_tokens=40, samples=2, seed=4)
-    expected = batched(model, max_slots=3, stride=1)(ragged_prompts(4), spec)
-    found = batched(model, max_slots=3, tell=told.append)(ragged_prompts(4), spec)
+    prompts, spec = ragged_prompts(4), SamplingSpec(max_new_tokens=40, samples=2, seed=4)
+    expected = batched(model, max_slots=3, stride=1)(prompts, spec)
+    found = batched(model, max_slots=3, tell=told.append)(prompts, spec)
     assert tokens_of(found) == tokens_of(expected)
     assert told == []
