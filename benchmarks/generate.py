@@ -104,14 +104,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sides", nargs="+", default=["posttrain", "HF", "vLLM"], choices=SIDES)
     parser.add_argument("--runs", type=int, default=2, help="in a process, after one that is not counted")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each side, in turns")
-    about = "of all sides; vLLM here is built for the CPU"
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help=about)
+    alternate.add_device(parser)
     parser.add_argument("--quick", action="store_true", help="one run in one process each")
     parser.add_argument("--no-greedy", action="store_true", help="greedy answers are not compared first")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
     given = parser.parse_args()
     if given.quick:
         given.runs, given.repeats = 1, 1
-    if given.device != "cpu":
+    alternate.show_device(given.device)
+    if given.device != "cpu":  # vLLM here is built for CPUs
         given.sides = [side for side in given.sides if side != "vLLM"]
     return given

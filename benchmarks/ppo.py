@@ -91,10 +91,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--group", type=int, default=1, help="answers to a prompt")
     parser.add_argument("--rounds", type=int, default=2, help="rounds that are counted, after one that is not")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of both sides")
+    alternate.add_device(parser)
     parser.add_argument("--quick", action="store_true", help="one round counted, one repeat")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
     given = parser.parse_args()
+    alternate.show_device(given.device)
     given.longest = given.longest or (128 if given.ends else 64)
     if given.quick:
         given.rounds, given.repeats = 1, 1

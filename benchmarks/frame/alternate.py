@@ -5,6 +5,7 @@ A side is a command whose last line of output is JSON (`benchmarks.frame.marks.t
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -50,7 +51,8 @@ def run(
     Raises RuntimeError with the end of its output when it fails.
     """
     many = {"OMP_NUM_THREADS": str(threads())}
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    searched = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONPATH": searched}
     kept = {"POSTTRAIN_CACHE": str(cache), "HF_DATASETS_CACHE": str(cache)} if cache else {}
     done = subprocess.run(
         [str(python), "-m", *map(str, words)], capture_output=True, text=True, check=False, cwd=ROOT,
@@ -59,6 +61,18 @@ def run(
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option `--device`."""
+    about = "of both sides; on a CPU no side sees a GPU"
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help=about)
+
+
+def show_device(device: str) -> None:
+    """The sides that are run from now on see a GPU only where it is asked for."""
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def in_turns(sides: Mapping[str, Callable[[], Found]], repeats: int) -> dict[str, list[Found]]:

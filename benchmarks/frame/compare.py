@@ -97,10 +97,11 @@ def _arguments(method: str, description: str) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="rows of a step; 32 at 15m, 16 at 60m, 8 at 135m")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--again", action="store_true", help="best: try TRL's settings though a finding has them")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of both sides")
+    alternate.add_device(parser)
     parser.add_argument("--quick", action="store_true", help="one step counted, one repeat")
     parser.add_argument("--json", type=Path, help="where the finding goes, in place of benchmarks/results")
     given = parser.parse_args()
+    alternate.show_device(given.device)
     given.method = method
     if given.quick:
         given.steps, given.repeats = 1, 1

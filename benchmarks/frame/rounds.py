@@ -104,8 +104,7 @@ def our_settings(ground: Ground, layout: str, precision: str, out: Path) -> dict
         "out": str(out), "steps": ground.rounds, "rollouts": ROLLOUTS, "group": ground.group, "ppo_epochs": EPOCHS,
         "minibatches": MINIBATCHES, "max_new_tokens": ground.longest, "critic": {"warmup": 0}, "learning_rate": RATE,
         "schedule": "constant", "warmup": 0.0, "beta": {"coef": KL}, "missing_eos_penalty": PENALTY,
-        "precision": precision, "save_every": None, "rollouts_every": None, "best": None, "device": ground.device,
-        **LAYOUTS[layout],
+        "precision": precision, "save_every": None, "rollouts_every": None, "best": None, **LAYOUTS[layout],
     }  # fmt: skip
 
 

@@ -160,7 +160,7 @@ def our_settings(ground: Ground, precision: str, out: Path, extra: Mapping[str, 
     return {
         "model": str(ground.model), "data": str(ground.ours), "out": str(out), "batch_size": ground.rows.batch,
         "epochs": 1, "learning_rate": RATE, "schedule": "constant", "warmup": 0.0, "precision": precision,
-        "eval_data": None, "save_every": None, "device": ground.device, **extra,
+        "eval_data": None, "save_every": None, **extra,
     }  # fmt: skip
 
 

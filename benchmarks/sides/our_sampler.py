@@ -22,7 +22,6 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     marks, console = Marks(job["device"]), open_console(quiet=True)
     settings = {"model": job["model"], "prompts": "unread", "out": "unread", "precision": job["precision"]}
-    settings |= {"device": job["device"]}
     config: Any = make_config(CONFIGS["sample"], settings)
     setup.quiet_libraries()
     codec = setup.load_codec(config.model, None, console)
