@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+ON_GPU = "POSTTRAIN_TEST_GPU" in os.environ
 
+if not ON_GPU:  # expected values are those of a CPU in float32; processes that tests start see no GPU either
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Tests that need a GPU run where one is asked for, and say so elsewhere."""
+    reason = "needs a GPU: `make gpu-check` runs it"
+    for item in items:
+        if item.get_closest_marker("gpu") is not None and not (ON_GPU and torch.cuda.is_available()):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

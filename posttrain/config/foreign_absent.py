@@ -31,8 +31,7 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
     "the order is drawn from seed": (
         "TALO",
         "shuffle_dataset shuffle_merged_datasets disable_shuffling group_by_length sampling_strategy"
-        " train_sampling_strategy length_column_name curriculum_sampling mix_strategy full_determinism"
-        " train.full_determinism_enable",
+        " train_sampling_strategy length_column_name curriculum_sampling mix_strategy",
     ),
     "max_length bounds prompt and answer together": ("TAO", "max_prompt_length max_prompt_len prompt_max_len"),
     "every step is recorded": (

@@ -159,6 +159,8 @@ RENAMED: dict[str, Foreign] = {
             ("TALO", "activation_checkpointing"),
         ),
         "disable_gradient_checkpointing": ("L", "activation_checkpointing"),
+        "full_determinism": ("TAL", "deterministic"),
+        "train.full_determinism_enable": ("O", "deterministic"),
         "sample_packing": ("A", "packing"),
         "neat_packing": ("L", "packing"),
         "padding_free": ("T", "packing"),

@@ -203,6 +203,9 @@ class Training(Settings):
     )
     max_bad: Percent = Field(default="5%", description="more bad rows than this share stop the run; fewer are left out")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of order, splits, new weights and samples")
+    deterministic: bool = Field(
+        default=False, description="on a GPU the same bits every time, by slower kernels; on a CPU they always are"
+    )
 
     save_every: Every | None = Field(
         default="25%", description="a checkpoint every so many steps, or share of the run; null: only when interrupted"

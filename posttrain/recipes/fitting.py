@@ -197,7 +197,7 @@ class _Keeper:
         self._steps = parts.source.steps
         self._interval = steps_between(config.save_every, self._steps)
         self._checkpoints = Checkpoints(run.writer.checkpoints, keep=config.keep)
-        self._made = _Circumstances(where)
+        self._made = _Circumstances(where, same_bits=config.deterministic)
         self._heavy: dict[str, Stateful] = {
             "weights": Weights(parts.models, parts.engine.trained),
             "engine": parts.engine,
@@ -280,7 +280,8 @@ class _Noted:
 class _Circumstances:
     """What the bits of a run depend on besides its settings: versions, processor, threads."""
 
-    def __init__(self, where: Machine) -> None:
+    def __init__(self, where: Machine, *, same_bits: bool) -> None:
+        self._always = [] if same_bits or where.device.type == "cpu" else ["a GPU without deterministic: true"]
         device = torch.cuda.get_device_name(where.device) if where.device.type == "cuda" else platform.machine()
         self._facts = {**versions(), "device": device, "threads": str(torch.get_num_threads()), "where": where.where}
         self.differences: list[str] = []
@@ -292,7 +293,8 @@ class _Circumstances:
         """Notes the differences; nothing of them stands in the way."""
         names = dict.fromkeys([*state, *self._facts])
         changed = [name for name in names if state.get(name) != self._facts.get(name)]
-        self.differences = [f"{name} was {state.get(name)}, is {self._facts.get(name)}" for name in changed]
+        differences = [f"{name} was {state.get(name)}, is {self._facts.get(name)}" for name in changed]
+        self.differences = [*differences, *self._always]
 
 
 @contextmanager

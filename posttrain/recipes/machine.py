@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,27 @@ def set_aside(
     if where.lends and not apart:
         console.say("offload: no model that is only read has weights of its own; nothing waits elsewhere")
     return apart
+
+
+@contextmanager
+def same_bits(config: Training) -> Generator[None]:
+    """Inside, where `deterministic` asks for it, a GPU computes the same bits every time; nothing changes on a CPU.
+
+    Operations that cannot do so raise RuntimeError.
+    """
+    if not config.deterministic or not torch.cuda.is_available():
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when a product is made for the first time
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory = torch.utils.deterministic
+    filled, memory.fill_uninitialized_memory = memory.fill_uninitialized_memory, False  # it costs time alone
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
 
 
 def machine(config: Training | Sampling | None = None, console: Console | None = None) -> Machine:

@@ -26,7 +26,7 @@ from posttrain.models.load import context_length, is_adapter
 from posttrain.models.targets import check_targets, layers_of
 from posttrain.recipes import setup
 from posttrain.recipes.disk import check_disk
-from posttrain.recipes.machine import check_machine
+from posttrain.recipes.machine import check_machine, same_bits
 from posttrain.recipes.preflight import Rehearsed
 from posttrain.recipes.rows import Source, open_sources
 from posttrain.recipes.scoring import check_policy
@@ -139,7 +139,8 @@ def training(
             console.say(f"what is left out as bad is listed in {listed}; the first: {door.problems[0]}")
         writer.note(**{f"{name}_rows": counts for name, counts in door.counts.items()})
         run = setup.Telling(writer=writer, console=console)
-        return train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
+        with same_bits(config):
+            return train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
 
 
 def _of_the_hub(door: Door) -> Iterator[tuple[str, Source]]:
@@ -151,7 +152,7 @@ def _of_the_hub(door: Door) -> Iterator[tuple[str, Source]]:
 
 def _rehearse(config: Training, door: Door, train: Callable[[setup.Telling], object]) -> None:
     """Makes the run ready in a folder that is gone afterwards, and shows what it would take. Raises Rehearsed."""
-    with TemporaryDirectory() as folder, RunWriter.create(Path(folder) / "run", config) as writer:
+    with TemporaryDirectory() as folder, RunWriter.create(Path(folder) / "run", config) as writer, same_bits(config):
         try:
             train(setup.Telling(writer=writer, console=door.console, dry=True))
         except Rehearsed as end:

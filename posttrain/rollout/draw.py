@@ -67,13 +67,28 @@ def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 def _invert_one(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """The chosen index [n, 1], and the uniform number [n, 1] that is left for a choice within it."""
-    sums = weights.cumsum(-1)
+    sums = _running(weights)
     target = sums[:, -1:] * uniforms
     # A NaN among the weights would put the index one past the end.
     index = torch.searchsorted(sums, target, right=True).clamp_max_(weights.shape[1] - 1)
     chosen = weights.gather(1, index)
     before = sums.gather(1, index) - chosen
     return index, ((target - before) / chosen).clamp_(0.0, _BELOW_ONE)
+
+
+def _running(weights: Tensor) -> Tensor:
+    """Cumulative sums [n, V] along each row.
+
+    On a GPU they are made in one order where there is more than one row; torch refuses them all the same where it must
+    be deterministic.
+    """
+    if weights.device.type != "cuda" or not torch.are_deterministic_algorithms_enabled():
+        return weights.cumsum(-1)
+    torch.use_deterministic_algorithms(False)
+    try:
+        return weights.expand(max(2, len(weights)), -1).cumsum(-1)[: len(weights)]
+    finally:
+        torch.use_deterministic_algorithms(True)
 
 
 def _cut(weights: Tensor, spec: SamplingSpec) -> Tensor:
@@ -105,7 +120,7 @@ def _border(weights: Tensor, share: float) -> Tensor:
 
 
 def _smallest(ordered: Tensor, wanted: Tensor) -> Tensor:
-    sums = ordered.cumsum(-1)
+    sums = _running(ordered)
     kept = (sums - ordered < wanted).sum(-1, keepdim=True).clamp_min_(1)
     return ordered.gather(1, kept - 1)
 

@@ -17,7 +17,6 @@ from posttrain.types import PrefixGroup, Span, TokenBatch, moved
 
 PLAIN = AttentionTerms(scaling=None, window=None, softcap=None, sinks=None)
 WINDOWS = [None, 1, 5, 150]
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: FlexAttention is compiled for it")
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
@@ -150,7 +149,7 @@ def test_a_length_that_is_no_whole_number_of_blocks_is_refused() -> None:
         BlockLayout(SHORT, 130)
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", TERMS)
 def test_on_a_gpu_outputs_and_gradients_are_those_of_the_layout_by_rows(name: str) -> None:
     batch, terms = moved(LONG, "cuda"), TERMS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from posttrain.console import Console, Lines
 from posttrain.models import checkpointing
 from posttrain.models.quantize import quantized_layers
 from posttrain.recipes import opening, setup
-from posttrain.recipes.machine import Machine, apart_from, check_machine, machine, set_aside
+from posttrain.recipes.machine import Machine, apart_from, check_machine, machine, same_bits, set_aside
 
 SFT: Mapping[str, Any] = {"model": "m", "data": "d", "out": "o"}
 
@@ -211,3 +212,18 @@ def test_frozen_models_of_ppo_wait_and_are_lent_for_annotating(
     assert moved == [2] + 2 * [2, 2]  # aside at first, then to and fro in each of two rounds
     weights = [load_file(run.path / "model.safetensors") for run in runs]
     assert all(torch.equal(part, weights[1][name]) for name, part in weights[0].items())
+
+
+def test_deterministic_changes_how_torch_computes_inside_and_nothing_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    config = make_config(SFTConfig, {**SFT, "deterministic": True})
+    with same_bits(config):
+        assert not torch.are_deterministic_algorithms_enabled()  # a CPU needs nothing
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with same_bits(make_config(SFTConfig, SFT)):
+        assert not torch.are_deterministic_algorithms_enabled()
+    with same_bits(config):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory

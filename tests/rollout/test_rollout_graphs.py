@@ -73,9 +73,8 @@ def test_work_that_cannot_be_recorded_is_called_and_the_reason_kept() -> None:
     assert recorded.refused == "operation not permitted when stream is capturing"
 
 
+@pytest.mark.gpu
 def test_a_gpu_replays_what_it_recorded() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU: only there can work be recorded")
     moved, result, calls = torch.tensor([3.0], device="cuda"), torch.zeros(1, device="cuda"), list[int]()
 
     def work() -> None:

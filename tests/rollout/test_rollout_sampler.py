@@ -387,9 +387,8 @@ def test_real_weights_give_the_same_stories_whatever_the_batch(stories_model: Pa
         assert len(completion.text) > 20
 
 
+@pytest.mark.gpu
 def test_a_gpu_gives_the_answers_that_it_gives_without_a_recording() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU: only there are steps recorded")
     model = tiny_model("llama").cuda()
     told: list[str] = []
     prompts, spec = ragged_prompts(4), SamplingSpec(max_new_tokens=40, samples=2, seed=4)
