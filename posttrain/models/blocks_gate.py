@@ -35,12 +35,16 @@ def blocks_differ(trunk: Trunk, batch: TokenBatch) -> str:
 
 
 def _states_and_gradient(trunk: Trunk, tokens: Tensor, positions: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """The hidden states [T, D] of a stream, and the gradient of the sum of their squares to the embeddings."""
+    """The hidden states [T, D] of a stream, and the gradient of a fixed direction of them to the embeddings.
+
+    Not of their squares: behind a last norm these have nearly one sum, whatever goes in, and a gradient of rounding.
+    """
     model: PreTrainedModel = trunk.model
     with torch.enable_grad(), active(model, trunk.stack), using(layout):
         embeddings = model.get_input_embeddings()(tokens[None]).detach().requires_grad_()
         states: Tensor = model(
             inputs_embeds=embeddings, position_ids=positions[None], use_cache=False
         ).last_hidden_state.squeeze(0)
-        (gradient,) = torch.autograd.grad(states.float().square().sum(), embeddings)
+        towards = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states.device)
+        (gradient,) = torch.autograd.grad((states.float() * towards).sum(), embeddings)
     return states.detach(), gradient.squeeze(0)

@@ -84,6 +84,15 @@ def test_the_probe_has_several_blocks_and_what_they_see_matters(monkeypatch: pyt
     assert "differs" in blocks_differ(policy.trunk, batch)
 
 
+@pytest.mark.usefixtures("kernels")
+def test_a_last_norm_that_nothing_was_learnt_in_is_no_reason_against_kernels() -> None:
+    policy = tiny_policy()
+    torch.nn.init.ones_(
+        policy.trunk.model.norm.weight
+    )  # so the squares of hidden states have one sum, whatever they are
+    assert gate_policy(policy, "sdpa").way == "packed, attention in one kernel"
+
+
 class _Blind(_WithBackward):
     """Sees nothing of a shared prefix."""
 
