@@ -10,11 +10,11 @@ from torch import Tensor
 
 from posttrain.engine.local import Engine
 from posttrain.errors import Diverged
-from posttrain.types import Batch, Hook, Largest, Mean, Objective, Scored, Source, Step
+from posttrain.types import Batch, Hook, Largest, Mean, Objective, Scored, Step
 
 
 def fit(
-    source: Source,
+    source: Iterable[Step],
     objective: Objective,
     engine: Engine,
     *,

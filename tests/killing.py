@@ -191,6 +191,7 @@ def remains(out: Path) -> dict[str, Any]:
             "run/best/*",
             "run/ema/*",
             "run/samples.jsonl",
+            "run/fingerprints.jsonl",
             "run/inspect/*",
         )
         for file in out.glob(pattern)

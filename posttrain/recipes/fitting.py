@@ -26,6 +26,7 @@ from posttrain.engine.local import LocalEngine
 from posttrain.engine.sealed import damage, write_sealed
 from posttrain.errors import Diverged, Interrupted
 from posttrain.loop import fit
+from posttrain.recipes.fingerprinting import Fingerprinting
 from posttrain.recipes.interruption import Interruption
 from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import Load
@@ -86,6 +87,7 @@ def train(
     """
     interruption = Interruption()
     keeper = _Keeper(config, run, parts, where)
+    prints = Fingerprinting(run, Weights(parts.models, parts.engine.trained))
     with _own_random_numbers(config.seed), interruption.watching():
         run.console.say(_planned(config, parts.source.steps))
         start = keeper.restore()
@@ -96,12 +98,15 @@ def train(
             )  # fmt: skip
             title = f"{config.command}  {config.model} → {config.out}"
             run.console.start(title, parts.source.steps, where=where.where, done=start)
+            prints.begin(start)
             if start == 0:
                 _measure_start(run, parts)
             with tracking(config.track, _tracked(config, run, start)) as tracked:
                 fit(
-                    parts.source, parts.objective, parts.engine,
-                    hooks=[*hooks, *parts.hooks, reporting(run), *tracked, *parts.last_hooks, keeper.after],
+                    prints.watched(parts.source), parts.objective, parts.engine,
+                    hooks=[
+                        prints.after, *hooks, *parts.hooks, reporting(run), *tracked, *parts.last_hooks, keeper.after,
+                    ],
                     start=start, whole=interruption.held_off,
                 )  # fmt: skip
         except Interrupted:
@@ -216,6 +221,7 @@ class _Keeper:
     def restore(self) -> int:
         """The step that the run goes on from, 0 for a new one; says what it found."""
         writer, say = self._run.writer, self._run.console.say
+        writer.note(machine=self._made.machine)
         for line in writer.remarks:
             say(line)
         if not writer.resuming:
@@ -283,7 +289,8 @@ class _Circumstances:
     def __init__(self, where: Machine, *, same_bits: bool) -> None:
         self._always = [] if same_bits or where.device.type == "cpu" else ["a GPU without deterministic: true"]
         device = torch.cuda.get_device_name(where.device) if where.device.type == "cuda" else platform.machine()
-        self._facts = {**versions(), "device": device, "threads": str(torch.get_num_threads()), "where": where.where}
+        self.machine = {"device": device, "threads": str(torch.get_num_threads()), "where": where.where}
+        self._facts = {**versions(), **self.machine}
         self.differences: list[str] = []
 
     def state(self) -> State:

@@ -19,6 +19,7 @@ from posttrain.engine.sealed import flush
 from posttrain.errors import ModelError, Problem
 from posttrain.run.card import model_card
 from posttrain.run.claim import Way, check_free, check_writable, clear, clear_model, judge
+from posttrain.run.fingerprints import FILE, Fingerprint, heading, line
 from posttrain.run.folder import Facts, Run
 from posttrain.run.lock import FolderLock
 from posttrain.run.record import new_record, now, write_json
@@ -26,7 +27,7 @@ from posttrain.run.record import new_record, now, write_json
 if TYPE_CHECKING:  # these types need torch, which a reader of run folders does not
     from posttrain.types import State
 
-_GROWING = ("metrics.jsonl", "samples.jsonl", "reward_failures.jsonl")
+_GROWING = ("metrics.jsonl", "samples.jsonl", "reward_failures.jsonl", FILE)
 
 
 @dataclass(slots=True)
@@ -130,6 +131,13 @@ class RunWriter:
         for failure in failures:
             self._append("reward_failures.jsonl", {"step": step, **failure})
 
+    def fingerprint(self, found: Fingerprint) -> None:
+        """Append the fingerprint of a step; the names of its weights are written once, before the first."""
+        file = self.path / "run" / FILE
+        if not file.is_file() or not file.stat().st_size:
+            self._append(FILE, heading([*found.weights]))
+        self._append(FILE, line(found))
+
     def problems(self, found: Sequence[Problem]) -> None:
         """Append what was wrong with rows of data."""
         for problem in found:
@@ -187,6 +195,11 @@ class RunWriter:
     def resumed(self, step: int) -> None:
         """Records in run.json that the run went on from `step`."""
         self.note(resumes=[*self._record.get("resumes", []), {"step": step, "time": now()}])
+
+    def resumed_with(self, **facts: object) -> None:
+        """Adds to what run.json says of the last time that the run went on."""
+        *earlier, last = self._record["resumes"]
+        self.note(resumes=[*earlier, {**last, **facts}])
 
     def flush(self) -> None:
         """What was written so far survives a loss of power."""
