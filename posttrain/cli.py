@@ -8,12 +8,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
 from typing import TYPE_CHECKING, Annotated, Any
 
+from posttrain.commands import ABOUT, SWITCHES, WITHOUT_SETTINGS, Option
 from posttrain.errors import ConfigError, DataError, LawBroken, PosttrainError, unforeseen
 
 if TYPE_CHECKING:
@@ -23,71 +24,7 @@ if TYPE_CHECKING:
     from posttrain.console import Console
 
 _EPILOGUE = "Settings are named alike as flags, in YAML and as Python keywords; [brackets] hold the defaults."
-_TRAINING = ("sft", "classify", "reward", "ppo", "dpo", "online-dpo")
-# In the order in which they are used; what has settings of its own stands in posttrain.config.CONFIGS too.
-_ABOUT = {
-    "demo": "Run the whole pipeline on a small world that is written on the spot; nothing is downloaded.",
-    "init": "Print a settings file to begin with, or its JSON schema.",
-    "check": "Show what a run would make of a data file: format, errors, lengths, and which tokens are trained.",
-    "sft": "Finetune a model on conversations, instructions or text.",
-    "classify": "Train a head for classes or numbers on labelled texts.",
-    "sample": "Answer prompts, several times each.",
-    "reward": "Train a reward model from ranked answers.",
-    "ppo": "Train a model against a reward with PPO.",
-    "dpo": "Train a model on preferences directly.",
-    "online-dpo": "Train a model on preferences among its own answers, by a reward.",
-    "eval": "Measure a model, alone or against another.",
-    "merge": "Merge an adapter into full weights, and prove that nothing changed.",
-    "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
-}
 _IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Switch:
-    """An option that commands understand besides their settings."""
-
-    about: str
-    commands: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """A flag of a command that has no settings; without a default it stands without its name."""
-
-    name: str
-    kind: type
-    about: str
-    default: object = None
-
-
-_WITHOUT_SETTINGS = {
-    "demo": (
-        Option(name="out", kind=str, default="runs/demo", about="the folder for all runs of the demo [runs/demo]"),
-        Option(name="seed", kind=int, default=0, about="of the world, the annotator and every run [0]"),
-    ),
-    "selftest": (
-        Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
-        Option(name="only", kind=str, default="", about="measure only laws that say this, or are about it"),
-    ),
-    "init": (
-        Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
-        Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),
-        Option(name="preset", kind=str, default="", about="ppo: deepspeed-chat, instructgpt or summarize2020 instead"),
-    ),
-}
-_RUNS = frozenset({*_TRAINING, "sample", "demo"})
-_ALL = frozenset(_ABOUT) - {"init"}
-_SWITCHES = {
-    "dry_run": Switch(
-        about="check settings, data, memory, disk and time, say what the run would take, and write nothing",
-        commands=frozenset(_TRAINING),
-    ),
-    "fresh": Switch(about="remove an earlier run from out, and only that", commands=_RUNS),
-    "quiet": Switch(about="show nothing but errors and the result", commands=_ALL),
-    "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL),
-    "debug": Switch(about="show tracebacks and the warnings of other libraries", commands=_ALL),
-}
 # Those that change what the recipe does (and are its parameters); the others change what is shown.
 _FOR_RECIPES = ("fresh", "dry_run")
 
@@ -125,10 +62,10 @@ def _fail(message: str, code: int, *, debug: bool = False) -> int:
 def _dispatch(words: Sequence[str]) -> None:
     """Parse and run one command. Raises ConfigError for commands, flags and arguments that there are not."""
     name = words[0] if words else "--help"
-    if not name.startswith("-") and name not in _ABOUT:
+    if not name.startswith("-") and name not in ABOUT:
         from posttrain.config.flags import unknown_command
 
-        raise ConfigError(unknown_command(name, list(_ABOUT)))
+        raise ConfigError(unknown_command(name, list(ABOUT)))
     if any(word.startswith("-") and word not in ("--help", "-h") for word in words[1:]):
         words = [name, *_known(name, words[1:])]
 
@@ -145,7 +82,7 @@ def _known(name: str, words: Sequence[str]) -> list[str]:
     """The words with flags as we write them. Raises ConfigError for all unknown ones; the parser would tell one."""
     from posttrain.config.flags import flags_of, spelled, unknown
 
-    own = [option.name for option in _WITHOUT_SETTINGS.get(name, ())]
+    own = [option.name for option in WITHOUT_SETTINGS.get(name, ())]
     flags = [*flags_of(name), *map(_dashed, (*own, *_switches(name)))]
     words = spelled(words, flags)
     problems = list(unknown(name, words, flags))
@@ -167,9 +104,9 @@ def build(chosen: str = "") -> App:
         exit_on_error=False,
         default_parameter=Parameter(negative=(), show_default=False, show_env_var=False),
     )
-    for place, name in enumerate(_ABOUT):
+    for place, name in enumerate(ABOUT):
         function = _command(name) if name == chosen else _line(name)
-        app.command(function, name=name, sort_key=place, help=_ABOUT[name])
+        app.command(function, name=name, sort_key=place, help=ABOUT[name])
     return app
 
 
@@ -178,7 +115,7 @@ def _line(name: str) -> Callable[..., None]:
 
     def listed() -> None: ...
 
-    listed.__doc__ = _ABOUT[name]
+    listed.__doc__ = ABOUT[name]
     return listed
 
 
@@ -187,7 +124,7 @@ def _line(name: str) -> Callable[..., None]:
 
 def _command(name: str) -> Callable[..., None]:
     """The function behind a command, with one parameter for each flag, so that cyclopts parses and documents them."""
-    if name in _WITHOUT_SETTINGS:
+    if name in WITHOUT_SETTINGS:
         return _plain_command(name)
 
     from posttrain.config import CONFIGS, leaves
@@ -206,14 +143,14 @@ def _command(name: str) -> Callable[..., None]:
 
 def _plain_command(name: str) -> Callable[..., None]:
     """The function behind a command without settings: its options, given or by default, and its switches."""
-    named = [option for option in _WITHOUT_SETTINGS[name] if option.default is not None]
+    named = [option for option in WITHOUT_SETTINGS[name] if option.default is not None]
     defaults = {option.name: option.default for option in named} | dict.fromkeys(_switches(name), False)
     function: Callable[..., None] = {"demo": demo, "init": init, "selftest": selftest}[name]
 
     def command(*positional: str, **given: object) -> None:
         function(*positional, **(defaults | given))
 
-    return _signed(command, [*map(_option, _WITHOUT_SETTINGS[name]), *_switch_flags(name)])
+    return _signed(command, [*map(_option, WITHOUT_SETTINGS[name]), *_switch_flags(name)])
 
 
 def _signed(function: Callable[..., None], parameters: Sequence[Argument]) -> Callable[..., None]:
@@ -228,7 +165,7 @@ def _dashed(name: str) -> str:
 
 
 def _switches(name: str) -> list[str]:
-    return [option for option, switch in _SWITCHES.items() if name in switch.commands]
+    return [option for option, switch in SWITCHES.items() if name in switch.commands]
 
 
 def _setting_flags(config: type[Settings], known: Mapping[str, Leaf]) -> list[Argument]:
@@ -266,7 +203,7 @@ def _flag(key: str, leaf: Leaf, own: set[str], command: str) -> Argument:
 def _switch_flags(name: str) -> list[Argument]:
     """The switches of a command."""
     return [
-        _option(Option(name=switch, kind=bool, default=False, about=_SWITCHES[switch].about))
+        _option(Option(name=switch, kind=bool, default=False, about=SWITCHES[switch].about))
         for switch in _switches(name)
     ]
 

@@ -12,6 +12,7 @@ import pytest
 
 import posttrain
 from posttrain import cli
+from posttrain.commands import ABOUT, SWITCHES, Switch
 from posttrain.config import CONFIGS, SFTConfig, leaves, make_config
 from posttrain.errors import Diverged, DoesNotFit
 from posttrain.run import Run, RunWriter
@@ -81,7 +82,7 @@ HEAVY = {"torch", "transformers", "peft", "pyarrow", "datasets", "numpy", "token
 
 def test_help_and_init_load_no_heavy_library() -> None:
     # the cause of a help that takes seconds; the seconds themselves are measured by `python -m benchmarks door`
-    lines = [["--help"], ["--version"], ["init", "sft"], *([command, "--help"] for command in cli._ABOUT)]
+    lines = [["--help"], ["--version"], ["init", "sft"], *([command, "--help"] for command in ABOUT)]
     code = (
         "import contextlib, io, sys\n"
         "from posttrain.cli import main\n"
@@ -118,13 +119,13 @@ def test_the_help_of_a_command_lists_every_setting(
 
 
 def test_the_commands_are_those_with_settings_and_two_more() -> None:
-    assert set(cli._ABOUT) == {*CONFIGS, "demo", "init", "selftest"}
+    assert set(ABOUT) == {*CONFIGS, "demo", "init", "selftest"}
 
 
 def test_without_a_command_the_help_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     shown = capsys.readouterr().out
-    assert all(f" {command} " in shown for command in cli._ABOUT)
+    assert all(f" {command} " in shown for command in ABOUT)
 
 
 # --- with a recipe in place: what reaches it, and what becomes of its errors ----------------------------------------
@@ -185,7 +186,7 @@ def test_a_file_that_cannot_be_made_is_refused_before_the_model_is_loaded(
 
 def test_a_new_switch_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = called(monkeypatch, None)
-    monkeypatch.setitem(cli._SWITCHES, "dry_run", cli.Switch(about="stop before training", commands=frozenset({"sft"})))
+    monkeypatch.setitem(SWITCHES, "dry_run", Switch(about="stop before training", commands=frozenset({"sft"})))
     assert cli.main(["sft", "--model", "m", "--data", "d", "--out", "o", "--dry-run"]) == 0
     assert recipe.options == {"dry_run": True}
     assert cli.main(["dpo", "--model", "m", "--data", "d", "--out", "o", "--dry-run"]) == 2

@@ -1,0 +1,70 @@
+"""The commands: what each is for, and what it understands besides its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_TRAINING = ("sft", "classify", "reward", "ppo", "dpo", "online-dpo")
+# In the order in which they are used; what has settings of its own stands in posttrain.config.CONFIGS too.
+ABOUT = {
+    "demo": "Run the whole pipeline on a small world that is written on the spot; nothing is downloaded.",
+    "init": "Print a settings file to begin with, or its JSON schema.",
+    "check": "Show what a run would make of a data file: format, errors, lengths, and which tokens are trained.",
+    "sft": "Finetune a model on conversations, instructions or text.",
+    "classify": "Train a head for classes or numbers on labelled texts.",
+    "sample": "Answer prompts, several times each.",
+    "reward": "Train a reward model from ranked answers.",
+    "ppo": "Train a model against a reward with PPO.",
+    "dpo": "Train a model on preferences directly.",
+    "online-dpo": "Train a model on preferences among its own answers, by a reward.",
+    "eval": "Measure a model, alone or against another.",
+    "merge": "Merge an adapter into full weights, and prove that nothing changed.",
+    "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """An option that commands understand besides their settings."""
+
+    about: str
+    commands: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A flag of a command that has no settings; without a default it stands without its name."""
+
+    name: str
+    kind: type
+    about: str
+    default: object = None
+
+
+WITHOUT_SETTINGS = {
+    "demo": (
+        Option(name="out", kind=str, default="runs/demo", about="the folder for all runs of the demo [runs/demo]"),
+        Option(name="seed", kind=int, default=0, about="of the world, the annotator and every run [0]"),
+    ),
+    "selftest": (
+        Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
+        Option(name="only", kind=str, default="", about="measure only laws that say this, or are about it"),
+    ),
+    "init": (
+        Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
+        Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),
+        Option(name="preset", kind=str, default="", about="ppo: deepspeed-chat, instructgpt or summarize2020 instead"),
+    ),
+}
+_RUNS = frozenset({*_TRAINING, "sample", "demo"})
+_ALL = frozenset(ABOUT) - {"init"}
+SWITCHES = {
+    "dry_run": Switch(
+        about="check settings, data, memory, disk and time, say what the run would take, and write nothing",
+        commands=frozenset(_TRAINING),
+    ),
+    "fresh": Switch(about="remove an earlier run from out, and only that", commands=_RUNS),
+    "quiet": Switch(about="show nothing but errors and the result", commands=_ALL),
+    "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL),
+    "debug": Switch(about="show tracebacks and the warnings of other libraries", commands=_ALL),
+}
