@@ -18,7 +18,7 @@ from posttrain.data.store import lengths_of
 from posttrain.data.views import Joined
 from posttrain.models.reordered import copied
 from posttrain.recipes.setup import Machine
-from posttrain.rollout.cache import columns_at_once
+from posttrain.rollout.cache import columns_for
 from posttrain.types import Step
 
 ItemT = TypeVar("ItemT", bound=Sized)
@@ -102,13 +102,15 @@ def load_of(
 def sampler_cache(model: PreTrainedModel, rows: int, longest: int) -> int:
     """Bytes of the keys and values of `rows` answers at once, in float32, and of the weights that sampling copies.
 
+    That is the most: where answers end early, or begin late, a CPU has less of it.
+
     `longest`: tokens of an answer with its prompt.
     """
     text: Any = model.config.get_text_config()
     heads = cast("int", getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
     width = cast("int", getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     entries = 2 * cast("int", text.num_hidden_layers)
-    return 4 * entries * heads * width * rows * columns_at_once(longest, entries) + copied(model)
+    return 4 * entries * heads * width * rows * columns_for(longest) + copied(model)
 
 
 def fullest(lengths: NDArray[np.integer[Any]], budget: int, count: int) -> list[int]:

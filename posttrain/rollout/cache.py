@@ -7,6 +7,8 @@ which only hides what lies before a row's start, changes when rows do and not at
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,6 @@ from torch import Tensor
 
 from posttrain.models.attention import AttentionTerms, masked_attention
 
-_FIRST_COLUMNS = 256
 # On a CPU one more attention call takes about as long as reading so many bytes of keys and values.
 _CALL_BYTES = 2**16
 
@@ -39,31 +40,21 @@ class Shapes:
 
 
 class KVStore:
-    """Keys and values of `slots` rows, a tensor [slots, Hkv, columns, d] for each entry.
+    """Keys and values of `slots` rows, a tensor [slots, Hkv, columns, d] for each entry, which never changes its place.
 
-    `now` is the column that the coming step writes. Columns grow by doubling up to what the longest row can need; where
-    they are not `growing` they are there from the start, and the entries stay the tensors that they are.
+    `now` is the column that the coming step writes. There are as many columns as the longest row can need, and some; on
+    a CPU they take memory as they are written.
     """
 
-    def __init__(self, shapes: Shapes, *, slots: int, longest: int, device: torch.device, growing: bool = True) -> None:
+    def __init__(self, shapes: Shapes, *, slots: int, longest: int, device: torch.device) -> None:
         self.now = 0
         self.starts: list[int] = [0] * slots
-        self._shapes = shapes
-        self._most = _widest(longest)
-        self._columns = min(self._most, _FIRST_COLUMNS) if growing else self._most
+        self.columns = columns_for(longest)
         self.device = device
         self.slots = slots
-        self.entries = [self._zeros(number) for number in range(len(shapes.entries))]
-
-    def _zeros(self, number: int) -> Tensor:
-        # Zeros and not empty memory: a hidden column has weight 0, and 0 times NaN is NaN.
-        heads, width = self._shapes.entries[number]
-        return torch.zeros(self.slots, heads, self._columns, width, dtype=self._shapes.dtype, device=self.device)
-
-    @property
-    def columns(self) -> int:
-        """The columns that there is memory for."""
-        return self._columns
+        self.entries = [
+            _zeros((slots, heads, self.columns, width), shapes.dtype, device) for heads, width in shapes.entries
+        ]
 
     def enter(self, slot: int, prefix: Sequence[Tensor], length: int) -> None:
         """`slot` holds a row whose first `length` tokens are `prefix`, a tensor [length, Hkv, d] for each entry.
@@ -83,38 +74,33 @@ class KVStore:
 
     def make_room(self, rows: int, before: int, steps: int = 1) -> bool:
         """There are `before` columns before `now` and `steps` from it on; True when the rows were shifted for it."""
-        if before <= self.now <= self._columns - steps:
+        if before <= self.now <= self.columns - steps:
             return False
         first = min(self.starts[:rows], default=self.now)
         width = self.now - first
         reach = max(width, before)
-        grown = self._columns
-        while 2 * reach > grown and grown < self._most:
-            grown = min(2 * grown, self._most)
-        fresh = grown > self._columns
-        self._columns = grown
-        for number, entry in enumerate(self.entries):
-            window = entry[:rows, :, first : self.now]
-            target = self._zeros(number) if fresh else entry
-            # Source and target may overlap within one entry. An old entry is freed before the next one grows.
-            target[:rows, :, reach - width : reach] = window if fresh else window.clone()
-            self.entries[number] = target
+        for entry in self.entries:
+            for row in entry[:rows]:  # one by one: source and target may overlap, and a copy of all takes memory
+                row[:, reach - width : reach] = row[:, first : self.now].clone()
         self.starts[:rows] = [start - self.now + reach for start in self.starts[:rows]]
         self.now = reach
         return True
 
 
-def columns_at_once(longest: int, entries: int) -> int:
-    """The columns of a store at its highest, for every entry: one entry at a time is there twice while it grows."""
-    last, before = _widest(longest), _FIRST_COLUMNS
-    while 2 * before < last:
-        before *= 2
-    return last + -(-before // entries) if last > _FIRST_COLUMNS else last
-
-
-def _widest(longest: int) -> int:
-    # A quarter more than a row can need: the whole window is shifted that seldom.
+def columns_for(longest: int) -> int:
+    """The columns of a store whose longest row can need so many."""
+    # A quarter more: the whole window is shifted that seldom.
     return longest + max(64, longest // 4)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Zeros and not empty memory: a hidden column has weight 0, and 0 times NaN is NaN.
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # The system gives pages of zeros when they are first written, torch writes all of them at once.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=flags)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
 @dataclass(frozen=True, slots=True)

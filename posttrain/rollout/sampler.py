@@ -131,9 +131,7 @@ class _Rollout:
         self._schedule = Schedule(answers, slots)
         self._uniforms = UniformTable(slots)
         longest = max(len(answer.prompt.tokens) + answer.room for answer in answers)
-        self._store = KVStore(
-            self._prefixes.shapes, slots=slots, longest=longest + stride, device=policy.device, growing=stride == 1
-        )
+        self._store = KVStore(self._prefixes.shapes, slots=slots, longest=longest + stride, device=policy.device)
         self._layout = DecodeLayout(self._store)
         self._tokens = self._positions = torch.empty(0, dtype=torch.int64)
 

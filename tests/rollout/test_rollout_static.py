@@ -23,7 +23,7 @@ def store_of(lengths: tuple[int, ...], slots: int) -> KVStore:
     """A store in which rows of these lengths end at one column, the same each time."""
     generator = torch.Generator().manual_seed(3)
     shapes = Shapes.seen([torch.zeros(1, HEADS, WIDTH)] * 2)
-    store = KVStore(shapes, slots=slots, longest=40, device=CPU, growing=False)
+    store = KVStore(shapes, slots=slots, longest=40, device=CPU)
     store.make_room(1, max(lengths))
     for slot, length in enumerate(lengths):
         store.enter(slot, list(torch.randn(2, length, HEADS, WIDTH, generator=generator)), length)
@@ -58,7 +58,7 @@ def test_a_step_that_skips_an_attention_call_is_an_error() -> None:
         layout.close()
 
 
-def test_a_store_that_does_not_grow_keeps_its_tensors() -> None:
+def test_a_store_keeps_its_tensors() -> None:
     store = store_of((3,), 2)
     before = list(store.entries)
     while not store.make_room(1, 0, steps=8):
