@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _FEWEST_NUMBERS = 2**16
@@ -32,10 +33,26 @@ class _Reordered:
 
     def __call__(self, input: Tensor) -> Tensor:
         wanted = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        rows = input.shape[:-1].numel()
         # The copy's dtype was right where it was made; autocast may be off, or another, in a part of the model.
-        if wanted != self._dtype or input.shape[:-1].numel() > MOST_ROWS:
+        if wanted != self._dtype or not 0 < rows <= MOST_ROWS:
             return self._plain(input)
-        return torch.ops.mkldnn._linear_pointwise(input.to(self._dtype), self._weight, self._bias, "none", [], "")
+        given = input.to(self._dtype).reshape(rows, -1)
+        if (more := rounded(rows) - rows) > 0:
+            given = F.pad(given, (0, 0, 0, more))
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(given, self._weight, self._bias, "none", [], "")
+        return output[:rows].view(*input.shape[:-1], -1)
+
+
+def rounded(rows: int) -> int:
+    """So many rows are multiplied in place of `rows`.
+
+    The library keeps a kernel of about half a megabyte for every number of rows that it has met, up to a thousand.
+    """
+    if rows <= 8:
+        return 1 << (rows - 1).bit_length()
+    unit = 8 if rows <= 64 else 64
+    return -(-rows // unit) * unit
 
 
 @contextmanager

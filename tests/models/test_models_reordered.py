@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posttrain.models.reordered import MOST_ROWS, reordered
+from posttrain.models.reordered import MOST_ROWS, reordered, rounded
 
 K, N = 256, 320
 
@@ -48,7 +48,7 @@ def layers() -> Layers:
     return Layers()
 
 
-@pytest.mark.parametrize("rows", [1, 7, MOST_ROWS, MOST_ROWS + 1])
+@pytest.mark.parametrize("rows", [0, 1, 7, 64, 65, MOST_ROWS, MOST_ROWS + 1])
 def test_outputs_are_those_of_the_plain_layers(layers: Layers, rows: int) -> None:
     given = torch.randn(1, rows, K)
     with torch.inference_mode():
@@ -57,6 +57,14 @@ def test_outputs_are_those_of_the_plain_layers(layers: Layers, rows: int) -> Non
             torch.testing.assert_close(layers(given), expected, atol=1e-5, rtol=1e-5)
             slices = torch.randn(K, rows).t()
             torch.testing.assert_close(layers.wide(slices), F.linear(slices, layers.wide.weight, layers.wide.bias))
+
+
+def test_products_are_of_few_numbers_of_rows() -> None:
+    # the library keeps a kernel for each that it has met
+    found = [rounded(rows) for rows in range(1, MOST_ROWS + 1)]
+    assert all(rows <= more <= max(2 * rows - 1, rows + 63) for rows, more in enumerate(found, 1))
+    assert len(set(found)) == 18
+    assert max(found) == MOST_ROWS
 
 
 def test_only_large_plain_layers_change_and_they_change_back(layers: Layers) -> None:
