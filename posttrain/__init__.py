@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from posttrain.recipes.checked import Checked
     from posttrain.recipes.merge import Merged
     from posttrain.run import Run as Run
+    from posttrain.run.differing import Difference
     from posttrain.workflows.selftest import Selftest
 
 _LAZY = {
@@ -81,6 +82,7 @@ __all__ = [
     "RunExists",
     "check",
     "classify",
+    "diff",
     "dpo",
     "evaluate",
     "merge",
@@ -157,6 +159,15 @@ def check(data: str | os.PathLike[str] | Sequence[object], *, quiet: bool = Fals
     Nothing is raised for what a run would refuse: then `trainable` is False, and each file has its `refusals`.
     """
     return cast("Checked", _call("check", {"data": data, **settings}, fresh=False, quiet=quiet))
+
+
+def diff(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> Difference:
+    """What differs between two runs: settings, versions, data, and the first step and weights that are not the same.
+
+    `identical` is True when both took the same steps to the same weights, bit for bit. Nothing is written. Raises
+    ModelError for what is no run, DataError for a file of one that is damaged.
+    """
+    return cast("Difference", import_module("posttrain.run.differing").diff(first, second))
 
 
 def selftest(model: str | os.PathLike[str] | None = None, *, only: str = "", quiet: bool = False) -> Selftest:

@@ -32,12 +32,13 @@ _FOR_RECIPES = ("fresh", "dry_run")
 def main(tokens: Sequence[str] | None = None) -> int:
     """The exit code of a command line (`sys.argv`).
 
-    0 done, 1 unforeseen, 2 your settings or data, 3 does not fit, 4 diverged or a trip wire, 130 interrupted.
+    0 done, 1 unforeseen, or two runs differ, 2 your settings or data, 3 does not fit, 4 diverged or a trip wire, 130
+    interrupted.
     """
     words = list(sys.argv[1:] if tokens is None else tokens)
     debug = "--debug" in words
     try:
-        _dispatch(words)
+        return _dispatch(words)
     except PosttrainError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except KeyboardInterrupt as stop:  # one of ours says where the run goes on
@@ -49,7 +50,6 @@ def main(tokens: Sequence[str] | None = None) -> int:
         message, code = unforeseen(error)
         hint = "" if debug or code != 1 else "\n  rerun with --debug for the traceback"
         return _fail(message + hint, code, debug=debug)
-    return 0
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:
@@ -59,8 +59,8 @@ def _fail(message: str, code: int, *, debug: bool = False) -> int:
     return code
 
 
-def _dispatch(words: Sequence[str]) -> None:
-    """Parse and run one command. Raises ConfigError for commands, flags and arguments that there are not."""
+def _dispatch(words: Sequence[str]) -> int:
+    """The exit code of one command. Raises ConfigError for commands, flags and arguments that there are not."""
     name = words[0] if words else "--help"
     if not name.startswith("-") and name not in ABOUT:
         from posttrain.config.flags import unknown_command
@@ -75,14 +75,14 @@ def _dispatch(words: Sequence[str]) -> None:
         command, bound, _ = build(name).parse_args(words)
     except CycloptsError as error:
         raise ConfigError(_in_our_words(error)) from error
-    command(*bound.args, **bound.kwargs)
+    return command(*bound.args, **bound.kwargs) or 0
 
 
 def _known(name: str, words: Sequence[str]) -> list[str]:
     """The words with flags as we write them. Raises ConfigError for all unknown ones; the parser would tell one."""
     from posttrain.config.flags import flags_of, spelled, unknown
 
-    own = [option.name for option in WITHOUT_SETTINGS.get(name, ())]
+    own = [option.name for option in WITHOUT_SETTINGS.get(name, ()) if option.default is not None]
     flags = [*flags_of(name), *map(_dashed, (*own, *_switches(name)))]
     words = spelled(words, flags)
     problems = list(unknown(name, words, flags))
@@ -122,7 +122,7 @@ def _line(name: str) -> Callable[..., None]:
 # --- one command from one class of settings -----------------------------------------------------------------------
 
 
-def _command(name: str) -> Callable[..., None]:
+def _command(name: str) -> Callable[..., int | None]:
     """The function behind a command, with one parameter for each flag, so that cyclopts parses and documents them."""
     if name in WITHOUT_SETTINGS:
         return _plain_command(name)
@@ -141,19 +141,19 @@ def _command(name: str) -> Callable[..., None]:
     return _signed(command, [*_setting_flags(config, known), *_switch_flags(name)])
 
 
-def _plain_command(name: str) -> Callable[..., None]:
+def _plain_command(name: str) -> Callable[..., int | None]:
     """The function behind a command without settings: its options, given or by default, and its switches."""
     named = [option for option in WITHOUT_SETTINGS[name] if option.default is not None]
     defaults = {option.name: option.default for option in named} | dict.fromkeys(_switches(name), False)
-    function: Callable[..., None] = {"demo": demo, "init": init, "selftest": selftest}[name]
+    functions: dict[str, Callable[..., int | None]] = {"demo": demo, "init": init, "runs": runs, "selftest": selftest}
 
-    def command(*positional: str, **given: object) -> None:
-        function(*positional, **(defaults | given))
+    def command(*positional: str, **given: object) -> int | None:
+        return functions[name](*positional, **(defaults | given))
 
     return _signed(command, [*map(_option, WITHOUT_SETTINGS[name]), *_switch_flags(name)])
 
 
-def _signed(function: Callable[..., None], parameters: Sequence[Argument]) -> Callable[..., None]:
+def _signed(function: Callable[..., int | None], parameters: Sequence[Argument]) -> Callable[..., int | None]:
     """The function under a signature, from which cyclopts makes parser and help."""
     function.__signature__ = Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     return function
@@ -213,7 +213,9 @@ def _option(option: Option) -> Argument:
 
     if option.default is None:
         kind = Annotated[option.kind, Parameter(help=option.about)]
-        return Argument(option.name, Argument.POSITIONAL_ONLY, annotation=kind)
+        return Argument(
+            option.name, Argument.VAR_POSITIONAL if option.many else Argument.POSITIONAL_ONLY, annotation=kind
+        )
     about = Parameter(name=_dashed(option.name), help=option.about, group=Group("Options", sort_key=4))
     return Argument(
         option.name, Argument.KEYWORD_ONLY, default=option.default, annotation=Annotated[option.kind, about]
@@ -267,6 +269,18 @@ def selftest(*, model: str, only: str, **options: bool) -> None:
     _print_result(measured, options)
     if measured.broken:
         raise LawBroken(measured.broken)
+
+
+def runs(*words: str, **options: bool) -> int:
+    """Say what differs between two runs; the exit code is that of `diff`: 1 when they differ."""
+    from posttrain.config.flags import asked_of_runs
+    from posttrain.run.differing import diff
+    from posttrain.run.differing_page import page
+
+    found = diff(*asked_of_runs(words))
+    _console(options).page([] if options["json"] else page(found))
+    _print_result(found, options)
+    return 0 if found.identical else 1
 
 
 def init(command: str, /, *, schema: bool, preset: str) -> None:

@@ -18,6 +18,7 @@ ABOUT = {
     "dpo": "Train a model on preferences directly.",
     "online-dpo": "Train a model on preferences among its own answers, by a reward.",
     "eval": "Measure a model, alone or against another.",
+    "runs": "Say what differs between two runs, and at which step and weight they part.",
     "merge": "Merge an adapter into full weights, and prove that nothing changed.",
     "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
 }
@@ -33,12 +34,13 @@ class Switch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """A flag of a command that has no settings; without a default it stands without its name."""
+    """A flag of a command that has no settings; without a default it stands without its name, once or `many` times."""
 
     name: str
     kind: type
     about: str
     default: object = None
+    many: bool = False
 
 
 WITHOUT_SETTINGS = {
@@ -50,6 +52,7 @@ WITHOUT_SETTINGS = {
         Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
         Option(name="only", kind=str, default="", about="measure only laws that say this, or are about it"),
     ),
+    "runs": (Option(name="what", kind=str, many=True, about="diff A B: what differs between two run folders"),),
     "init": (
         Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
         Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),

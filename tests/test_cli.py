@@ -118,8 +118,8 @@ def test_the_help_of_a_command_lists_every_setting(
     assert "settings in YAML, which flags override" in shown
 
 
-def test_the_commands_are_those_with_settings_and_two_more() -> None:
-    assert set(ABOUT) == {*CONFIGS, "demo", "init", "selftest"}
+def test_the_commands_are_those_with_settings_and_four_more() -> None:
+    assert set(ABOUT) == {*CONFIGS, "demo", "init", "runs", "selftest"}
 
 
 def test_without_a_command_the_help_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:

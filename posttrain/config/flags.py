@@ -32,6 +32,8 @@ _ALSO = {
     "generate": "sample",
     "evaluate": "eval",
     "template": "init",
+    "diff": "runs diff",
+    "compare": "runs diff",
 }
 _FILES = ("config", "config_file", "config_path", "settings", "yaml", "args_file")
 _SHORT = {"q": "--quiet"}
@@ -108,6 +110,19 @@ def unknown_command(name: str, commands: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, [*commands, *_ALSO], n=1, cutoff=0.5)
     hint = f"did you mean {_ALSO.get(near[0], near[0])}?" if near else f"there are {', '.join(commands)}"
     return f"unknown command '{name}'; {hint}"
+
+
+def asked_of_runs(words: Sequence[str]) -> tuple[str, str]:
+    """The two folders of `runs diff A B`. Raises ConfigError for other words."""
+    fix = "fix: posttrain runs diff A B"
+    if not words:
+        raise ConfigError(f"runs  needs a word more\n  {fix}")
+    what, *folders = words
+    if what != "diff":
+        raise ConfigError(f"runs  has no command '{what}'{did_you_mean(what, ['diff'])}\n  {fix}")
+    if len(folders) != 2:
+        raise ConfigError(f"runs diff  needs the folders of two runs, got {len(folders)}\n  {fix}")
+    return folders[0], folders[1]
 
 
 def with_positional(name: str, sources: Sequence[str], flags: Mapping[str, object]) -> dict[str, object]:

@@ -44,7 +44,7 @@ def remarks(earlier: Run, config: Settings) -> list[str]:
 
 def _changed(earlier: Run, config: Settings) -> dict[str, tuple[object, object]]:
     """The settings that differ, by name: (there, here). Where a run is written makes it no other run."""
-    old, new = _flat(earlier.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    old, new = flat(earlier.config.model_dump(mode="json")), flat(config.model_dump(mode="json"))
     names = [name for name in dict.fromkeys([*old, *new]) if name != "out"]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
@@ -69,14 +69,15 @@ def _within(name: str, names: frozenset[str]) -> bool:
     return name in names or name.partition(".")[0] in names
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Facts:
-    flat: Facts = {}
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Facts:
+    """The settings with the names that flags have: those of a group behind its name."""
+    found: Facts = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= _flat(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
+            found |= flat(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found
 
 
 def _line(name: str, old: object, new: object) -> str:

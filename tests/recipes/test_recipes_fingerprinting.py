@@ -23,6 +23,8 @@ from posttrain.data.rankings import ranked_batch
 from posttrain.ops.fingerprints import fingerprints
 from posttrain.recipes.fingerprinting import BatchDigest
 from posttrain.run import Run
+from posttrain.run.differing import diff
+from posttrain.run.differing_page import hint
 from posttrain.run.fingerprints import FILE, Fingerprints, read_fingerprints
 from posttrain.types import Batch
 
@@ -84,6 +86,28 @@ def test_a_run_that_goes_on_with_other_weights_says_which(stages: Stages, tmp_pa
     assert f"the checkpoint's weights are not those of step 2: {name}\n" in (out / "run" / "log.txt").read_text()
     assert [each.get("weights") for each in Run(out).record["resumes"]] == [[name]]
     assert [*of(out).steps] == [0, 1, 2, 3]
+    whole = tmp_path / "whole"
+    assert main([*words[: words.index("--out")], "--out", str(whole), "--quiet"]) == 0
+    found = diff(whole, out)
+    assert found.first is not None
+    assert (found.first.step, found.first.what, found.first.weights) == (3, ("weights",), (name,))  # a token unread
+    assert hint(found).endswith(f"right before, with other weights than it had: {name}")
+
+
+@pytest.mark.medium
+def test_runs_of_one_seed_are_identical_and_one_of_another_parts_at_its_first_batch(
+    stages: Stages, tmp_path: Path
+) -> None:
+    for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trained_on(stages.chats, stages.base, tmp_path / out, steps=3, seed=seed)
+    same = diff(tmp_path / "a", tmp_path / "b")
+    assert same.identical
+    assert same.weights is not None
+    assert (same.sides[0].steps, same.weights.common) == (3, 21)  # 2 layers of 9 tensors, embedding, norm and head
+    other = diff(tmp_path / "a", tmp_path / "c")
+    assert dict(other.settings) == {"seed": (0, 1)}
+    assert other.first is not None
+    assert (other.first.step, other.first.what[0], len(other.first.weights)) == (1, "batch", 21)
 
 
 # --- the number of a batch --------------------------------------------------------------------------------------------
