@@ -62,6 +62,10 @@ ALONE: dict[str, dict[str, object]] = {
     },
     "bloom": {**ENDS, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "falcon": {**ENDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "llama4_text": {
+        **SMALL, **EXPERTS, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 60,
+        "layer_types": ["chunked_attention", "full_attention"],
+    },  # a chunk is longer than what the gate reads, as in real ones
     "mamba": {**ENDS, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0},
 }  # fmt: skip
 """Families with attention code, or a recurrence, of their own: one sequence at a time."""

@@ -85,7 +85,11 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.trunk = Trunk(cast("PreTrainedModel", model.base_model), stack=stack, packing=packing)
+        base = model.base_model
+        # Where a family's prefix names no part of it, transformers gives the whole model for its base.
+        within = (part for part in model.children() if isinstance(part, PreTrainedModel))
+        trunk: object = base if base is not model else next(within, model)
+        self.trunk = Trunk(cast("PreTrainedModel", trunk), stack=stack, packing=packing)
         self.temperature = temperature
         self.value_head = value_head
 
