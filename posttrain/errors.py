@@ -9,6 +9,9 @@ from dataclasses import dataclass
 # Packages that are installed only when asked for, and the extra that brings each.
 _EXTRAS = {"datasets": "hub", "vaderSentiment": "stories"}
 
+# How torch, the system and a GPU's libraries say that there is no more memory, where their error has no type for it.
+_NO_MEMORY = ("t allocate memory", "Cannot allocate memory", "std::bad_alloc", "_ALLOC_FAILED", "CUDA out of memory")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -89,10 +92,21 @@ class LawBroken(PosttrainError, AssertionError):
         super().__init__(f"{len(self.broken)} of the laws do not hold here{named}\n  fix: {fix}")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of whoever says that no more memory was to be had; not one of our own, which says what to do."""
+    if isinstance(error, PosttrainError):
+        return False
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _NO_MEMORY)
+
+
 def unforeseen(error: Exception) -> tuple[str, int]:
     """The message and exit code of an error that is none of the package's own."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: {error}", DoesNotFit.exit_code
+    if out_of_memory(error):
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        fix = "end other programs that hold memory, a smaller micro_batch_tokens, or a smaller model"
+        return f"out of memory: {said}\n  fix: {fix}", DoesNotFit.exit_code
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         fix = f"pip install 'posttrain[{_EXTRAS[error.name]}]'"
         return f"the package {error.name} is not installed\n  fix: {fix}", PosttrainError.exit_code

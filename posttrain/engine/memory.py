@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,7 +25,9 @@ _HEAP = 1.2
 
 
 def available(device: torch.device, *, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can still be allocated on `device`: of the GPU, or of the machine within its container's limit."""
+    """Bytes that can still be allocated on `device`: of the GPU, or of the machine within the limits of its container
+    and of the process.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -34,6 +37,9 @@ def available(device: torch.device, *, cgroups: Path = Path("/sys/fs/cgroup")) -
             rooms.append(int((cgroups / limit).read_text()) - int((cgroups / used).read_text()))
         except (OSError, ValueError):  # no such version of control groups, or no limit: "max"
             continue
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)  # `ulimit -v`, as schedulers of clusters set it
+    if limit != resource.RLIM_INFINITY:
+        rooms.append(limit - psutil.Process().memory_info().vms)
     return max(0, min(rooms))
 
 

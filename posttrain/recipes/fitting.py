@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import Load
 from posttrain.recipes.preflight import fly
 from posttrain.recipes.setup import Machine, Telling, reporting
+from posttrain.recipes.shortage import Shortage
 from posttrain.run.record import versions
 from posttrain.run.trackers import Tracked, tracking
 from posttrain.run.wires import Wires
@@ -101,14 +103,18 @@ def train(
             prints.begin(start)
             if start == 0:
                 _measure_start(run, parts)
+            keeper.note()
+            shortage = Shortage(keeper, parts.load.budget, parts.engine, run.console)
             with tracking(config.track, _tracked(config, run, start)) as tracked:
-                fit(
-                    prints.watched(parts.source), parts.objective, parts.engine,
-                    hooks=[
-                        prints.after, *hooks, *parts.hooks, reporting(run), *tracked, *parts.last_hooks, keeper.after,
-                    ],
-                    start=start, whole=interruption.held_off,
-                )  # fmt: skip
+                every = [
+                    prints.after, *hooks, *parts.hooks, reporting(run), *tracked, *parts.last_hooks, keeper.after,
+                ]  # fmt: skip
+                whole = partial(shortage.whole, interruption.held_off)
+                shortage.train(
+                    lambda done: fit(
+                        prints.watched(parts.source), parts.objective, parts.engine, hooks=every, start=done, whole=whole
+                    )
+                )
         except Interrupted:
             raise Interrupted(f"interrupted: {keeper.stop()}") from None
         except Diverged as error:
@@ -241,10 +247,25 @@ class _Keeper:
         self._step = self._saved = saved.step
         return saved.step
 
+    @property
+    def step(self) -> int:
+        """The last whole step."""
+        return self._step
+
+    def note(self) -> None:
+        """Everything but weights and optimizer as it stands, between two steps."""
+        self._noted = {name: part.state() for name, part in self._light.items()}
+
+    def back(self) -> None:
+        """Everything but weights and optimizer stands as it was noted last, but for the tokens of a micro-batch."""
+        for name, part in self._light.items():
+            if name != "budget":
+                part.load_state(self._noted[name])
+
     def after(self, number: int, metrics: dict[str, float]) -> None:
         """The last hook of a step: notes where it stands, and saves when it is time."""
         self._step = number
-        self._noted = {name: part.state() for name, part in self._light.items()}
+        self.note()
         if self._interval is not None and (number % self._interval == 0 or number == self._steps):
             self._save()
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from posttrain.config import Training
 from posttrain.engine.checkpoint import RandomNumbers
 from posttrain.engine.local import LocalEngine
 from posttrain.engine.memory import available, bytes_of, peak_of
-from posttrain.errors import DoesNotFit
+from posttrain.errors import DoesNotFit, out_of_memory
 from posttrain.loop import loss_of
 from posttrain.models.precision import master_of
 from posttrain.recipes.disk import free_disk, refuse_shortage, writes
@@ -88,7 +87,7 @@ class Preflight:
                 budget.tokens = max(floor, budget.tokens // 2)
 
     def _largest(self, step: Step, batches: Sequence[Batch], small: Trial) -> Trial | None:
-        """The first micro-batch of the worst step, tried; None when a GPU has no room for it."""
+        """The first micro-batch of the worst step, tried; None when there was no room for it."""
         alone = len(batches) == 1
         if _tokens(batches[0]) <= small.tokens and not alone:
             return small
@@ -97,7 +96,9 @@ class Preflight:
             self._engine.clear()
         try:
             trial = self._try(step, batches[0])
-        except torch.cuda.OutOfMemoryError:
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
             self._engine.clear()
             return None
         peak = max(0, trial.peak - self.gradients) if alone else trial.peak

@@ -183,6 +183,7 @@ class RolloutSource:
         self._held, self._handed, self._far = None, 0, False
         if self._texts is not None:
             self._texts.load_state(_named(state, _TEXTS))
+            self._read = iter(self._texts)
         if "handed" in state:
             self._handed = cast("int", state["handed"])
             self._metrics = cast("dict[str, float]", state["metrics"])

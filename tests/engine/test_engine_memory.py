@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,3 +158,14 @@ def test_a_container_leaves_its_limit_less_what_it_uses(
     assert available(CPU, cgroups=tmp_path) == 0
     (tmp_path / limit).write_text("max\n")
     assert available(CPU, cgroups=tmp_path) == 8_000
+
+
+def test_a_process_has_no_more_than_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = psutil.Process().memory_info().vms
+
+    def limit(which: int) -> tuple[int, int]:
+        assert which == resource.RLIMIT_AS
+        return used + 10_000_000, resource.RLIM_INFINITY
+
+    monkeypatch.setattr(resource, "getrlimit", limit)
+    assert 0 <= available(CPU) <= 10_000_000 + MB
