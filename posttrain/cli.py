@@ -55,7 +55,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int, *, debug: bool = False) -> int:
     if debug:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    from posttrain.inert import inert
+
+    print(f"error: {inert(message)}", file=sys.stderr)
     return code
 
 
@@ -300,6 +302,7 @@ def _console(options: Mapping[str, bool]) -> Console:
 
 
 def _print_result(result: object, options: Mapping[str, bool]) -> None:
+    from posttrain.inert import inert
     from posttrain.run import Run
 
     if isinstance(result, Run):
@@ -307,7 +310,7 @@ def _print_result(result: object, options: Mapping[str, bool]) -> None:
     else:
         shown = {"out": os.fspath(result)} if isinstance(result, os.PathLike) else _plain(result)
     if options["json"]:
-        print(json.dumps(shown, ensure_ascii=False, default=str))
+        print(inert(json.dumps(shown, ensure_ascii=False, default=str)))
     elif options["quiet"] and isinstance(result, os.PathLike):
         print(os.fspath(result))
 

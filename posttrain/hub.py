@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 import time
@@ -11,9 +12,10 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from posttrain.errors import ModelError
+from posttrain.errors import ModelError, PosttrainError, out_of_memory
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COPY = "copy the folder again, whole"
 _OFFLINE = "HF_HUB_OFFLINE"
 _PATIENCE = 5.0
 """Seconds in which the hub has to begin an answer; its own libraries go on asking for most of a minute."""
@@ -44,6 +46,41 @@ def _near(folder: Path) -> Path | None:
         return None
     near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.6)
     return folder.parent / near[0] if near else None
+
+
+@contextmanager
+def in_our_words(path: str | Path, what: str, *, fix: str = _COPY) -> Generator[None, None, None]:
+    """A place to have a library read the model `path`; its errors become a ModelError that begins with `what`.
+
+    Files that were cut or altered make libraries raise anything. Where one of the folder's own is no JSON object, that
+    is what the message names. What is out of memory stays what it is.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # A panic of a library written in Rust is no Exception, but an error like others.
+        foreign = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        if not foreign or isinstance(error, PosttrainError) or out_of_memory(error):
+            raise
+        raise ModelError(f"{what}: {_no_object_in(Path(path)) or _first_words(error)}\n  fix: {fix}") from error
+
+
+def _first_words(error: BaseException) -> str:
+    """The first line of what an error says, and the second where that one only introduces it."""
+    said = [line.strip() for line in str(error).strip().splitlines()[:2]]
+    return " ".join(said[: 2 if said and said[0].endswith(":") else 1]) or type(error).__name__
+
+
+def _no_object_in(folder: Path) -> str | None:
+    """Which JSON file of a folder holds no object, and why; None when all do."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{file} cannot be read as JSON: {error}"
+        if not isinstance(found, dict):
+            return f"{file} holds a {type(found).__name__}, expected an object"
+    return None
 
 
 @contextmanager

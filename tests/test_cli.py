@@ -14,7 +14,7 @@ import posttrain
 from posttrain import cli
 from posttrain.commands import ABOUT, SWITCHES, Switch
 from posttrain.config import CONFIGS, SFTConfig, leaves, make_config
-from posttrain.errors import Diverged, DoesNotFit
+from posttrain.errors import DataError, Diverged, DoesNotFit
 from posttrain.run import Run, RunWriter
 
 ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -222,7 +222,18 @@ def test_check_takes_any_number_of_files_and_one_with_settings_of_its_own_once(
     [
         (Diverged("loss is not a number"), 4, "error: loss is not a number\n"),
         (DoesNotFit("needs 30 GB, there are 8"), 3, "error: needs 30 GB, there are 8\n"),
-        (MemoryError("8 GB"), 3, "error: out of memory: 8 GB\n"),
+        (
+            MemoryError("8 GB"),
+            3,
+            "error: out of memory: 8 GB\n"
+            "  fix: end other programs that hold memory, a smaller micro_batch_tokens, or a smaller model\n",
+        ),
+        (
+            ValueError("a\x1b[2Jb\x9b"),
+            1,
+            "error: ValueError: a\\u001b[2Jb\\u009b\n  rerun with --debug for the traceback\n",
+        ),
+        (DataError("a\x1b[2Jb\x9b"), 2, "error: a\\u001b[2Jb\\u009b\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (OSError("disk full"), 1, "error: OSError: disk full\n  rerun with --debug for the traceback\n"),
         (

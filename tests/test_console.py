@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 from rich.console import Console as Terminal
 
 from posttrain.console import Console, Lines, Panel, Silent, open_console
+from posttrain.console.page import line
 from posttrain.console.progress import number, sparkline
+from posttrain.inert import inert
 
 
 def clock(*, seconds_a_step: float) -> Callable[[], float]:
@@ -128,3 +131,33 @@ def test_numbers_are_short_enough_to_read() -> None:
         "1,235",
         "3.2e+9",
     ]
+
+
+STEERING = "a\x1b[2J\x1b]0;title\x07\x9b31m\r\u202eb[red]\ud800"
+"""What clears a screen, names a window, colours, goes back to the line's start and turns the direction of reading."""
+
+
+def test_texts_of_data_and_models_steer_neither_the_terminal_nor_its_log() -> None:
+    stream, log = io.StringIO(), list[str]()
+    for view in (Lines, Panel):
+        console = Console(view(Terminal(file=stream, width=400, force_terminal=view is Panel, soft_wrap=True)))
+        console.attach(log.append)
+        console.say(STEERING)
+        console.start(STEERING, 2)
+        console.sample(STEERING, STEERING, stopped=True)
+        console.step(1, {"loss": 1.0})
+        console.table([{STEERING: STEERING}], title=STEERING)
+        console.working(STEERING)
+        console.page([line(STEERING, STEERING)])
+        console.finish(STEERING)
+    spelt = r"a\u001b[2J\u001b]0;title\u0007\u009b31m\u000d\u202eb[red]\ud800"
+    assert log.count(spelt) == 4
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())  # what rich itself draws a panel with
+    assert "[2J" in shown
+    assert not set("\x1b\x07\x9b\u202e\ud800") & set(shown)
+    assert shown.count(spelt) >= 8
+
+
+def test_lines_tabs_and_joined_characters_stay() -> None:
+    text = "one\n\ttwo é 我 \N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{SOFT HYPHEN}"
+    assert inert(text) == text

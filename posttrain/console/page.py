@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 from rich.style import Style
 from rich.text import Text
 
+from posttrain.inert import inert
+
 Tone: TypeAlias = Literal["plain", "strong", "dim", "good", "bad", "token", "control", "trained", "trained control"]
 Bit: TypeAlias = tuple[str, Tone]
 
@@ -50,7 +52,7 @@ def line(label: str, *bits: Bit | str) -> Line:
 
 def label_of(given: Line) -> Text:
     """The label in its column, with the gap that follows it; nothing for a line without one."""
-    return Text(f"{given.label.ljust(LABEL)}  " if given.label else "", style=Style(bold=True))
+    return Text(f"{inert(given.label).ljust(LABEL)}  " if given.label else "", style=Style(bold=True))
 
 
 def drawn(given: Line, *, colour: bool, brackets: tuple[str, str] = ("[", "]")) -> Text:
@@ -62,7 +64,7 @@ def drawn(given: Line, *, colour: bool, brackets: tuple[str, str] = ("[", "]")) 
             text.append(brackets[0] if tone in _TRAINED else brackets[1])
             inside = not inside
         style = _EVERY_OTHER.get(tone) if number % 2 else None
-        text.append(said, style=style or _STYLES[tone])
+        text.append(inert(said), style=style or _STYLES[tone])
     return text.append(brackets[1]) if inside else text
 
 

@@ -13,10 +13,14 @@ from posttrain.console.page import Line
 from posttrain.console.progress import Clock, Progress
 from posttrain.console.views import Lines, Panel, Silent, View
 from posttrain.counted import counted
+from posttrain.inert import inert
 
 
 class Console:
-    """Speaks for one run. Every line that is said also goes to the run's log, whatever the view shows."""
+    """Speaks for one run. Every line that is said also goes to the run's log, whatever the view shows.
+
+    Texts of data and models are among it: nothing in a line can steer the terminal, nor whatever shows the log.
+    """
 
     def __init__(self, view: View, *, clock: Clock = time.monotonic) -> None:
         self._view = view
@@ -35,6 +39,7 @@ class Console:
 
     def say(self, line: str) -> None:
         """Show a line: an automatic choice with its reason, a count of lost rows."""
+        line = inert(line)
         self._record(line)
         self._view.say(line)
 
@@ -45,6 +50,7 @@ class Console:
 
     def start(self, title: str, steps: int, *, where: str = "", done: int = 0) -> None:
         """Begin to show `steps` steps, `done` of them earlier. `where` is the device and precision: `cpu · fp32`."""
+        title = inert(title)
         self._progress = Progress(title=title, steps=steps, where=where, clock=self._clock, step=done, earlier=done)
         self._record(f"{title}: {counted(steps, 'step')}" + (f" on {where}" if where else ""))
         self._view.start(self._progress)
@@ -58,7 +64,7 @@ class Console:
 
     def sample(self, prompt: str, answer: str, *, stopped: bool) -> None:
         """Show an answer of the model in training."""
-        self._view.sample(prompt, answer, stopped=stopped)
+        self._view.sample(inert(prompt), inert(answer), stopped=stopped)
 
     def table(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
         """Show rows under their keys; numbers are rounded for reading."""
@@ -70,7 +76,7 @@ class Console:
 
     def working(self, line: str) -> None:
         """Show that something goes on, until the next page or the end; it is not kept."""
-        self._view.working(line)
+        self._view.working(inert(line))
 
     def finish(self, summary: str = "") -> None:
         """End the panel and say how it went."""

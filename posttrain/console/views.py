@@ -15,6 +15,7 @@ from rich.text import Text
 
 from posttrain.console.page import Line, brackets_for, drawn, label_of
 from posttrain.console.progress import Progress, number, sparkline
+from posttrain.inert import inert
 
 _LINES_A_RUN = 20
 
@@ -193,10 +194,12 @@ def _short(text: str, limit: int = 60) -> str:
 
 def _table(rows: Sequence[Mapping[str, object]], title: str) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, padding=(0, 2))
+    table = Table(
+        title=Text(inert(title)) if title else None, title_justify="left", box=None, pad_edge=False, padding=(0, 2)
+    )
     for name in names:
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
-        table.add_column(Text(name), justify="right" if numeric else "left")
+        table.add_column(Text(inert(name)), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(Text(_cell(row.get(name))) for name in names))
     return table
@@ -205,4 +208,4 @@ def _table(rows: Sequence[Mapping[str, object]], title: str) -> Table:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return number(value) if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else inert(str(value))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from posttrain.errors import ModelError
+from posttrain.hub import in_our_words
 from posttrain.models.adapters import forget, inject, lora_layers, parts_of, spec_of
 from posttrain.models.dora import dense, lengths, product
 from posttrain.models.precision import set_values
@@ -175,10 +176,8 @@ def _together(model: nn.Module, stack: Sequence[str]) -> tuple[_Shape, dict[str,
 
 def _config_in(folder: Path) -> LoraConfig:
     """The shape of the adapter in a folder. Raises ModelError for one that is no LoRA adapter."""
-    try:
+    with in_our_words(folder, f"{folder / CONFIG}  is no adapter's"):
         config = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{folder / CONFIG}  is no adapter's: {str(error).splitlines()[0]}") from error
     if not isinstance(config, LoraConfig):
         raise ModelError(
             f"{folder / CONFIG}  is of {config.peft_type}\n  fix: give a LoRA adapter, or merge it with peft"
@@ -211,10 +210,14 @@ def load_adapter(model: nn.Module, name: str, folder: Path, *, prefix: str = "")
         config.alpha_pattern = {key.removeprefix(prefix): alpha for key, alpha in (config.alpha_pattern or {}).items()}
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder} has no weights: no {WEIGHTS}\n  fix: save the adapter again with safetensors")
-    inject(model, config, name)
+    try:
+        with in_our_words(folder, "LoRA cannot be attached"):
+            inject(model, config, name)
+    except ModelError as error:
+        raise ModelError(f"{folder / CONFIG}  {error}") from error
     try:
         tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / WEIGHTS} cannot be read: {error}\n  fix: copy the folder again") from error
     score = tensors.pop(f"{_PREFIX}score.weight", None)
     for place, layer in lora_layers(model).items():

@@ -11,12 +11,11 @@ from typing import Any, cast
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     GenerationConfig,
@@ -25,11 +24,12 @@ from transformers import (
 )
 
 from posttrain.errors import ModelError
-from posttrain.hub import check_model_name, from_hub
+from posttrain.hub import check_model_name, from_hub, in_our_words
 from posttrain.models import adapter_files
 from posttrain.models.adapters import adapter_parameters
 from posttrain.models.attention import IMPLEMENTATION, register
 from posttrain.models.cards import facts_in
+from posttrain.models.checked import check_shards, mismatches_told, shape_of
 from posttrain.models.heads import ScalarModel
 from posttrain.models.precision import in_float32, into_bf16
 from posttrain.models.quantize import Bits, into_few_bits
@@ -103,10 +103,11 @@ def load_scalar(
     return ScalarModel(backbone, head.to(device), stack=stack), own
 
 
-def base_of(path: str) -> str:
+def base_of(path: str, *, above: tuple[str, ...] = ()) -> str:
     """The folder or hub id of the full weights: the path itself, or what its adapter was trained on.
 
-    Raises ModelError for a folder that is no model folder, and a name that is neither a folder nor `owner/name`.
+    `above` are the adapters that have led here. Raises ModelError for a folder that is no model folder, a name that is
+    neither a folder nor `owner/name`, and adapters that stand on each other.
     """
     folder = Path(path)
     check_model_name(path)
@@ -114,8 +115,13 @@ def base_of(path: str) -> str:
         return path
     if is_adapter(path):
         base = facts_in(folder / adapter_files.CONFIG, {"base_model_name_or_path": str})["base_model_name_or_path"]
+        ours = str(folder.resolve())
+        if ours in above:
+            raise ModelError(
+                f"{path} is an adapter that stands on itself\n  fix: write the base's path into its config"
+            )
         try:
-            return base_of(base)
+            return base_of(base, above=(*above, ours))
         except ModelError as error:
             raise ModelError(f"{path} is an adapter, and its base cannot be used: {error}") from error
     if not (folder / "config.json").is_file():
@@ -164,15 +170,10 @@ def _from_pretrained(kind: type[Any], base: str, quantize: Bits | None, device: 
 
 def _read(kind: type[Any], base: str, dtype: torch.dtype | str) -> PreTrainedModel:
     load = cast("Callable[..., tuple[PreTrainedModel, dict[str, Any]]]", kind.from_pretrained)
-    try:
-        with from_hub(base):
-            model, info = load(
-                base, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-            )
-    except ModelError:  # in plain words already
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{base} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    shape_of(base)
+    check_shards(Path(base))
+    with in_our_words(base, f"{base} cannot be loaded"), from_hub(base), mismatches_told(base):
+        model, info = load(base, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{base}: {len(missing)} weights are missing and would be random, first {missing[0]}")
@@ -231,8 +232,7 @@ def scores_alone(path: str) -> bool:
     """True for a classifier with one output, of whoever: its `score` head reads an answer's last token."""
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         return False
-    with from_hub(path):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    config = shape_of(path)
     kinds: list[str] = config.architectures or []
     return config.num_labels == 1 and any(kind.endswith("ForSequenceClassification") for kind in kinds)
 

@@ -109,6 +109,10 @@ def _decide(
         if reason:
             _switch(wrapper, False, own_attention)
             difference = _difference(packed(batch), expected)
+        if not bool(expected.isfinite().all()):
+            raise ModelError(
+                f"{name}: its outputs are not finite: the weights are damaged\n  fix: copy the folder again, whole"
+            )
         if not difference <= TOLERANCE:  # also for NaN
             raise ModelError(
                 f"{name}: outputs differ from the model's own by {difference:.1e}, packed or not (allowed: "

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transformers import AutoConfig
-
 from posttrain.config import CheckConfig
 from posttrain.config.automatic import auto_max_length
 from posttrain.errors import ModelError
-from posttrain.hub import from_hub
+from posttrain.models.checked import shape_of
 from posttrain.models.load import base_of, context_length
 from posttrain.recipes.checked import Shown
 from posttrain.recipes.setup import quiet_libraries
@@ -70,9 +68,7 @@ def open_words(model: str, config: CheckConfig) -> Words:
 def _limits(model: str) -> tuple[int | None, int | None]:
     """The context of a model and the rows of its embedding; unknown where a folder holds nothing but a tokenizer."""
     try:
-        base = base_of(model)
-        with from_hub(base):
-            settings = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
+        settings = shape_of(base_of(model))
+    except ModelError:
         return None, None
     return context_length(settings), settings.get_text_config().vocab_size

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from posttrain.config import DataItem, Lora, Training
@@ -19,9 +19,9 @@ from posttrain.console import Console
 from posttrain.counted import counted
 from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
 from posttrain.errors import ConfigError, DataError, ModelError, Problem
-from posttrain.hub import from_hub
 from posttrain.loop import every
 from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach, duplicate, spec_of
+from posttrain.models.checked import shape_of
 from posttrain.models.checkpointing import checkpoint_activations
 from posttrain.models.grow import grow
 from posttrain.models.heads import Policy
@@ -70,14 +70,7 @@ class Start:
 def config_of(path: str) -> PretrainedConfig:
     """The shape of a model, read before any weights are loaded. Raises ModelError when there is no such model."""
     Run(Path(path)).require_done()
-    base = base_of(path)
-    try:
-        with from_hub(base):
-            return AutoConfig.from_pretrained(base, trust_remote_code=False)
-    except ModelError:  # in plain words already
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{base} has no usable config.json: {str(error).strip().splitlines()[0]}") from error
+    return shape_of(base_of(path))
 
 
 def context_of(path: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -26,12 +27,12 @@ def model_card(folder: Path, record: Mapping[str, Any], *, base: str, settings: 
     adapter = (folder / "adapter_config.json").is_file()
     parts = [
         _front_matter(command, base, adapter=adapter),
-        f"# {folder.name}\n\nTrained with posttrain {record['versions'].get('posttrain', '')}: "
-        f"{_WHAT.get(command, command)}, from `{base}`.",
+        f"# {_plain(folder.name)}\n\nTrained with posttrain {record['versions'].get('posttrain', '')}: "
+        f"{_WHAT.get(command, command)}, from {_code(base)}.",
         "## Load\n\n```python\n" + _loading(folder, command, adapter=adapter) + "\n```",
-        "## Data\n\n" + _bullets(f"`{name}` (sha256 {value[:12]})" for name, value in record["data"].items()),
-        "## Results\n\n" + _bullets(f"{name}: {_number(value)}" for name, value in record["results"].items()),
-        f"## Settings\n\nRunning them again reproduces this model.\n\n```yaml\n{settings.strip()}\n```",
+        "## Data\n\n" + _bullets(f"{_code(name)} (sha256 {value[:12]})" for name, value in record["data"].items()),
+        "## Results\n\n" + _bullets(f"{_plain(name)}: {_number(value)}" for name, value in record["results"].items()),
+        f"## Settings\n\nRunning them again reproduces this model.\n\n{_fenced(settings.strip())}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -72,5 +73,23 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _number(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_number(part)}" for name, part in cast("Mapping[str, object]", value).items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return ", ".join(
+            f"{_plain(name)} {_number(part)}" for name, part in cast("Mapping[str, object]", value).items()
+        )
+    return f"{value:.4g}" if isinstance(value, float) else _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """Text in which no mark of HTML or Markdown means anything: names come from data."""
+    return re.sub(r"([\\`*\[\]<>&#|])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """A name in a code span, whatever it holds."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
+
+
+def _fenced(settings: str) -> str:
+    """YAML between fences that are longer than any in it."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", settings)), default=0))
+    return f"{fence}yaml\n{settings}\n{fence}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateSyntaxError
 
 from posttrain.errors import DataError, ModelError, Problem
 from posttrain.text.tokenizer import Tokenizer
@@ -26,6 +29,9 @@ _PLAIN_MARKERS = (
 )
 _MARKER_BUDGET = 8
 """Tokens that `User:` and `Assistant:` may cost together before the short markers are taken."""
+
+_LONGEST, _MOST_STEPS = 1_000_000, 1_000_000
+"""Characters and lines of a program that a template may need for a probe: those of models need some thousand."""
 
 _PROBE = "one Probe"
 """An answer that no change of letter case leaves as it is."""
@@ -51,7 +57,9 @@ class Template:
         options: dict[str, Any] = {**self.options, "tokenize": False, "add_generation_prompt": generation}
         try:
             return cast(str, self.words.tokenizer.apply_chat_template(turns, chat_template=self.jinja, **options))
-        except (TemplateError, TypeError, ValueError) as reason:
+        except MemoryError:
+            raise
+        except Exception as reason:  # a template is a program: it may raise whatever its expressions do
             what = f"the model's chat template refuses this conversation: {reason}"
             fix = "change the roles of this row, or take another template (template: plain)"
             raise DataError([Problem(place=place, what=what, fix=fix)]) from reason
@@ -83,8 +91,12 @@ def dress(template: Template) -> Dress:
     """
     words, place = template.words, "the chat template"
     question = (Message(role="user", content="question"),)
-    prompt = template.render(question, place=place, generation=True)
-    before, found, after = template.answered(question, _PROBE, place=place).rpartition(_PROBE)
+    with _bounded(template.jinja):
+        prompt = template.render(question, place=place, generation=True)
+        whole = template.answered(question, _PROBE, place=place)
+    if len(whole) > _LONGEST:
+        raise _refused(f"writes {len(whole):,} characters around a question of one word")
+    before, found, after = whole.rpartition(_PROBE)
     if not found:
         where = "the tokenizer's chat template" if template.source == "tokenizer" else f"the template {template.source}"
         raise ModelError(
@@ -98,23 +110,69 @@ def dress(template: Template) -> Dress:
     return Dress(end=end, ending=words.spelling(end), lead=lead, trail=after.partition(words.spelling(end))[0])
 
 
+@contextmanager
+def _bounded(jinja: str) -> Generator[None]:
+    """A place to render a probe in, for templates of whoever.
+
+    Jinja's sandbox keeps them from files, attributes and code, not from taking time and memory. Raises ModelError for
+    one that takes over a million steps for a probe, asks for more memory than there is, or raises to a power, which no
+    conversation needs and no step counts.
+    """
+    try:
+        if any(value == "**" for _, kind, value in Environment().lex(jinja) if kind == "operator"):
+            raise _refused("raises numbers to a power, which a conversation does not need")
+    except TemplateSyntaxError:
+        pass  # said where it is rendered
+    before, steps = sys.gettrace(), 0
+
+    def count(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal steps
+        if frame.f_code.co_filename != "<template>":
+            return None
+        steps += 1
+        if steps > _MOST_STEPS:
+            raise _Endless
+        return count
+
+    sys.settrace(count)
+    try:
+        yield
+    except _Endless:
+        raise _refused(f"does not come to an end within {_MOST_STEPS:,} steps for a question of one word") from None
+    except MemoryError:
+        raise _refused("asks for more memory than there is for a question of one word") from None
+    finally:
+        sys.settrace(before)
+
+
+class _Endless(BaseException):
+    """A template has taken too many steps; no part of one may catch it."""
+
+
+def _refused(what: str) -> ModelError:
+    return ModelError(f"the chat template  {what}\n  fix: take another template (template: plain)")
+
+
 def choose_template(words: Tokenizer, name: str | None) -> tuple[str, str]:
     """Where the template comes from, and its jinja: the tokenizer's own, `plain`, `notes`, or a file.
 
     Without a name it is the tokenizer's own, or the plain one where that has none. Raises ModelError when `name` is
     none of these.
     """
-    own = cast("str | dict[str, str] | None", words.tokenizer.chat_template)
+    own: object = words.tokenizer.chat_template
     has_bos = words.bos is not None
     if name is None and own:
-        return "tokenizer", words.tokenizer.get_chat_template()
+        chosen = words.tokenizer.get_chat_template() if isinstance(own, str | dict) else own
+        if not isinstance(chosen, str):
+            raise _refused(f"is {chosen!r:.40}, expected text")
+        return "tokenizer", chosen
     if name is None or name == PLAIN:
         return f"built-in {PLAIN}", plain_template(words.encode, unknown=words.unknown, has_bos=has_bos)
     if name == NOTES:
         return f"built-in {NOTES}", notes_template(has_bos=has_bos)
     try:
         return name, Path(name).read_text(encoding="utf-8")
-    except OSError as reason:
+    except (OSError, UnicodeDecodeError) as reason:
         raise ModelError(
             f"template: {name!r} is neither {PLAIN!r} nor {NOTES!r}, nor a file that can be read\n"
             "  fix: give one of them, or leave it out"

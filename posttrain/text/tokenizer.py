@@ -13,9 +13,10 @@ from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from posttrain.errors import ModelError
-from posttrain.hub import from_hub
+from posttrain.hub import from_hub, in_our_words
 
 _ANCHORS = ("\n", "a", ".", "1", "我", " ")
+_GENERATION = "generation_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -152,15 +153,10 @@ def load_tokenizer(path: str | Path, *, add: Sequence[str] = ()) -> Tokenizer:
     folder = Path(path)
     if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{path} holds no tokenizer\n  fix: copy tokenizer.json and tokenizer_config.json into it")
-    with from_hub(str(path)):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as reason:
-            first = next(iter(str(reason).splitlines()), type(reason).__name__)
-            raise ModelError(
-                f"no tokenizer could be loaded from {path}: {first}\n"
-                "  fix: give a folder with tokenizer.json and tokenizer_config.json, or the name of a model on the hub"
-            ) from reason
+    fix = "give a folder with tokenizer.json and tokenizer_config.json, or the name of a model on the hub"
+    with in_our_words(path, f"no tokenizer could be loaded from {path}", fix=fix), from_hub(str(path)):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer.decode(tokenizer("probe")["input_ids"])
     made = cast(PreTrainedTokenizerBase, tokenizer)
     before = len(made)
     made.add_tokens(list(add), special_tokens=True)
@@ -168,12 +164,22 @@ def load_tokenizer(path: str | Path, *, add: Sequence[str] = ()) -> Tokenizer:
 
 
 def stop_ids_of(path: str | Path) -> frozenset[int]:
-    """The ids on which the model at `path` stops by its own generation settings; empty when it has none."""
+    """The ids on which the model at `path` stops by its own generation settings; empty when it has none.
+
+    Raises ModelError for settings in a folder that cannot be read, and for ids that are none.
+    """
+    file = Path(path) / _GENERATION
+    if Path(path).is_dir() and not file.is_file():
+        return frozenset()
     try:
-        with from_hub(str(path)):
-            eos = cast("int | list[int] | None", GenerationConfig.from_pretrained(path).eos_token_id)
-    except (OSError, ValueError):
-        return frozenset()
-    if eos is None:
-        return frozenset()
-    return frozenset([eos] if isinstance(eos, int) else eos)
+        with in_our_words(path, f"{file} cannot be used", fix="mend it, or delete it"), from_hub(str(path)):
+            eos: object = GenerationConfig.from_pretrained(path).eos_token_id
+    except ModelError:
+        if file.is_file():
+            raise
+        return frozenset()  # a model of the hub that has none
+    ids = cast("list[object]", [] if eos is None else eos if isinstance(eos, list) else [eos])
+    wrong = next((found for found in ids if not isinstance(found, int) or found < 0), None)
+    if wrong is not None:
+        raise ModelError(f"{file}  eos_token_id is {wrong!r:.40}, which it cannot be\n  fix: mend it, or delete it")
+    return frozenset(cast("list[int]", ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from posttrain.errors import ModelError
 from posttrain.text.chat import Codec
 from posttrain.text.templates import freeze_dates
-from posttrain.text.tokenizer import load_tokenizer
+from posttrain.text.tokenizer import load_tokenizer, stop_ids_of
 
 
 def test_a_folder_without_a_tokenizer_says_which_files_to_copy(tmp_path: Path) -> None:
@@ -32,6 +33,64 @@ def test_a_tokenizer_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(ModelError, match="no tokenizer could be loaded"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "cannot be read as JSON: Expecting property name enclosed in double quotes: line 1 column 2"),
+        ("[]", "holds a list, expected an object"),
+        ("", "cannot be read as JSON: Expecting value: line 1 column 1"),
+    ],
+)
+def test_a_damaged_file_of_a_tokenizer_is_named(file: str, content: str, says: str, tmp_path: Path) -> None:
+    chatml().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ModelError, match=rf"{file} {says}"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "facts"),
+    [
+        ("tokenizer.json", {"model": 5}),
+        ("tokenizer.json", {"model": {"type": "Evil"}}),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["y", "z"]]}}),
+        ("tokenizer_config.json", {"tokenizer_class": 5}),
+        ("tokenizer_config.json", {"eos_token": 5}),
+        ("tokenizer_config.json", {"auto_map": 5}),
+        ("tokenizer_config.json", {"model_max_length": "long"}),
+    ],
+)
+def test_a_tokenizer_with_altered_facts_is_refused(file: str, facts: dict[str, object], tmp_path: Path) -> None:
+    chatml().save_pretrained(tmp_path)
+    altered = {**json.loads((tmp_path / file).read_text()), **facts}
+    (tmp_path / file).write_text(json.dumps(altered))
+    with pytest.raises(ModelError, match=r"no tokenizer could be loaded from .*\n  fix: "):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[", "cannot be used: .*cannot be read as JSON"),
+        ("[]", "cannot be used: .*holds a list, expected an object"),
+        ('{"eos_token_id": "x"}', " eos_token_id is 'x', which it cannot be"),
+        ('{"eos_token_id": [1, -1]}', " eos_token_id is -1, which it cannot be"),
+    ],
+)
+def test_damaged_settings_of_generation_are_named(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(ModelError, match=rf"generation_config\.json {says}(.|\n)*fix: mend it, or delete it"):
+        stop_ids_of(tmp_path)
+
+
+def test_a_folder_without_settings_of_generation_names_no_end(tmp_path: Path) -> None:
+    assert stop_ids_of(tmp_path) == frozenset()
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 7]}')
+    assert stop_ids_of(tmp_path) == {1, 7}
 
 
 def test_a_tokenizer_without_an_end_says_how_to_name_one(tmp_path: Path) -> None:
