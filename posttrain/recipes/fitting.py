@@ -110,11 +110,12 @@ def train(
                     prints.after, *hooks, *parts.hooks, reporting(run), *tracked, *parts.last_hooks, keeper.after,
                 ]  # fmt: skip
                 whole = partial(shortage.whole, interruption.held_off)
-                shortage.train(
-                    lambda done: fit(
-                        prints.watched(parts.source), parts.objective, parts.engine, hooks=every, start=done, whole=whole
-                    )
-                )
+
+                def fitted(done: int) -> int:
+                    seen = prints.watched(parts.source)
+                    return fit(seen, parts.objective, parts.engine, hooks=every, start=done, whole=whole)
+
+                shortage.train(fitted)
         except Interrupted:
             raise Interrupted(f"interrupted: {keeper.stop()}") from None
         except Diverged as error:
