@@ -296,3 +296,11 @@ def test_a_damaged_file_is_named(file: str, content: bytes, says: str, tmp_path:
     with pytest.raises((DataError, ModelError, posttrain.ConfigError)) as caught:
         diff(one, other)
     assert says in str(caught.value)
+
+
+def test_weights_that_end_before_their_header_says_are_no_whole_file(tmp_path: Path) -> None:
+    one, other = written(tmp_path / "a"), written(tmp_path / "b")
+    file = other / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataError, match="is no whole file of weights"):
+        diff(one, other)
