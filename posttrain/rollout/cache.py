@@ -19,7 +19,7 @@ from torch import Tensor
 from posttrain.models.attention import AttentionTerms, masked_attention
 
 # On a CPU one more attention call takes about as long as reading so many bytes of keys and values.
-_CALL_BYTES = 2**16
+_CALL_BYTES = 2**19
 
 
 @dataclass(frozen=True, slots=True)

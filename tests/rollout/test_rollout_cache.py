@@ -140,8 +140,8 @@ def test_entries_of_two_shapes_lie_in_the_order_of_the_calls() -> None:
 
 @pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
 def test_rows_of_very_different_length_attend_in_calls_of_their_own(terms: AttentionTerms) -> None:
-    rows = Rows(slots=5, longest=4100)
-    for slot, length in enumerate((4000, 3999, 3, 5, 2500)):
+    rows = Rows(slots=5, longest=33_000)
+    for slot, length in enumerate((32_000, 31_992, 24, 40, 20_000)):
         rows.enter(slot, length)
     for _ in range(3):
         rows.step(terms)
@@ -156,11 +156,11 @@ def test_short_rows_do_not_read_the_columns_of_long_ones(monkeypatch: pytest.Mon
         return attend(query, key, value, attn_mask=attn_mask, scale=scale)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
-    rows = Rows(slots=5, longest=4100)
-    for slot, length in enumerate((4000, 3999, 3, 5, 2500)):
+    rows = Rows(slots=5, longest=33_000)
+    for slot, length in enumerate((32_000, 31_992, 24, 40, 20_000)):
         rows.enter(slot, length)
     rows.step(TERMS["plain"])
-    assert read == [(2, 4001), (2, 6), (1, 2501)]
+    assert read == [(2, 32_001), (2, 41), (1, 20_001)]
 
 
 def test_rows_of_nearly_one_length_share_an_attention_call() -> None:
