@@ -69,8 +69,20 @@ def test_tensorboard_hides_what_came_after_the_step_it_goes_on_from(tmp_path: Pa
     writer = package.SummaryWriter.return_value
     assert [call.args for call in writer.add_scalar.call_args_list] == [("loss", 2.0, 1), ("loss", 1.0, 2)]
     writer.close.assert_called_once()
-    steps("tensorboard", tracked(tmp_path, start=6))
-    package.SummaryWriter.assert_called_with(log_dir=str(tmp_path / "tensorboard"), purge_step=7)
+    (tmp_path / "tensorboard").mkdir()
+    for start in (6, 0):
+        steps("tensorboard", tracked(tmp_path, start=start))
+        package.SummaryWriter.assert_called_with(log_dir=str(tmp_path / "tensorboard"), purge_step=start + 1)
+
+
+@pytest.mark.medium
+def test_tensorboard_has_every_step_on_the_disk_at_once(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with tracking("tensorboard", tracked(tmp_path)) as [hook]:
+        hook(1, {"loss": 2.0})
+        hook(2, {"loss": 1.0})
+        events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0), (2, 1.0)]
 
 
 @pytest.mark.parametrize(("environment", "mode"), [(None, "offline"), ("online", "online")])
@@ -110,4 +122,8 @@ def test_mlflow_finds_its_run_again(tmp_path: Path, package: MagicMock) -> None:
     steps("mlflow", tracked(tmp_path, start=6))
     client.create_run.assert_called_once()
     client.log_metric.assert_called_with("old", "loss", 1.0, step=2)
+    client.log_metric.reset_mock()
+    client.get_metric_history.return_value = [SimpleNamespace(step=1)]
+    steps("mlflow", tracked(tmp_path))  # step 1 again, after a kill
+    client.log_metric.assert_called_once_with("old", "loss", 1.0, step=2)
     client.set_terminated.assert_called_with("old")

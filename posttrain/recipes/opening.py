@@ -31,7 +31,7 @@ from posttrain.recipes.preflight import Rehearsed
 from posttrain.recipes.rows import Source, open_sources
 from posttrain.recipes.scoring import check_policy
 from posttrain.recipes.weights import check_weights
-from posttrain.run import Run, RunWriter, check_out
+from posttrain.run import Run, RunWriter, check_out, tidy
 from posttrain.text.chat import Codec
 from posttrain.text.diagnosis import refuse
 from posttrain.text.doctor import diagnose
@@ -163,6 +163,7 @@ def _rehearse(config: Training, door: Door, train: Callable[[setup.Telling], obj
 
 
 def _done(config: Training, console: Console, run: Run) -> Run:
+    tidy(run.path)
     console.say(f"{config.out} is done already; --fresh trains it again")
     return run
 

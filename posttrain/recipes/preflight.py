@@ -211,8 +211,8 @@ def fly(
     preflight = Preflight(objective, engine, where)
     trial = preflight.settle(load)
     found = forecast(config, steps, load, trial, preflight, models)
-    if asked:
-        rule = "the most that the memory allows, and no more than keeps the machine busy"
+    if config.micro_batch_tokens == "auto":
+        rule = "the most that the memory allows, and no more than keeps the machine busy" if asked else "as before"
         tokens = load.budget.tokens
         run.console.choose("micro_batch_tokens", tokens, f"micro_batch_tokens {tokens:,}: {rule}")
     run.console.say(found.line)

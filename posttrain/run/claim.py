@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -12,7 +13,7 @@ from tempfile import TemporaryFile
 
 from posttrain.config import Settings
 from posttrain.engine.sealed import steps_in
-from posttrain.errors import RunExists
+from posttrain.errors import FolderError, RunExists
 from posttrain.run.folder import Facts, Run
 from posttrain.run.lock import FolderLock, not_writable
 from posttrain.run.record import new_record
@@ -115,7 +116,8 @@ def check_free(path: Path, needed: Sequence[str] = ()) -> None:
     if path.exists() and not path.is_dir():
         raise RunExists(f"{path} is a file\n  fix: give another --out")
     names = sorted(item.name for item in path.iterdir()) if path.is_dir() else []
-    if names and not Run(path).exists() and not (path / "run" / "lock").exists():
+    begun = names == ["run"] and not any((path / "run").iterdir())  # by a run that was killed before its lock stood
+    if names and not begun and not Run(path).exists() and not (path / "run" / "lock").exists():
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise RunExists(f"{path} holds files that no run wrote: {shown}\n  fix: give another --out, or an empty folder")
 
@@ -155,13 +157,29 @@ def check_file_out(out: str, reads: Sequence[str], *, over: bool = False) -> Non
 
 
 def clear(path: Path) -> None:
-    """Remove what runs write into their folder, and nothing else; the lock stays, since it is held."""
+    """Remove what runs write into their folder, and nothing else; the lock stays, since it is held.
+
+    First goes what says that there is a run: a kill further on leaves none that is done and has lost its model.
+    """
+    (path / "run" / "run.json").unlink(missing_ok=True)
     clear_model(path)
     for item in (path / "run").iterdir() if (path / "run").is_dir() else ():
         if item.is_dir():
             shutil.rmtree(item)
         elif item.name != "lock":
             item.unlink()
+
+
+def tidy(path: Path) -> None:
+    """Remove the checkpoints of a run that is done, where a kill came between its end and their removal."""
+    checkpoints = path / "run" / "checkpoints"
+    if not checkpoints.is_dir():
+        return
+    with suppress(RunExists, FolderError):  # another process is at it, or only reading is allowed
+        lock = FolderLock.take(path)
+        if Run(path).status == "done":
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        lock.release()
 
 
 def clear_model(path: Path) -> None:

@@ -96,7 +96,7 @@ def _lines(path: Path) -> Iterator[Facts]:
     """The objects of a JSON-lines file; none when it does not exist. A last line that a kill cut short is left out."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # a line may be cut within a character
         for line in file:
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 yield json.loads(line)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from weakref import WeakSet
 
 from posttrain.errors import FolderError, RunExists
 from posttrain.run.folder import Run
@@ -18,6 +19,7 @@ class FolderLock:
 
     def __init__(self, number: int) -> None:
         self._number: int | None = number
+        _HELD.add(self)
 
     @staticmethod
     def take(folder: Path) -> FolderLock:
@@ -48,6 +50,18 @@ class FolderLock:
 
     def __del__(self) -> None:
         self.release()
+
+
+_HELD: WeakSet[FolderLock] = WeakSet()
+
+
+def _let_go() -> None:
+    """A forked child, such as a reward function's own, must not hold the folder when this process is killed."""
+    for lock in [*_HELD]:
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _holder(folder: Path) -> str:

@@ -55,16 +55,17 @@ def check_tracker(name: str | None) -> None:
 
 
 class TensorBoard:
-    """Event files under `run/tensorboard`. Going on, later steps of before are hidden from its pages."""
+    """Event files under `run/tensorboard`, each step at once. Going on, later steps of before are hidden."""
 
     def __init__(self, run: Tracked) -> None:
-        module = import_module("torch.utils.tensorboard")
-        purge = run.start + 1 if run.start else None
-        self._writer = module.SummaryWriter(log_dir=str(run.folder / "tensorboard"), purge_step=purge)
+        module, folder = import_module("torch.utils.tensorboard"), run.folder / "tensorboard"
+        purge = run.start + 1 if folder.is_dir() else None
+        self._writer = module.SummaryWriter(log_dir=str(folder), purge_step=purge)
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # left to itself it keeps two minutes in memory, which a kill would take
 
     def close(self) -> None:
         self._writer.close()
@@ -118,6 +119,8 @@ class MLflow:
         experiment = self._client.create_experiment("posttrain") if found is None else found.experiment_id
         before = self._client.search_runs([experiment], f"tags.posttrain = '{run.id}'")
         self._id = (before[0] if before else self._new(experiment, run)).info.run_id
+        self._told: dict[str, int] = {}
+        """The last step that stands there, by metric."""
 
     def _new(self, experiment: str, run: Tracked) -> Any:
         made = self._client.create_run(experiment, run_name=run.name, tags={"posttrain": run.id})
@@ -127,7 +130,12 @@ class MLflow:
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self._client.log_metric(self._id, name, value, step=step)
+            if name not in self._told:
+                history = self._client.get_metric_history(self._id, name)
+                self._told[name] = max((entry.step for entry in history), default=0)
+            if step > self._told[name]:  # a run that goes on makes steps again, with the same numbers
+                self._client.log_metric(self._id, name, value, step=step)
+                self._told[name] = step
 
     def close(self) -> None:
         self._client.set_terminated(self._id)

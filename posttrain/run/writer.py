@@ -22,7 +22,7 @@ from posttrain.run.claim import Way, check_free, check_writable, clear, clear_mo
 from posttrain.run.fingerprints import FILE, Fingerprint, heading, line
 from posttrain.run.folder import Facts, Run
 from posttrain.run.lock import FolderLock
-from posttrain.run.record import new_record, now, write_json
+from posttrain.run.record import new_record, now, write_json, write_whole
 
 if TYPE_CHECKING:  # these types need torch, which a reader of run folders does not
     from posttrain.types import State
@@ -89,8 +89,9 @@ class RunWriter:
         else:
             clear(path)
         writer = RunWriter(path, resuming=resuming, remarks=verdict.remarks, _record=record, _lock=lock)
+        # First the settings: a run.json beside those of another run, or beside none, would say what is not true.
+        write_whole(path / "run" / "config.yaml", dump(config))
         writer.note()
-        (path / "run" / "config.yaml").write_text(dump(config), encoding="utf-8")
         return writer
 
     @property
