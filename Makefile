@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 # Small models run faster on one thread, and the same on every machine.
-test test-all quick faults kills mutation: export OMP_NUM_THREADS := 1
+test test-all quick faults fuzz kills mutation: export OMP_NUM_THREADS := 1
 
-.PHONY: help venv demo test test-all check gpu-check faults kills mutation types quick clean
+.PHONY: help venv demo test test-all check gpu-check faults fuzz kills mutation types quick clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -43,6 +43,9 @@ faults: venv  ## plant forty faults, one line each, in a copy of the package, an
 
 kills: venv  ## kill every method twenty times and more, at random instants and named points, and show what is lost; some minutes
 	$(BIN)/python -m tests.kills
+
+fuzz: venv  ## ten thousand mutated data files, settings, run folders, checkpoints and models through their doors; some minutes
+	$(BIN)/python -m tests.fuzz
 
 mutation: venv  ## change posttrain/ops in every small way and count what its tests see; a quarter of an hour
 	$(BIN)/python -m tests.mutation

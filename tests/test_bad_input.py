@@ -122,6 +122,9 @@ def test_a_reward_that_is_no_reward_model_is_named(folder: Path, capsys: pytest.
         ('{"shift": 0.0, "score_at": "last"}', "has no scale"),
         ('{"shift": "0", "scale": 1.0, "score_at": "last"}', "shift is '0', which it cannot be"),
         ('{"shift": 0.0, "scale": 0.0, "score_at": "last"}', "shift 0.0 and scale 0.0 make no score of a number"),
+        ('{"shift": 1e999, "scale": 1.0, "score_at": "last"}', "shift inf and scale 1.0 make no score of a number"),
+        (f'{{"shift": 1, "scale": {10**400}, "score_at": "last"}}', "shift 1 and scale 1000"),
+        ("[" * 100_000, "cannot be read as JSON: maximum recursion depth exceeded"),
         ('{"shift": 0.0, "scale": 1.0, "score_at": "end"}', "score_at is 'end', expected last or mean"),
     ],
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import io
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from posttrain.config.leaf import ordered
@@ -26,6 +28,7 @@ Tree: TypeAlias = "dict[str, Any]"
 
 _COMMENT_COLUMN = 44
 _SHORT = 60
+_MOST_VALUES, _MOST_LEVELS = 100_000, 60
 _NO_FILE = "settings are a YAML file; a model is given as --model, data as --data"
 
 
@@ -62,7 +65,7 @@ def read(path: Path) -> Document:
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(place=str(path), what="is not text in UTF-8", fix="save it as UTF-8")]) from error
     try:
-        root = YAML().load(text)
+        root = _loaded(text)
     except YAMLError as error:
         raise ConfigError([_yaml_problem(path, error)]) from error
     if root is not None and not isinstance(root, CommentedMap):
@@ -75,9 +78,73 @@ def read(path: Path) -> Document:
 def scalar(text: str) -> object:
     """The plain value of one YAML scalar or flow collection; the text itself when it is not YAML."""
     try:
-        return _plain(YAML().load(text))
+        return _plain(_loaded(text))
     except YAMLError:
         return text
+
+
+def _loaded(text: str) -> Any:
+    """What the library makes of a text. Raises YAMLError for what it cannot read, and for what would fill the memory.
+
+    Its parser calls itself for each level, and what a tag or a spelling promises and does not hold ends in errors of
+    Python's own: `!!float x`, a number of 5,000 digits, the 45th of a month.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a name that a second anchor takes
+            root = YAML().load(text)
+    except YAMLError:
+        raise
+    except RecursionError as error:
+        raise YAMLError("it is nested too deeply") from error
+    except Exception as error:
+        raise _unreadable(text, error) from error
+    _refuse_bombs(root)
+    return root
+
+
+def _unreadable(text: str, error: Exception) -> YAMLError:
+    """The error of the library with the line of the value that it cannot read."""
+    yaml = YAML(typ="safe", pure=True)
+    for node in _scalars(yaml.compose(text)):
+        try:
+            yaml.constructor.construct_object(node)
+        except YAMLError:
+            continue  # a tag of its own, which the reader above keeps as it is
+        except Exception as reason:
+            kind, why = str(node.tag).rpartition(":")[2], str(reason).partition(";")[0]
+            what = f"{node.value!r:.40} cannot be read as {kind}: {why}"
+            return MarkedYAMLError(problem=what, problem_mark=node.start_mark)
+    return YAMLError(f"a value cannot be read: {error}")
+
+
+def _scalars(root: Any) -> Iterator[Any]:
+    """The values of a document as the library composed them, each once, in order."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, ScalarNode):
+            yield node
+        elif isinstance(node, CollectionNode):
+            parts = [part for pair in node.value for part in pair] if isinstance(node, MappingNode) else node.value
+            waiting += reversed(parts)
+
+
+def _refuse_bombs(root: Any) -> None:
+    """Raises YAMLError for aliases of aliases that come to more values, or to more levels, than anyone writes."""
+    waiting: list[tuple[Any, int]] = [(root, 0)]
+    count = 0
+    while waiting:
+        node, depth = waiting.pop()
+        parts = [*node.values()] if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+        count += len(parts)
+        if count > _MOST_VALUES or depth > _MOST_LEVELS:
+            what = f"{_MOST_LEVELS} levels" if depth > _MOST_LEVELS else f"{_MOST_VALUES:,} values"
+            raise YAMLError(f"with its aliases written out it has more than {what}")
+        waiting += [(part, depth + 1) for part in parts]
 
 
 def dump(config: Settings) -> str:

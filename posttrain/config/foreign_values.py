@@ -35,7 +35,10 @@ def translated(name: str, given: Mapping[str, object]) -> object:
         if not isinstance(value, str | bool) or value not in table:
             raise NoValueError
         return table[value]
-    return _MAKERS[key](value, given) if key in _MAKERS else value
+    try:
+        return _MAKERS[key](value, given) if key in _MAKERS else value
+    except OverflowError as error:
+        raise NoValueError from error
 
 
 def switch(name: str) -> bool:
@@ -281,7 +284,8 @@ _ABSENT_LOSSES = ("cpo", "apo_zero", "sppo_hard", "bco_pair", "exo_pair", "nca_p
 
 def foreign_value(name: str, value: object) -> str:
     """What to write for a value that another library has under the name of a setting here, or nothing."""
-    return _VALUES[name](value) if name in _VALUES and not isinstance(value, dict) else ""
+    plain = value is None or isinstance(value, str | int | float)
+    return _VALUES[name](value) if name in _VALUES and plain else ""
 
 
 def _loss(value: object) -> str:

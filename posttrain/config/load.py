@@ -25,6 +25,8 @@ Overrides: TypeAlias = "Mapping[str, str | Sequence[str]]"
 
 # How long to train is said in one of two ways; a flag for one replaces the file's other.
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
+_LARGEST = 2**63
+_LARGER = "a whole number this large is more than any setting takes"
 # From this many on, what other libraries' names say is shown once more as a settings file.
 _WORTH_COPYING = 4
 
@@ -114,6 +116,9 @@ def _place_value(tree: Tree, parts: Sequence[str], value: object) -> None:
 
 
 def _checked(config: type[ConfigT], given: _Given, problems: list[Problem]) -> ConfigT:
+    larger = [Problem(place=given.place(loc), what=f"{_dotted(loc)}: {_LARGER}") for loc in _too_large(given.values)]
+    if larger:
+        raise ConfigError(larger)
     try:
         made = config.model_validate(given.values)
     except ValidationError as error:
@@ -121,6 +126,19 @@ def _checked(config: type[ConfigT], given: _Given, problems: list[Problem]) -> C
     if problems:
         raise ConfigError(problems)
     return made
+
+
+def _too_large(values: object) -> Iterator[Loc]:
+    """Where whole numbers stand with which nothing can be computed."""
+    waiting: list[tuple[object, Loc]] = [(values, ())]
+    while waiting:
+        value, loc = waiting.pop()
+        if isinstance(value, int) and abs(value) >= _LARGEST:
+            yield loc
+        elif isinstance(value, Mapping):
+            waiting += [(part, (*loc, name)) for name, part in cast("Mapping[str, object]", value).items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(part, (*loc, place)) for place, part in enumerate(cast("Sequence[object]", value))]
 
 
 def _problems(config: type[Settings], given: _Given, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:

@@ -37,6 +37,8 @@ class Settings(BaseModel, metaclass=_Told):
     family: ClassVar[bool] = False  # in a class that commands share: its settings stand among each command's own
 
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, on all common file systems
+
 # --- value types ------------------------------------------------------------------------------------------------
 
 
@@ -53,7 +55,16 @@ def _as_place(value: object) -> object:
         raise ValueError(
             f"{value!r} holds a variable, which only a shell fills in; write the path, or give it as a flag"
         )
-    return os.path.expanduser(value)
+    name = os.path.expanduser(value)
+    try:
+        written = os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{value!r:.60} holds half of a character, which no file's name can") from error
+    if b"\0" in written:
+        raise ValueError(f"{value!r:.60} holds a zero byte, which no file's name can")
+    if len(written) > _LONGEST_PATH or max(map(len, written.split(b"/"))) > _LONGEST_NAME:
+        raise ValueError(f"{value!r:.60}… is longer than a file's name may be")
+    return name
 
 
 def as_texts(value: object) -> object:

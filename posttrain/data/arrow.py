@@ -95,6 +95,25 @@ class Buffer(Generic[ItemT]):
         return pa.RecordBatch.from_arrays([*columns, *layout.rest(self.rest)], schema=layout.schema)
 
 
+def checked(batch: ArrowBatch) -> int:
+    """The number of rows of a batch that was read. Raises ValueError when its columns do not fit together.
+
+    Only offsets and ids are looked at, however many tokens there are.
+    """
+    batch.validate(full=True)
+    tokens, trained, spans = (batch.column(name) for name in ("tokens", "trained", "spans"))
+    if any(batch.column(field.name).null_count for field in _COLUMNS) or any(
+        column.values.null_count for column in (tokens, trained, spans)
+    ):
+        raise ValueError("a row has nothing where something was written")
+    lengths = np.diff(np.asarray(tokens.offsets))
+    ends = np.concatenate([[0], np.cumsum(np.asarray(spans.values))])
+    told = np.diff(ends[np.asarray(spans.offsets)])
+    if not (np.array_equal(lengths, np.diff(np.asarray(trained.offsets))) and np.array_equal(lengths, told)):
+        raise ValueError("a row has another number of tokens than its parts")
+    return int(batch.num_rows)
+
+
 def group_at(batch: ArrowBatch, row: int) -> PrefixGroup:
     """The tokens of a row of a batch."""
     tokens: list[int] = batch.column("tokens")[row].values.to_numpy().tolist()

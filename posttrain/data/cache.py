@@ -109,7 +109,7 @@ class Cache:
             if path.name.startswith(_DRAFT):
                 _remove_if_free(path)
             elif path.name != keep:
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, NotADirectoryError):  # what is no entry stays
                     entries.append(((path / _LOCK).stat().st_mtime, _size(path), path))
         total = _size(self.folder / keep) + sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
@@ -162,7 +162,7 @@ def _remove_if_free(path: Path) -> bool:
         return False
     except FileNotFoundError:
         with suppress(FileNotFoundError):
-            if abs(time.time() - path.stat().st_mtime) > _ORPHAN_SECONDS:  # also of a clock that was ahead
+            if time.time() - path.stat().st_mtime > _ORPHAN_SECONDS:
                 _remove(path)
         return not path.exists()
     _remove(path)

@@ -227,6 +227,8 @@ def _number(value: JSON, where: str) -> float | None:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
     except ValueError:
         number = None
+    except OverflowError:  # a whole number of 309 digits or more
+        number = math.inf
     if number is None:
         raise BadRow(f"{where} is {json.dumps(value, ensure_ascii=False)}, expected a number", "give a number, or null")
     if not math.isfinite(number):

@@ -195,9 +195,10 @@ def is_database(path: Path) -> bool:
         return handle.read(len(_MAGIC)) == _MAGIC
 
 
-def rankings(path: Path) -> Iterator[tuple[int, Row]]:
+def rankings(path: Path) -> Iterator[tuple[int, Row | Problem]]:
     """The rankings that count, each as the number of its event and a row of prompt, responses, ranks and annotator.
 
+    In the place of one whose item or event holds something else stands what is wrong.
     The store is opened for reading only; others may write meanwhile, and what they write then is not seen. Raises
     DataError for a file that is no ranking store, one of a newer version, and one in which nothing is ranked.
     """
@@ -205,7 +206,12 @@ def rankings(path: Path) -> Iterator[tuple[int, Row]]:
     with _opened(path) as connection:
         for event, item, annotator, prompt, responses, payload in connection.execute(_RANKINGS):
             empty = False
-            yield int(event), _row(item, annotator, json.loads(prompt), json.loads(responses), json.loads(payload))
+            try:
+                row = _row(item, annotator, json.loads(prompt), json.loads(responses), json.loads(payload))
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                yield int(event), _no_ranking(f"{path}:{event}", item)
+            else:
+                yield int(event), row
         if empty:
             raise DataError([_unranked(path, connection)])
 
@@ -220,13 +226,20 @@ def _row(item: str, annotator: str, prompt: JSON, answers: list[Row], payload: R
     return row
 
 
+def _no_ranking(place: str, item: object) -> Problem:
+    what = f"the answers of item {item!r:.60}, or this ranking of them, are not as this program writes them"
+    return Problem(place=place, what=what, fix="restore the store from a copy, or undo the ranking")
+
+
 def fingerprint(path: Path) -> str:
     """The sha256 of all items and events, whatever else the file and the log beside it hold."""
     digest = hashlib.sha256()
     with _opened(path) as connection:
         for query in ("SELECT id, prompt, responses, audit FROM items ORDER BY id", "SELECT * FROM events ORDER BY id"):
             for row in connection.execute(query):
-                digest.update(f"{json.dumps(row)}\n".encode())
+                digest.update(
+                    f"{json.dumps(row, default=repr)}\n".encode()
+                )  # a column may hold bytes, by no hand of ours
     return digest.hexdigest()
 
 

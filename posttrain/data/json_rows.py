@@ -11,7 +11,7 @@ from typing import IO, NamedTuple, TypeAlias, cast
 import orjson
 
 from posttrain.data.encoding import not_utf8
-from posttrain.data.json_window import Window, broken
+from posttrain.data.json_window import Window, broken, nested_too_deeply
 from posttrain.data.opening import ROW_LIMIT, beginning, lines, too_long
 from posttrain.errors import DataError, Problem
 from posttrain.types import JSON
@@ -91,7 +91,12 @@ def _lines(file: Path, handle: IO[bytes]) -> Iterator[Found]:
             if found is not None:
                 yield found
             continue
-        yield Placed(name, number, value) if type(value) is dict else _no_object(name, number, value)
+        if type(value) is not dict:
+            yield _no_object(name, number, value)
+        elif nested_too_deeply(value, line.count(b"[") + line.count(b"{")):
+            yield _too_deep(f"{name}:{number}")
+        else:
+            yield Placed(name, number, value)
 
 
 def _by_hand(file: Path, number: int, line: bytes) -> Found | None:
@@ -110,10 +115,19 @@ def _by_hand(file: Path, number: int, line: bytes) -> Found | None:
     except json.JSONDecodeError as reason:
         return broken(f"{file}:{number}", reason.colno, reason.msg, _mending(text))
     except RecursionError:
-        return Problem(place=f"{file}:{number}", what="the row is nested too deeply", fix="flatten it, or delete it")
+        return _too_deep(f"{file}:{number}")
+    except ValueError:
+        what = "a number has more digits than can be read"
+        return Problem(place=f"{file}:{number}", what=what, fix="write it as text, in quotes, or delete the row")
     if not isinstance(value, dict):
         return _no_object(str(file), number, value)
+    if nested_too_deeply(value, text.count("[") + text.count("{")):
+        return _too_deep(f"{file}:{number}")
     return _half_character(f"{file}:{number}", value) or Placed(str(file), number, value)
+
+
+def _too_deep(place: str) -> Problem:
+    return Problem(place=place, what="the row is nested too deeply", fix="flatten it, or delete it")
 
 
 def _mending(line: str) -> str:

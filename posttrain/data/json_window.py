@@ -15,6 +15,8 @@ from posttrain.types import JSON
 _CHUNK = 1 << 18
 _SPACE = " \t\r\n"
 _IN_NUMBERS = "0123456789+-.eE"
+LEVELS = 100
+"""Lists and objects within each other, in a row: what writes rows again, or compares them, calls itself for each."""
 
 
 class Window:
@@ -58,8 +60,9 @@ class Window:
         """Takes the next value, and says whether it is spelt with escapes of half characters."""
         self.next()
         while True:
+            place = self._place
             try:
-                value, end = cast("tuple[JSON, int]", self._scan(self._text, self._place))
+                value, end = cast("tuple[JSON, int]", self._scan(self._text, place))
             except json.JSONDecodeError as reason:
                 if len(self._text) - self._place > ROW_LIMIT:
                     raise self._error(reason.msg, reason.pos) from reason
@@ -69,9 +72,16 @@ class Window:
                 continue
             except RecursionError as reason:
                 raise self._error("nested too deeply") from reason
+            except ValueError as reason:  # a whole number of more digits than Python reads
+                raise self._error("a number has too many digits") from reason
             # A number may go on where the text ends, in `1` and in `1.` alike; nothing else can.
-            if isinstance(value, int | float) and not self._text[end:].strip(_IN_NUMBERS) and self._more():
-                continue
+            if isinstance(value, int | float) and not self._text[end:].strip(_IN_NUMBERS):
+                if len(self._text) - place > ROW_LIMIT:
+                    raise self._error("a number has too many digits")
+                if self._more():
+                    continue
+            if nested_too_deeply(value, self._text.count("[", place, end) + self._text.count("{", place, end)):
+                raise self._error("nested too deeply")
             escaped = self._text.find("\\u", self._place, end) >= 0
             self._move(end)
             return value, escaped
@@ -122,6 +132,21 @@ class Window:
         self._move(self._place if position is None else position)
         column = self._place - self._line_start + 1
         return DataError([broken(f"{self.file}:{self.line}", column, message, "mend the file")])
+
+
+def nested_too_deeply(value: JSON, opened: int) -> bool:
+    """Whether a value has more than `LEVELS` levels. Its text begins as many lists and objects as are `opened`."""
+    if opened <= LEVELS:
+        return False
+    level = [value]
+    for _ in range(LEVELS):
+        parts = (
+            part for node in level for part in (node.values() if isinstance(node, dict) else cast("list[JSON]", node))
+        )
+        level = [part for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def broken(place: str, column: int, message: str, fix: str) -> Problem:

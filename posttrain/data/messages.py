@@ -26,6 +26,7 @@ PROMPT_KEYS = ("prompt", "messages", "conversations", "question", "instruction")
 
 _OTHER_NAMES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
 _NOT_CONTENT = ("tool_calls", "function_call", "reasoning_content")
+_LONGEST_NAME = 60
 _SPEAKERS: tuple[Role, Role] = ("user", "assistant")
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
@@ -122,10 +123,10 @@ def _unknown_role(message: Row, where: str, roles: Mapping[str, Role]) -> BadRow
     if name is None:
         keys = with_typos(message, ("role", "content", "from", "value"))
         return BadRow(f"{where} is missing (keys: {keys})", f"give one of {', '.join(roles)}")
-    near = difflib.get_close_matches(str(name).lower(), roles, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:60].lower(), roles, n=1, cutoff=0.5)
     meant = _OTHER_NAMES.get(str(name).lower(), near[0] if near else None)
     fix = f"did you mean {meant!r}?" if meant else f"give one of {', '.join(roles)}"
-    return BadRow(f"{where} is {name!r}, which is no role", fix)
+    return BadRow(f"{where} is {name!r:.60}, which is no role", fix)
 
 
 def dialogue(value: str, where: str) -> Messages:
@@ -246,5 +247,6 @@ def with_typos(keys: Iterable[str], wanted: Iterable[str], limit: int = 12) -> s
     """`keys` in a line, with a mark at those that look like a slip of one of `wanted`."""
     names = list(keys)
     absent = [name for name in wanted if name not in names]
-    marked = [f"{name} ← typo?" if difflib.get_close_matches(name, absent, n=1, cutoff=0.7) else name for name in names]
-    return ", ".join(marked[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    shown = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names[:limit]]
+    marked = [f"{name} ← typo?" if difflib.get_close_matches(name, absent, n=1, cutoff=0.7) else name for name in shown]
+    return ", ".join(marked) + (f" and {len(names) - limit} more" if len(names) > limit else "")

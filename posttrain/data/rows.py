@@ -8,7 +8,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO
 
 from posttrain.data.encoding import sixteen_bits, wrong_encoding
 from posttrain.data.json_rows import Found, Placed, Row, json_rows
@@ -17,10 +17,9 @@ from posttrain.data.running_text import text_rows
 from posttrain.data.tables import csv_rows, parquet_rows, tsv_rows
 from posttrain.errors import DataError, Problem
 
-__all__ = ["Found", "Placed", "Row", "Stamps", "files_of", "fingerprint", "rows_of", "size_of", "stamps"]
+__all__ = ["Found", "Placed", "Row", "files_of", "fingerprint", "rows_of", "size_of"]
 
 _HEAD = 4096
-Stamps: TypeAlias = "dict[str, tuple[int, int, int]]"
 
 
 def rows_of(path: Path) -> Iterator[Found]:
@@ -38,8 +37,11 @@ def files_of(path: Path) -> list[Path]:
     """The data files that `path` is or holds, hidden ones left out. Raises DataError when there are none."""
     if not path.exists():
         raise DataError([_missing(path)])
-    if not path.is_dir():
+    if path.is_file():
         return [path]
+    if not path.is_dir():
+        what = "this is neither a file nor a folder: rows are read more than once, which a pipe does not allow"
+        raise DataError([Problem(place=str(path), what=what, fix="write them into a file first")])
     inside = [file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts)]
     files = sorted(file for file in inside if _type(file) in _READERS and file.is_file())
     if {"state.json", "dataset_info.json"} <= {file.name for file in files}:
@@ -56,12 +58,6 @@ def fingerprint(path: Path) -> str:
         return _digest(path)
     parts = [f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in files_of(path)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def stamps(path: Path) -> Stamps:
-    """Size, time of the last change and place on disk of each data file: what changes whenever one is written to."""
-    found = ((file, file.stat()) for file in files_of(path))
-    return {str(file): (facts.st_size, facts.st_mtime_ns, facts.st_ino) for file, facts in found}
 
 
 def size_of(path: Path) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from posttrain.data.arrow import ArrowBatch, Buffer, ItemT, Layout, Row, group_at
+from posttrain.data.arrow import ArrowBatch, Buffer, ItemT, Layout, Row, checked, group_at
 from posttrain.data.views import Changed, Chosen, Joined, View
 from posttrain.errors import DoesNotFit
 
@@ -95,18 +95,22 @@ def room_on_disk(path: Path) -> Generator[None]:
 class Store(View[ItemT], Generic[ItemT]):
     """The rows of a file as `StoreWriter` wrote it; each is decoded when it is read, none is kept.
 
-    `keep` lives as long as the store does. Raises OSError or pyarrow's ArrowInvalid for a file that was cut.
+    `keep` lives as long as the store does. Raises OSError or ValueError for a file that was cut, or whose rows do not
+    fit together: nothing else looks at them again, and what lies outside the file must never be read.
     """
 
     def __init__(self, path: Path, layout: Layout[ItemT], *, keep: object = None) -> None:
         self._layout = layout
         self._keep = keep
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        if not self._reader.schema.equals(layout.schema):
-            raise pa.ArrowInvalid(f"{path} has other columns")
         self._open: dict[int, ArrowBatch] = {}
         self._opening = Lock()
-        self._ends = list(accumulate(batch.num_rows for batch in self._batches()))
+        try:
+            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            if not self._reader.schema.equals(layout.schema):
+                raise ValueError(f"{path} has other columns")
+            self._ends = list(accumulate(map(checked, self._batches())))
+        except pa.ArrowException as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

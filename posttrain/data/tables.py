@@ -21,18 +21,18 @@ import pyarrow.parquet as pq
 
 from posttrain.data.encoding import not_utf8
 from posttrain.data.json_rows import Found, Placed, Row
+from posttrain.data.json_window import nested_too_deeply
 from posttrain.data.labelled_lines import has_labelled_lines, labelled_rows
-from posttrain.data.opening import ROW_LIMIT, beginning, lines, too_long
-from posttrain.errors import DataError, DoesNotFit, Problem
+from posttrain.data.opening import ROW_LIMIT, beginning, too_long
+from posttrain.errors import DataError, Problem
 from posttrain.types import JSON
 
 if TYPE_CHECKING:
     from _csv import Reader as CSVReader
 
 _BATCH = 512
-_PIECE = 2**20
-_AT_ONCE = 2**29
-"""Bytes that rows read at a time may come to at the most."""
+_ENDS = ("\n", "\r")
+_LONGEST_LINE = 4 * ROW_LIMIT
 # In these columns a cell that spells JSON is text, `[1, 2]` and all, unless it spells messages.
 _TEXTS = frozenset(
     ("prompt", "completion", "response", "question", "answer", "instruction", "input", "output", "text", "chosen",
@@ -50,25 +50,15 @@ def csv_rows(file: Path, handle: IO[bytes], *, delimiter: str = ",") -> Iterator
     Raises DataError when the first line cannot be the names.
     """
     csv.field_size_limit(ROW_LIMIT)
+    # Bytes that are not UTF-8 pass as lone surrogates, so that only their row is bad.
+    text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape", newline="")
     quoting = csv.QUOTE_NONE if delimiter == "\t" and _bare_quotes(file) else csv.QUOTE_MINIMAL
-    reader = csv.reader(_text(handle), delimiter=delimiter, strict=True, quoting=quoting)
-    yield from _records(file, reader, delimiter)
-
-
-def _text(handle: IO[bytes]) -> Iterator[str]:
-    """The lines of a table as text, the ends of lines as they are.
-
-    Bytes that are not UTF-8 pass as lone surrogates, so that only their row is bad. A line over the size limit, which
-    would have to be held whole, becomes a cell that is over it too.
-    """
-    encoding = "utf-8-sig"
-    for line in lines(handle):
-        text = "x" * (ROW_LIMIT + 1) if line is None else line.decode(encoding, "surrogateescape")
-        encoding = "utf-8"
-        if "\r" in text:
-            yield from io.StringIO(text, newline="")
-        else:
-            yield text
+    try:
+        yield from _records(
+            file, csv.reader(_Lines(text), delimiter=delimiter, strict=True, quoting=quoting), delimiter
+        )
+    finally:
+        text.detach()
 
 
 def tsv_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
@@ -77,6 +67,30 @@ def tsv_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
     A table of sentences and labels may lack the names of its columns.
     """
     return labelled_rows(file, handle) if has_labelled_lines(file) else csv_rows(file, handle, delimiter="\t")
+
+
+class _TooLong(Exception):
+    """A line is longer than a row may be, and passed over."""
+
+
+class _Lines:
+    """The lines of a text, none of which fills the memory: one that is too long raises, and the next call goes on."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_LONGEST_LINE)
+        if not line:
+            raise StopIteration
+        if len(line) < _LONGEST_LINE or line.endswith(_ENDS):
+            return line
+        while line and not line.endswith(_ENDS):
+            line = self._text.readline(_LONGEST_LINE)
+        raise _TooLong
 
 
 def _bare_quotes(file: Path) -> bool:
@@ -92,11 +106,15 @@ def _bare_quotes(file: Path) -> bool:
 
 def _records(file: Path, reader: CSVReader, delimiter: str) -> Iterator[Found]:
     names = _names(file, reader, delimiter)
-    name, width = str(file), len(names)
+    name, width, passed = str(file), len(names), 0
     while True:
-        line = reader.line_num + 1
+        line = reader.line_num + passed + 1
         try:
             cells = next(reader, None)
+        except _TooLong:
+            yield too_long(f"{name}:{line}", "a cell")
+            passed += 1  # the reader counts the lines that it gets
+            continue
         except csv.Error as reason:
             yield _broken_csv(f"{name}:{line}", reason)
             continue
@@ -115,6 +133,10 @@ def _names(file: Path, reader: CSVReader, delimiter: str) -> list[str]:
         names = [name.strip() for name in next(reader, [])]
     except csv.Error as reason:
         raise DataError([_broken_csv(f"{file}:1", reason)]) from reason
+    except _TooLong as reason:
+        raise DataError([too_long(f"{file}:1", "a cell")]) from reason
+    if problem := _undecoded(file, 1, names):
+        raise DataError([problem])
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         what = f"the column {twice!r} stands twice in the first line" if twice else "two columns have no name"
@@ -166,6 +188,8 @@ def _cell(column: str, cell: str) -> JSON:
         value = cast(JSON, orjson.loads(cell))
     except orjson.JSONDecodeError:
         value = _as_json(cell)
+    if nested_too_deeply(value, cell.count("[") + cell.count("{")):
+        return cell
     return value if column not in _TEXTS or _is_talk(value) else cell
 
 
@@ -193,14 +217,14 @@ def _as_json(cell: str) -> JSON:
 def parquet_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
     """The rows, some hundred at a time. Dates become ISO text, bytes base64. Raises DataError for a broken file."""
     number = 0
-    with _unpacked(file, handle) if isinstance(handle, gzip.GzipFile) else nullcontext(handle) as source:
+    with _unpacked(handle) if isinstance(handle, gzip.GzipFile) else nullcontext(handle) as source:
         try:
             table = pq.ParquetFile(source)
-            for batch in table.iter_batches(batch_size=_rows_at_once(file, table.metadata)):
+            for batch in table.iter_batches(batch_size=_BATCH):
                 for row in plain_rows(batch):
                     number += 1
                     yield Placed(str(file), number, row)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as reason:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as reason:  # and values that Python has none for
             said = str(reason).split("\n")[0]
             what = (
                 f"not a Parquet file that can be read: {said}" if not number else f"broken after row {number}: {said}"
@@ -217,41 +241,12 @@ def plain_rows(batch: Any) -> list[Row]:  # pyarrow ships no complete types
 
 
 @contextmanager
-def _unpacked(file: Path, handle: gzip.GzipFile) -> Generator[IO[bytes]]:
-    """Parquet is read from its end, so a gzipped one is unpacked onto the disk first.
-
-    Raises DoesNotFit for one that would take more than half of what is free there.
-    """
-    folder = Path(tempfile.gettempdir())
-    room = shutil.disk_usage(folder).free // 2
-    with tempfile.TemporaryFile(dir=folder) as unpacked:
-        for piece in iter(lambda: handle.read(_PIECE), b""):
-            room -= len(piece)
-            if room < 0:
-                taken = f"{unpacked.tell() / 1e9:,.1f} GB"
-                what = f"{file}: unpacked it takes more than {taken}, half of what is free in {folder}"
-                raise DoesNotFit(f"{what}\n  fix: unpack it where there is room, and give the file without .gz")
-            unpacked.write(piece)
+def _unpacked(handle: gzip.GzipFile) -> Generator[IO[bytes]]:
+    """Parquet is read from its end, so a gzipped one is unpacked onto the disk first."""
+    with tempfile.TemporaryFile() as unpacked:
+        shutil.copyfileobj(handle, unpacked)
         unpacked.seek(0)
         yield unpacked
-
-
-def _rows_at_once(file: Path, facts: Any) -> int:  # pyarrow ships no complete types
-    """How many rows to read at a time, so that a small file cannot fill the memory.
-
-    A column with a dictionary may repeat its longest value, which is no longer than the column, in every row. Raises
-    DataError for rows over the size limit.
-    """
-    largest = 0
-    for number in range(facts.num_row_groups):
-        group = facts.row_group(number)
-        columns = [group.column(place) for place in range(group.num_columns)]
-        whole = sum(column.total_uncompressed_size for column in columns)
-        if whole > ROW_LIMIT * max(1, group.num_rows):
-            raise DataError([too_long(str(file), f"a row of row group {number + 1}")])
-        repeated = [column.total_uncompressed_size for column in columns if column.has_dictionary_page]
-        largest = max([largest, *repeated])
-    return max(1, min(_BATCH, _AT_ONCE // max(1, largest)))
 
 
 def _is_plain(kind: Any) -> bool:

@@ -57,7 +57,12 @@ def label_of(value: JSON) -> tuple[str, bool]:
         return (name, False) if number is None else (_spelled(number), True)
     if not isinstance(value, int | float):
         raise BadRow(f"label is {kind_of(value)}, expected text or a number", "give one label a row")
-    return _spelled(_number(value) or 0.0), True
+    number = _number(value)
+    if number is None:
+        raise BadRow(
+            "label is a number of more digits than can be read", "give the name of a class, or a smaller number"
+        )
+    return _spelled(number), True
 
 
 def _number(value: str | int | float) -> float | None:

@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from posttrain.engine.sealed import damage, remove_sealed, step_folder, steps_in, sweep, write_sealed
-from posttrain.errors import ModelError
+from posttrain.errors import ModelError, PosttrainError
 from posttrain.models.precision import master_of, set_values
 from posttrain.types import JSON, State, Stateful
 
 _PLAIN = "state.json"
+# What a state of another shape than a part's own ends in, where the part does not look for it.
+_OTHER_STATE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,22 @@ class Saved:
     states: Mapping[str, State]
 
     def restore(self, parts: Mapping[str, Stateful]) -> None:
-        """Every part goes on from its state. Raises ModelError when the run has other parts than were saved."""
+        """Every part goes on from its state.
+
+        Raises ModelError when the run has other parts than were saved, or a part cannot go on from what is there.
+        """
         if self.states.keys() != parts.keys():
             there, here = ", ".join(sorted(self.states)), ", ".join(sorted(parts))
             raise ModelError(f"the checkpoint of step {self.step} holds {there}; this run needs {here}")
         for name, part in parts.items():
-            part.load_state(self.states[name])
+            try:
+                part.load_state(self.states[name])
+            except PosttrainError:  # in plain words already
+                raise
+            except _OTHER_STATE as error:
+                what = f"the checkpoint of step {self.step}: {name} cannot go on from what it holds"
+                why = " ".join(str(error).split()) or type(error).__name__
+                raise ModelError(f"{what}: {why}\n  fix: --fresh, or the posttrain that wrote it") from error
 
 
 class Checkpoints:
@@ -69,7 +81,10 @@ class Checkpoints:
             folder = step_folder(self._folder, step)
             wrong = damage(folder)
             if wrong is None:
-                return Saved(step, _read(folder)), passed
+                try:
+                    return Saved(step, _read(folder)), passed
+                except (OSError, SafetensorError, ValueError, RecursionError) as error:
+                    wrong = f"what it holds cannot be read: {str(error).splitlines()[0]}"
             passed.append(f"checkpoint of step {step} is not used: {wrong}")
         return None, passed
 
@@ -100,7 +115,10 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read(folder: Path) -> dict[str, State]:
+    """The state of each part. Raises OSError, SafetensorError or ValueError for what no checkpoint holds."""
     plain = cast("dict[str, State]", json.loads((folder / _PLAIN).read_text(encoding="utf-8")))
+    if type(plain) is not dict or not all(type(state) is dict for state in plain.values()):
+        raise ValueError(f"{_PLAIN} is no object of the parts' states")
     for name, state in plain.items():
         file = folder / f"{name}.safetensors"
         if file.is_file():

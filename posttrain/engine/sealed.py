@@ -45,7 +45,7 @@ def damage(folder: Path) -> str | None:
         if manifest["format"] != FORMAT:
             return f"its format is {manifest['format']}, known is {FORMAT}"
         facts = {str(name): (int(fact["bytes"]), str(fact["sha256"])) for name, fact in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return f"its {MANIFEST} is missing or damaged"
     for name, (size, digest) in facts.items():
         file = folder / Path(name).name

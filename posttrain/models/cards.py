@@ -19,7 +19,7 @@ def facts_in(file: Path, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[s
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _broken(file, f"cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):
         raise _broken(file, f"holds a {type(found).__name__}, expected an object")

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
@@ -95,6 +95,9 @@ def load_scalar(
         raise ModelError(
             f"{path} has no score head: it is not a reward model\n  fix: train one with `posttrain reward`"
         )
+    width = cast("int", backbone.config.get_text_config().hidden_size)
+    if weight.dim() != 2 or weight.shape[1] != width:
+        raise ModelError(f"{path}: score.weight has shape {tuple(weight.shape)}, the model needs (1, {width})")
     own = _prepare(backbone, device)
     if bf16:
         into_bf16(backbone, trained=trained)
@@ -243,9 +246,12 @@ def _score_weight(path: str) -> Tensor | None:
         with from_hub(path):
             folder = snapshot_download(path, allow_patterns=["*.safetensors"])
     for file in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:  # pyright: ignore[reportUnknownVariableType]
-            if "score.weight" in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
-                return cast("Tensor", tensors.get_tensor("score.weight"))
+        try:
+            with safe_open(file, framework="pt") as tensors:  # pyright: ignore[reportUnknownVariableType]
+                if "score.weight" in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
+                    return cast("Tensor", tensors.get_tensor("score.weight"))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} cannot be read: {error}\n  fix: copy the folder again") from error
     return None
 
 

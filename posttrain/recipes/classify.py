@@ -55,6 +55,8 @@ class ClassifierCard:
         if not is_classifier(folder):
             raise ModelError(f"{folder} is no classifier\n  fix: train one with `posttrain classify`")
         found = facts_in(Path(folder) / CLASSIFIER_CARD, {"task": str, "labels": list})
+        if not all(isinstance(label, str) for label in found["labels"]):
+            raise ModelError(f"{Path(folder) / CLASSIFIER_CARD}  labels holds something else than texts")
         return ClassifierCard(task=found["task"], labels=tuple(found["labels"]))
 
 

@@ -26,6 +26,7 @@ from posttrain.types import Completion, Grades, PromptRecord, Ungraded
 
 ASYNC_AT_ONCE = 16
 """Calls of an async function under way at a time, where nothing else is said."""
+_LARGEST = torch.finfo(torch.float32).max
 _ABOUT_ANSWER = ("messages", "tokens", "stopped")
 Loaded: TypeAlias = Mapping[str, Function]
 
@@ -76,7 +77,7 @@ def _names_in(spec: str) -> Mapping[str, object]:
         )
     try:
         return runpy.run_path(str(path))
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         place = file if line is None else f"{file}:{line}"
@@ -194,7 +195,7 @@ def _number(outcome: object) -> float | Failure:
         value = float(cast("Any", outcome))
     except Exception as error:
         return Failure(f"returned a {type(outcome).__name__}, expected a number ({error})")
-    return value if math.isfinite(value) else Failure(f"returned {value}")
+    return value if abs(value) <= _LARGEST else Failure(f"returned {value}")
 
 
 def check_columns(loaded: Loaded, records: Sequence[PromptRecord]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class RewardCard:
         file = reward_card(path)
         if file is not None:
             facts = facts_in(file, {"shift": NUMBER, "scale": NUMBER, "score_at": str})
-            if not (math.isfinite(facts["shift"]) and math.isfinite(facts["scale"]) and facts["scale"]):
+            if not (_is_finite(facts["shift"]) and _is_finite(facts["scale"]) and facts["scale"]):
                 raise ModelError(f"{file}  shift {facts['shift']} and scale {facts['scale']} make no score of a number")
             if facts["score_at"] not in ("last", "mean"):
                 raise ModelError(f"{file}  score_at is {facts['score_at']!r}, expected last or mean")
@@ -65,6 +65,11 @@ def say_raw(path: str, card: RewardCard, console: Console) -> None:
     """Says of a reward model of others that its scores are not centred."""
     if not card.given:
         console.say(f"reward {path}: no {REWARD_CARD}; its raw scores are used, neither centred nor scaled")
+
+
+def _is_finite(number: float) -> bool:
+    """Whether a number is one that scores can be computed with."""
+    return -sys.float_info.max <= number <= sys.float_info.max
 
 
 class RewardScorer:

@@ -64,6 +64,6 @@ def in_few_bits(folder: str, quantize: Bits) -> int:
 def _vocabulary(folder: str) -> int | None:
     try:
         facts = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # a model of the hub
-    return facts.get("vocab_size") or facts.get("text_config", {}).get("vocab_size")
+        return facts.get("vocab_size") or facts.get("text_config", {}).get("vocab_size")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None  # a model of the hub; what is wrong with the file is said when it is loaded

@@ -27,10 +27,11 @@ def model_card(folder: Path, record: Mapping[str, Any], *, base: str, settings: 
     adapter = (folder / "adapter_config.json").is_file()
     parts = [
         _front_matter(command, base, adapter=adapter),
-        f"# {_plain(folder.name)}\n\nTrained with posttrain {record['versions'].get('posttrain', '')}: "
+        f"# {_plain(folder.name)}\n\nTrained with posttrain {record.get('versions', {}).get('posttrain', '')}: "
         f"{_WHAT.get(command, command)}, from {_code(base)}.",
         "## Load\n\n```python\n" + _loading(folder, command, adapter=adapter) + "\n```",
-        "## Data\n\n" + _bullets(f"{_code(name)} (sha256 {value[:12]})" for name, value in record["data"].items()),
+        "## Data\n\n"
+        + _bullets(f"{_code(name)} (sha256 {value!s:.12})" for name, value in record.get("data", {}).items()),
         "## Results\n\n" + _bullets(f"{_plain(name)}: {_number(value)}" for name, value in record["results"].items()),
         f"## Settings\n\nRunning them again reproduces this model.\n\n{_fenced(settings.strip())}",
     ]

@@ -40,6 +40,13 @@ _OURS = (
     "README.md",
     "report.html",
 )
+_RECORDED = tuple(
+    f"run/{name}"
+    for name in (
+        "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "problems.jsonl", "reward_failures.jsonl",
+        "fingerprints.jsonl", "log.txt",
+    )
+)  # fmt: skip
 
 
 class Way(Enum):
@@ -115,6 +122,8 @@ def check_free(path: Path, needed: Sequence[str] = ()) -> None:
             raise RunExists(f"{path} holds {name}, which this run reads\n  fix: give another --out")
     if path.exists() and not path.is_dir():
         raise RunExists(f"{path} is a file\n  fix: give another --out")
+    if folder := next((path / name for name in (*_OURS, *_RECORDED) if (path / name).is_dir()), None):
+        raise RunExists(f"{folder} is a folder, where a run writes a file\n  fix: give another --out, or remove it")
     names = sorted(item.name for item in path.iterdir()) if path.is_dir() else []
     begun = names == ["run"] and not any((path / "run").iterdir())  # by a run that was killed before its lock stood
     if names and not begun and not Run(path).exists() and not (path / "run" / "lock").exists():
@@ -186,4 +195,5 @@ def clear_model(path: Path) -> None:
     """Remove the model that a run wrote: one that was not finished may be torn."""
     for pattern in _OURS:
         for item in path.glob(pattern):
-            item.unlink()
+            if not item.is_dir():
+                item.unlink()

@@ -146,13 +146,7 @@ class _Read:
 def _record(run: Run) -> Facts:
     """The content of run.json. Raises DataError where it is not what a run writes."""
     file = run.path / "run" / "run.json"
-    try:
-        record = cast("object", run.record)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file, "is not JSON") from error
-    if not isinstance(record, dict):
-        raise _damaged(file, "is no object")
-    facts = cast("Facts", record)
+    facts = run.record
     texts, groups = ("command", "status"), ("versions", "hardware", "machine", "data", "files", "parents", "automatic")
     wrong = [name for name in texts if not isinstance(facts.get(name), str)]
     wrong += [name for name in groups if not isinstance(facts.get(name, {}), dict)]

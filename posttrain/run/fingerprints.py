@@ -18,6 +18,7 @@ from posttrain.errors import DataError, Problem
 
 FILE = "fingerprints.jsonl"
 FORMAT = 1
+FIX = "restore the file from a copy; to write into the folder again: another --out, or --fresh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +78,11 @@ def read_fingerprints(path: Path) -> Fingerprints:
         raise _damaged(path, number, f"expected the names of the weights and format {FORMAT}")
     known = tuple(str(name) for name in cast("list[object]", names))
     steps: dict[int, Kept] = {}
-    before = -1
     for number, row in rows[1:]:
         step, kept = _kept(path, number, row, len(known))
-        if step <= before:
-            raise _damaged(path, number, f"step {step} comes after step {before}")
-        steps[step], before = kept, step
+        if step <= max(steps, default=-1):
+            raise _damaged(path, number, f"step {step} comes after step {max(steps)}")
+        steps[step] = kept
     return Fingerprints(names=known, steps=steps)
 
 
@@ -136,5 +136,5 @@ def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _damaged(path: Path, number: int, what: str) -> DataError:
-    fix = f"remove {path.name} to compare by what is left" if path.name == FILE else ""
+    fix = f"remove {path.name} to compare by what is left" if path.name == FILE else FIX
     return DataError([Problem(place=f"{path}:{number}", what=f"damaged: {what}", fix=fix)])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from posttrain.config import CONFIGS, Settings, load_config
 from posttrain.errors import ModelError
+from posttrain.run.reading import checked_record, read_lines
 
 Status: TypeAlias = Literal["running", "done", "failed", "interrupted"]
 Facts: TypeAlias = "dict[str, Any]"
@@ -48,8 +47,11 @@ class Run:
 
     @property
     def record(self) -> Facts:
-        """The content of run.json: command, status, versions, hardware, seeds, data hashes, parents, results."""
-        return json.loads((self.path / "run" / "run.json").read_text(encoding="utf-8"))
+        """The content of run.json: command, status, versions, hardware, seeds, data hashes, parents, results.
+
+        Raises DataError, with the file and what is wrong in it, when no run wrote it so. So do all that read it.
+        """
+        return checked_record(self.path / "run" / "run.json")
 
     @property
     def command(self) -> str:
@@ -66,37 +68,29 @@ class Run:
 
     @property
     def config(self) -> Settings:
-        """The resolved settings."""
+        """The resolved settings. Raises ModelError for those of a command that there is not here, and ConfigError."""
+        if self.command not in CONFIGS:
+            raise ModelError(f"{self.path} is a run of {self.command!r:.40}, which this posttrain does not know")
         return load_config(CONFIGS[self.command], self.path / "run" / "config.yaml", {})
 
     @property
     def metrics(self) -> list[Facts]:
         """One mapping a step, in order: `step`, `seconds` since the start, and the metrics by name.
 
-        What was measured after a step, in a row of its own, is part of the step.
+        What was measured after a step, in a row of its own, is part of the step. Raises DataError for a damaged line.
         """
         steps: dict[int, Facts] = {}
-        for row in _lines(self.path / "run" / "metrics.jsonl"):
+        for row in read_lines(self.path / "run" / "metrics.jsonl"):
             steps.setdefault(row["step"], {}).update(row)
         return list(steps.values())
 
     @property
     def samples(self) -> list[Facts]:
         """The answers written along the way: `step`, `prompt`, `answer`, `stopped`."""
-        return list(_lines(self.path / "run" / "samples.jsonl"))
+        return list(read_lines(self.path / "run" / "samples.jsonl"))
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     def __str__(self) -> str:
         return str(self.path)
-
-
-def _lines(path: Path) -> Iterator[Facts]:
-    """The objects of a JSON-lines file; none when it does not exist. A last line that a kill cut short is left out."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:  # a line may be cut within a character
-        for line in file:
-            if line.endswith(b"\n"):
-                yield json.loads(line)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from weakref import WeakSet
 
-from posttrain.errors import FolderError, RunExists
+from posttrain.errors import DataError, FolderError, RunExists
 from posttrain.run.folder import Run
 
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -66,7 +66,10 @@ os.register_at_fork(after_in_child=_let_go)
 
 def _holder(folder: Path) -> str:
     run = Run(folder)
-    return f"process {run.record['process']} on {run.record['host']}" if run.exists() else "another process"
+    try:
+        return f"process {run.record['process']} on {run.record['host']}" if run.exists() else "another process"
+    except (DataError, KeyError):  # a record that is damaged is said to whoever may write here
+        return "another process"
 
 
 def not_writable(folder: Path, error: OSError) -> FolderError:

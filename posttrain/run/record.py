@@ -95,7 +95,8 @@ def write_json(path: Path, value: object) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader, or a run that goes on after a kill, finds the old one or the new one."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    # Half a character, of a file's name or in what a reward raised, is written as the escape that JSON has for it.
+    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

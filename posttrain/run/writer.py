@@ -146,7 +146,7 @@ class RunWriter:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt, with the time."""
-        with (self.path / "run" / "log.txt").open("a", encoding="utf-8") as file:
+        with (self.path / "run" / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {line}\n")
 
     def finish(self, **results: object) -> Run:
@@ -158,7 +158,7 @@ class RunWriter:
         base = config.model if isinstance(config, Training) else ""
         facts = {"status": "done", "ended": now(), "results": results}
         card = model_card(self.path, {**self._record, **facts}, base=base, settings=dump(config))
-        (self.path / "README.md").write_text(card, encoding="utf-8")
+        (self.path / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
         self.note(**facts)
         self.finished = True
         if self.checkpoints.is_dir():
@@ -220,5 +220,5 @@ class RunWriter:
             self._lock.release()
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
-        with (self.path / "run" / name).open("a", encoding="utf-8") as file:
+        with (self.path / "run" / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

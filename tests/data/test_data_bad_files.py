@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,72 @@ def test_the_command_for_a_table_called_txt_makes_a_file_that_is_read(tmp_path: 
     file.write_text('prompt\tcompletion\nGood.\t1\n"Bad, he said.\t0\nSo "so".\t0\n" Fine.\t1\n')
     contents = [record.messages[0].content for record in read(file, "chat").records]  # pyright: ignore[reportAttributeAccessIssue]
     assert contents == ["Good.", '"Bad, he said.', 'So "so".', '" Fine.']
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a": '])
+def test_a_row_of_more_than_a_hundred_levels_is_a_bad_row_however_it_is_written(tmp_path: Path, opening: str) -> None:
+    ends = {"[": "]", '{"a": ': "}"}[opening]
+    row = f'{{"text": "a", "more": {opening * 101}1{ends * 101}}}'
+    fine = f'{{"text": "b", "more": {opening * 98}1{ends * 98}, "even": [[1], [2], {{}}]}}'
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n{fine}\n{row.replace('1', 'NaN')}\n")
+    found = read(tmp_path / "rows.jsonl", "text", max_bad=0.9)
+    assert (found.rows, len(found.records)) == (3, 1)
+    assert [str(problem) for problem in found.problems] == [
+        f"{tmp_path}/rows.jsonl:{line}  the row is nested too deeply\n  fix: flatten it, or delete it"
+        for line in (1, 3)
+    ]
+    assert said(tmp_path, "rows.json", f"[{fine},\n{row}]", "text").startswith(
+        "rows.json:2  broken JSON in column 1: nested too deeply"
+    )
+
+
+def test_a_number_of_more_digits_than_python_reads_is_a_bad_row(tmp_path: Path) -> None:
+    row = f'{{"text": "a", "n": {"9" * 5000}}}'
+    assert said(tmp_path, "rows.jsonl", row, "text") == (
+        "rows.jsonl:1  a number has more digits than can be read\n  fix: write it as text, in quotes, or delete the row"
+    )
+    assert "rows.json:1  broken JSON in column 2: a number has too many digits" in said(
+        tmp_path, "rows.json", f"[{row}]", "text"
+    )
+
+
+def test_a_line_of_forty_megabytes_in_a_table_is_a_bad_row_and_the_lines_after_it_are_counted_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "rows.csv").write_text(f"prompt,response\na,b\n{'x' * (40 << 20)},c\nd,e\nf\n")
+    found = read(tmp_path / "rows.csv", "chat", max_bad=0.9)
+    assert [record.id for record in found.records] == ["rows.csv:2", "rows.csv:4"]
+    assert [problem.place for problem in found.problems] == [f"{tmp_path}/rows.csv:{line}" for line in (3, 5)]
+    assert found.problems[0].what == "a cell is longer than 8 MB"
+    assert said(tmp_path, "one.csv", "x" * (40 << 20), "chat").startswith("one.csv:1  a cell is longer than 8 MB")
+
+
+def test_a_table_whose_lines_end_in_carriage_returns_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"prompt,response\ra,b\rc,d\r")
+    assert len(read(tmp_path / "rows.csv", "chat").records) == 2
+
+
+def test_names_of_columns_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    assert said(tmp_path, "rows.csv", b"prompt,r\xe9ponse\na,b\n", "chat").startswith(
+        "rows.csv:1  byte 0xe9 in column 9 is not UTF-8"
+    )
+
+
+def test_a_pipe_is_no_file_of_rows(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        open_data(tmp_path / "rows.jsonl", "text")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "weight": 10**400}, "weight is inf, which ranks nothing"),
+        ({"text": "a", "label": 10**400}, "label is a number of more digits than can be read"),
+    ],
+)
+def test_a_number_beyond_what_is_computed_with_is_not_taken_for_another(
+    tmp_path: Path, row: dict[str, object], says: str
+) -> None:
+    kind: Kind = "target" if "label" in row else "ranked"
+    assert f"rows.jsonl:1  {says}" in said(tmp_path, "rows.jsonl", json.dumps(row), kind)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,21 +74,6 @@ def test_the_least_recently_used_entries_go_first_and_none_that_is_in_use(tmp_pa
     cache.build("d", fill)
     assert names(cache) == ["a", "b", "d"]
     assert in_use is not None
-
-
-@pytest.mark.parametrize("leap", [-(10.0**9), -7200.0, 7200.0, 10.0**9])
-def test_a_clock_that_leaps_costs_no_entry_in_use_and_leaves_no_draft(leap: float, tmp_path: Path) -> None:
-    cache, now = Cache(tmp_path, largest=250), time.time()
-    (tmp_path / ".draft-of-a-kill").mkdir()
-    os.utime(tmp_path / ".draft-of-a-kill", (now + leap, now + leap))
-    in_use = cache.build("used", fill)
-    cache.build("other", fill).release()
-    os.utime(tmp_path / "used" / "lock", (now + leap, now + leap))
-    for key in ("third", "fourth"):
-        cache.build(key, fill).release()
-    assert in_use.path.is_dir()
-    assert {"used", "fourth"} <= set(names(cache))
-    assert len(names(cache)) == 2  # bounded, whichever of the others the times made older
 
 
 def test_of_two_builders_of_one_entry_both_have_it_and_one_stays(cache: Cache) -> None:
@@ -167,3 +151,9 @@ def test_a_cache_that_cannot_be_written_is_said_and_one_for_the_process_serves(
     assert entry.path.is_dir()
     del entry
     assert not folder.exists()
+
+
+def test_a_file_that_is_no_entry_stays_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    Cache(tmp_path, largest=0).build("a", lambda folder: None)
+    assert (tmp_path / "notes.txt").read_text() == "mine"

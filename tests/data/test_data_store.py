@@ -116,3 +116,36 @@ def test_parts_joins_and_changes_of_a_store_copy_nothing_and_know_their_lengths(
     for view in (part, both, named):
         with pytest.raises(IndexError):
             view[len(view)]
+
+
+def rewritten(path: Path, change: str) -> None:
+    """The file with a batch whose columns do not fit together."""
+    batch = pa.ipc.open_file(str(path)).get_batch(0)
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    ends = np.asarray(columns["tokens"].offsets).copy()
+    if change == "offsets outside the tokens":
+        ends[1] = 10**9
+        values = columns["tokens"].values
+        buffers = [None, pa.py_buffer(ends)]
+        columns["tokens"] = pa.Array.from_buffers(columns["tokens"].type, len(batch), buffers, children=[values])
+    elif change == "spans of another length":
+        columns["spans"] = pa.array([[1]] * len(batch), pa.list_(pa.int32()))
+    else:
+        columns["prompt"] = pa.array([None] * len(batch), pa.uint64())
+    with pa.ipc.new_file(str(path), batch.schema) as out:
+        out.write_batch(pa.RecordBatch.from_arrays([*columns.values()], schema=batch.schema))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("offsets outside the tokens", "Offset invariant failure"),
+        ("spans of another length", "a row has another number of tokens than its parts"),
+        ("nothing for a hash", "a row has nothing where something was written"),
+    ],
+)
+def test_a_file_whose_columns_do_not_fit_together_is_never_read(tmp_path: Path, change: str, says: str) -> None:
+    written(tmp_path / "rows", conversations(5))
+    rewritten(tmp_path / "rows", change)
+    with pytest.raises(ValueError, match=says):
+        Store(tmp_path / "rows", GROUPS)

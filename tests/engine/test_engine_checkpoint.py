@@ -231,3 +231,32 @@ def test_what_kills_leave_behind_is_swept(tmp_path: Path) -> None:
     assert steps_in(tmp_path / "c") == [5]
     saved(tmp_path / "c", 10)
     assert sorted(item.name for item in (tmp_path / "c").iterdir()) == ["step-000005", "step-000010"]
+
+
+def sealed_with(folder: Path, states: str) -> None:
+    """A checkpoint of step 7 with a whole seal around any text as its plain states."""
+    sealed.write_sealed(folder / "step-000007", lambda part: (part / "state.json").write_text(states) and None)
+
+
+@pytest.mark.parametrize("states", ["", "[]", '{"part": 1}', "[" * 100_000, '{"part": ' + "9" * 5_000 + "}"])
+def test_a_whole_seal_around_something_else_is_passed_over(tmp_path: Path, states: str) -> None:
+    checkpoints = saved(tmp_path / "c", 5)
+    sealed_with(tmp_path / "c", states)
+    found, passed = checkpoints.newest()
+    assert found is not None
+    assert found.step == 5
+    assert [line.partition(": what")[0] for line in passed] == ["checkpoint of step 7 is not used"]
+
+
+def test_a_manifest_of_endless_depth_is_damaged(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path / "c", 5)
+    (tmp_path / "c" / "step-000005" / "manifest.json").write_text("[" * 100_000)
+    assert checkpoints.newest() == (None, ["checkpoint of step 5 is not used: its manifest.json is missing or damaged"])
+
+
+def test_a_part_that_cannot_go_on_from_what_is_there_is_named(tmp_path: Path) -> None:
+    sealed_with(tmp_path / "c", '{"random": {"numpy_rest": 1}}')
+    found, _ = Checkpoints(tmp_path / "c", keep=1).newest()
+    assert found is not None
+    with pytest.raises(ModelError, match="the checkpoint of step 7: random cannot go on from what it holds: 'torch'\n"):
+        found.restore({"random": RandomNumbers()})

@@ -276,3 +276,14 @@ def test_the_base_is_named_by_its_full_path(tmp_path: Path, monkeypatch: pytest.
     save_causal(loaded, ("sft",), tmp_path / "run", stop_ids=frozenset({END}))
     config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str((tmp_path / "base").resolve())
+
+
+def test_a_score_head_of_another_shape_is_named(tmp_path: Path) -> None:
+    folder = folder_of("llama", tmp_path / "model")
+    for shape in ((32,), (1, 8)):
+        save_file({"score.weight": torch.zeros(shape)}, folder / "score.safetensors")
+        with pytest.raises(ModelError, match=rf"score\.weight has shape \({shape[0]},"):
+            load_scalar(str(folder))
+    (folder / "a.safetensors").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"cannot be loaded|a\.safetensors cannot be read"):
+        load_scalar(str(folder))
