@@ -162,7 +162,7 @@ def _remove_if_free(path: Path) -> bool:
         return False
     except FileNotFoundError:
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _ORPHAN_SECONDS:
+            if abs(time.time() - path.stat().st_mtime) > _ORPHAN_SECONDS:  # also of a clock that was ahead
                 _remove(path)
         return not path.exists()
     _remove(path)

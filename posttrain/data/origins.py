@@ -10,7 +10,7 @@ from typing import Protocol
 from posttrain.data import feedback_db
 from posttrain.data.hub import HubRows, is_hub_id
 from posttrain.data.json_rows import Found, Placed
-from posttrain.data.rows import files_of, fingerprint, rows_of, size_of
+from posttrain.data.rows import Stamps, files_of, fingerprint, rows_of, size_of, stamps
 from posttrain.errors import DataError, Problem
 
 
@@ -34,11 +34,16 @@ class Origin(Protocol):
 
 
 class FileRows:
-    """The rows of a file, or of the data files in a folder."""
+    """The rows of a file, or of the data files in a folder.
+
+    Files that change between the first look at their content and the end of a reading are refused: the rows would be
+    those of no content at all.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._path = Path(path)
+        self._stamps: Stamps | None = None
         files_of(self._path)
 
     @property
@@ -48,6 +53,7 @@ class FileRows:
 
     @cached_property
     def _identity(self) -> str:
+        self._stamps = stamps(self._path)
         return fingerprint(self._path)
 
     @property
@@ -55,7 +61,22 @@ class FileRows:
         return size_of(self._path)
 
     def rows(self) -> Iterator[Found]:
-        return rows_of(self._path)
+        before = self._stamps or stamps(self._path)
+        yield from rows_of(self._path)
+        self._refuse_changes(before)
+
+    def refuse_changes(self) -> None:
+        """Raises DataError when a file is not as it was when its content was first looked at."""
+        if self._stamps is not None:
+            self._refuse_changes(self._stamps)
+
+    def _refuse_changes(self, before: Stamps) -> None:
+        now = stamps(self._path)
+        changed = next((name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)), None)
+        if changed is not None:
+            was, found = (f"{each[changed][0]:,} bytes" if changed in each else "absent" for each in (before, now))
+            what = "the file changed while it was read" + (f": it was {was}, and is {found}" if was != found else "")
+            raise DataError([Problem(place=changed, what=what, fix="start again when nothing writes to it")])
 
 
 class RankingRows:

@@ -15,7 +15,7 @@ import orjson
 from posttrain.counted import counted
 from posttrain.data.json_rows import Found, Placed
 from posttrain.data.messages import BadRow, Messages
-from posttrain.data.origins import Origin, origin_of
+from posttrain.data.origins import FileRows, Origin, origin_of
 from posttrain.data.recognise import SNIFFED, misfit, recognise, unknown_columns, unread_label
 from posttrain.errors import DataError, Problem
 from posttrain.types import (
@@ -94,6 +94,11 @@ class Reading(Iterable[Record]):
     def size(self) -> int | None:
         """Bytes on disk; None for a data set of the hub."""
         return self._origin.size
+
+    def refuse_changes(self) -> None:
+        """Raises DataError when a file is not as it was when its content was first looked at."""
+        if isinstance(self._origin, FileRows):
+            self._origin.refuse_changes()
 
     def __iter__(self) -> Iterator[Record]:
         tally = self.tally = Tally()

@@ -8,7 +8,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from posttrain.data.encoding import sixteen_bits, wrong_encoding
 from posttrain.data.json_rows import Found, Placed, Row, json_rows
@@ -17,9 +17,10 @@ from posttrain.data.running_text import text_rows
 from posttrain.data.tables import csv_rows, parquet_rows, tsv_rows
 from posttrain.errors import DataError, Problem
 
-__all__ = ["Found", "Placed", "Row", "files_of", "fingerprint", "rows_of", "size_of"]
+__all__ = ["Found", "Placed", "Row", "Stamps", "files_of", "fingerprint", "rows_of", "size_of", "stamps"]
 
 _HEAD = 4096
+Stamps: TypeAlias = "dict[str, tuple[int, int, int]]"
 
 
 def rows_of(path: Path) -> Iterator[Found]:
@@ -58,6 +59,12 @@ def fingerprint(path: Path) -> str:
         return _digest(path)
     parts = [f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in files_of(path)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def stamps(path: Path) -> Stamps:
+    """Size, time of the last change and place on disk of each data file: what changes whenever one is written to."""
+    found = ((file, file.stat()) for file in files_of(path))
+    return {str(file): (facts.st_size, facts.st_mtime_ns, facts.st_ino) for file, facts in found}
 
 
 def size_of(path: Path) -> int:

@@ -24,7 +24,7 @@ from posttrain.data.json_rows import Found, Placed, Row
 from posttrain.data.json_window import nested_too_deeply
 from posttrain.data.labelled_lines import has_labelled_lines, labelled_rows
 from posttrain.data.opening import ROW_LIMIT, beginning, too_long
-from posttrain.errors import DataError, Problem
+from posttrain.errors import DataError, DoesNotFit, Problem
 from posttrain.types import JSON
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _BATCH = 512
 _ENDS = ("\n", "\r")
 _LONGEST_LINE = 4 * ROW_LIMIT
+_PIECE = 2**20
+_AT_ONCE = 2**29
+"""Bytes that rows read at a time may come to at the most."""
 # In these columns a cell that spells JSON is text, `[1, 2]` and all, unless it spells messages.
 _TEXTS = frozenset(
     ("prompt", "completion", "response", "question", "answer", "instruction", "input", "output", "text", "chosen",
@@ -217,10 +220,10 @@ def _as_json(cell: str) -> JSON:
 def parquet_rows(file: Path, handle: IO[bytes]) -> Iterator[Found]:
     """The rows, some hundred at a time. Dates become ISO text, bytes base64. Raises DataError for a broken file."""
     number = 0
-    with _unpacked(handle) if isinstance(handle, gzip.GzipFile) else nullcontext(handle) as source:
+    with _unpacked(file, handle) if isinstance(handle, gzip.GzipFile) else nullcontext(handle) as source:
         try:
             table = pq.ParquetFile(source)
-            for batch in table.iter_batches(batch_size=_BATCH):
+            for batch in table.iter_batches(batch_size=_rows_at_once(file, table.metadata)):
                 for row in plain_rows(batch):
                     number += 1
                     yield Placed(str(file), number, row)
@@ -241,12 +244,41 @@ def plain_rows(batch: Any) -> list[Row]:  # pyarrow ships no complete types
 
 
 @contextmanager
-def _unpacked(handle: gzip.GzipFile) -> Generator[IO[bytes]]:
-    """Parquet is read from its end, so a gzipped one is unpacked onto the disk first."""
-    with tempfile.TemporaryFile() as unpacked:
-        shutil.copyfileobj(handle, unpacked)
+def _unpacked(file: Path, handle: gzip.GzipFile) -> Generator[IO[bytes]]:
+    """Parquet is read from its end, so a gzipped one is unpacked onto the disk first.
+
+    Raises DoesNotFit for one that would take more than half of what is free there.
+    """
+    folder = Path(tempfile.gettempdir())
+    room = shutil.disk_usage(folder).free // 2
+    with tempfile.TemporaryFile(dir=folder) as unpacked:
+        for piece in iter(lambda: handle.read(_PIECE), b""):
+            room -= len(piece)
+            if room < 0:
+                taken = f"{unpacked.tell() / 1e9:,.1f} GB"
+                what = f"{file}: unpacked it takes more than {taken}, half of what is free in {folder}"
+                raise DoesNotFit(f"{what}\n  fix: unpack it where there is room, and give the file without .gz")
+            unpacked.write(piece)
         unpacked.seek(0)
         yield unpacked
+
+
+def _rows_at_once(file: Path, facts: Any) -> int:  # pyarrow ships no complete types
+    """How many rows to read at a time, so that a small file cannot fill the memory.
+
+    A column with a dictionary may repeat its longest value, which is no longer than the column, in every row. Raises
+    DataError for rows over the size limit.
+    """
+    largest = 0
+    for number in range(facts.num_row_groups):
+        group = facts.row_group(number)
+        columns = [group.column(place) for place in range(group.num_columns)]
+        whole = sum(column.total_uncompressed_size for column in columns)
+        if whole > ROW_LIMIT * max(1, group.num_rows):
+            raise DataError([too_long(str(file), f"a row of row group {number + 1}")])
+        repeated = [column.total_uncompressed_size for column in columns if column.has_dictionary_page]
+        largest = max([largest, *repeated])
+    return max(1, min(_BATCH, _AT_ONCE // max(1, largest)))
 
 
 def _is_plain(kind: Any) -> bool:

@@ -132,6 +132,8 @@ def training(
     with RunWriter.create(config.out, config, fresh=fresh, lineage=parents, data=files, hub=hub) as writer:
         if writer.finished:
             return _done(config, console, writer.run)
+        for source in (*door.data, *door.held, *door.aside):  # what was hashed for the record is what was read
+            source.reading.refuse_changes()
         console.attach(writer.log)
         writer.problems(door.problems)
         if door.problems:

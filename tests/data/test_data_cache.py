@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,21 @@ def test_the_least_recently_used_entries_go_first_and_none_that_is_in_use(tmp_pa
     cache.build("d", fill)
     assert names(cache) == ["a", "b", "d"]
     assert in_use is not None
+
+
+@pytest.mark.parametrize("leap", [-(10.0**9), -7200.0, 7200.0, 10.0**9])
+def test_a_clock_that_leaps_costs_no_entry_in_use_and_leaves_no_draft(leap: float, tmp_path: Path) -> None:
+    cache, now = Cache(tmp_path, largest=250), time.time()
+    (tmp_path / ".draft-of-a-kill").mkdir()
+    os.utime(tmp_path / ".draft-of-a-kill", (now + leap, now + leap))
+    in_use = cache.build("used", fill)
+    cache.build("other", fill).release()
+    os.utime(tmp_path / "used" / "lock", (now + leap, now + leap))
+    for key in ("third", "fourth"):
+        cache.build(key, fill).release()
+    assert in_use.path.is_dir()
+    assert {"used", "fourth"} <= set(names(cache))
+    assert len(names(cache)) == 2  # bounded, whichever of the others the times made older
 
 
 def test_of_two_builders_of_one_entry_both_have_it_and_one_stays(cache: Cache) -> None:

@@ -114,3 +114,11 @@ def test_tensors_without_values_or_axes() -> None:
     assert fingerprints([]) == []
     assert number(torch.zeros(0)) == 0
     assert number(torch.tensor(2.5)) == number(torch.tensor([2.5]))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_numbers() -> None:
+    tensors = [torch.randn(size) for size in SIZES] + [torch.randn(70, 2**16), torch.randn(9).bfloat16()]
+    expected = fingerprints(tensors)
+    assert fingerprints([tensor.cuda() for tensor in tensors]) == expected
+    assert fingerprints([tensors[0].cuda(), *tensors[1:]]) == expected  # some wait in CPU memory
