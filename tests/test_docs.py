@@ -32,6 +32,7 @@ RUNNING = [
     "docs/settings.md",
     "docs/rewards.md",
     "docs/runs.md",
+    "docs/reliability.md",
     "docs/adapters.md",
     "docs/tasks.md",
     "docs/proofs.md",

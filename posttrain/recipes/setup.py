@@ -21,7 +21,7 @@ from posttrain.engine.local import LocalEngine, ParameterGroup, schedule
 from posttrain.errors import ConfigError, DataError, ModelError, Problem
 from posttrain.loop import every
 from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach, duplicate, spec_of
-from posttrain.models.checked import shape_of
+from posttrain.models.checked import check_shards, shape_of
 from posttrain.models.checkpointing import checkpoint_activations
 from posttrain.models.grow import grow
 from posttrain.models.heads import Policy
@@ -68,9 +68,14 @@ class Start:
 
 
 def config_of(path: str) -> PretrainedConfig:
-    """The shape of a model, read before any weights are loaded. Raises ModelError when there is no such model."""
+    """The shape of a model, read before any weights are loaded.
+
+    Raises ModelError when there is no such model, and for files of weights that are damaged.
+    """
     Run(Path(path)).require_done()
-    return shape_of(base_of(path))
+    base = base_of(path)
+    check_shards(Path(base))
+    return shape_of(base)
 
 
 def context_of(path: str) -> int:

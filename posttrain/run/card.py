@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from posttrain.hub import reads_like_an_id
+
 _WHAT = {
     "sft": "supervised finetuning",
     "classify": "a head for labels",
@@ -41,7 +43,7 @@ def model_card(folder: Path, record: Mapping[str, Any], *, base: str, settings: 
 def _front_matter(command: str, base: str, *, adapter: bool) -> str:
     """The hub's metadata. `base_model` stands there only for hub ids, since the hub refuses local paths."""
     lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
-    if base.count("/") == 1 and not Path(base).exists():
+    if reads_like_an_id(base):
         lines.append(f"base_model: {base}")
     return "\n".join([*lines, f"tags: [posttrain, {command}]", "---"])
 
