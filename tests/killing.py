@@ -326,10 +326,13 @@ def kill_often(
 
 
 def _life(out: Path, chance: random.Random, whole: Undisturbed, missing: set[str]) -> Iterable[When | At]:
-    """Some kills early and on the way, at random instants and points, and one at the end."""
+    """Some kills early and on the way, at random instants and points, one of them inside a save, and one at the end."""
     passed = {name: times for name, times in whole.passed.items() if times}
     early = sorted(name for name in passed if name not in LAST)
     for number in range(4):
+        if number == 1:
+            yield At(chance.choice(("save", "rename")), chance.randint(1, passed["rename"]))
+            continue
         if chance.random() < 0.5:
             yield some_time(chance.uniform(0.0, whole.seconds * 0.8))
             continue
