@@ -260,8 +260,8 @@ def differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 # --- many kills -----------------------------------------------------------------------------------------------------
 
-LAST = ("end", "tokenizer", "finish", "done", "clearing", "kept")
-"""Points that come when all steps are done: a life has one kill at these, its last."""
+LAST = ("kept", "end", "tokenizer", "finish", "done", "clearing")
+"""Points that come when all steps are done, in their order; after one of the last two there is nothing to start."""
 AGAIN = ("restore", "cut")
 """Points that only a run which goes on passes."""
 
@@ -342,5 +342,6 @@ def _life(out: Path, chance: random.Random, whole: Undisturbed, missing: set[str
         missing.discard(name)
         times = passed.get(name, 1)
         yield At(name, chance.randint(1, max(1, times // (1 + number))))
-    name = chance.choice(sorted(missing.intersection(LAST)) or [each for each in LAST if each in passed])
-    yield At(name, chance.randint(1, passed[name]))
+    left = [name for name in LAST if name in missing] or [chance.choice([name for name in LAST if name in passed])]
+    for name in left:
+        yield At(name, chance.randint(1, passed[name]))
