@@ -65,7 +65,7 @@ class TensorBoard:
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # left to itself it keeps two minutes in memory, which a kill would take
+        self._writer.flush()  # a thread writes when it likes, at times two minutes later: a kill would leave a gap
 
     def close(self) -> None:
         self._writer.close()
