@@ -161,7 +161,8 @@ def _record(run: Run) -> Facts:
 def _is_resume(found: object) -> bool:
     facts = cast("Facts", found) if isinstance(found, dict) else {}
     names = facts.get("weights", [])
-    return isinstance(facts.get("step"), int) and isinstance(names, list)
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in cast("list[object]", names))
+    return isinstance(facts.get("step"), int) and texts
 
 
 def _damaged(file: Path, what: str) -> DataError:

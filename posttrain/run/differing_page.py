@@ -45,6 +45,8 @@ def page(found: Difference) -> list[Line]:
 def hint(found: Difference) -> str:
     """What the pattern of the differences points at."""
     first, (one, other) = found.first, found.sides
+    if one.command != other.command:
+        return f"one is a run of {visible(one.command)}, the other of {visible(other.command)}"
     if (one.alone or other.alone) and (first is None or first.what[0] != "batch"):
         return _OTHERS
     if first is None:
@@ -84,7 +86,7 @@ def _value(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.10g}"
-    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _ends(sides: tuple[Side, Side]) -> Iterator[Line]:

@@ -78,11 +78,15 @@ def read_fingerprints(path: Path) -> Fingerprints:
         raise _damaged(path, number, f"expected the names of the weights and format {FORMAT}")
     known = tuple(str(name) for name in cast("list[object]", names))
     steps: dict[int, Kept] = {}
+    last = -1
     for number, row in rows[1:]:
         step, kept = _kept(path, number, row, len(known))
-        if step <= max(steps, default=-1):
-            raise _damaged(path, number, f"step {step} comes after step {max(steps)}")
+        if step <= last:
+            raise _damaged(
+                path, number, f"step {step} stands after step {last}" if steps else f"there is no step {step}"
+            )
         steps[step] = kept
+        last = step
     return Fingerprints(names=known, steps=steps)
 
 

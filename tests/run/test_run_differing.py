@@ -181,7 +181,7 @@ def test_runs_of_other_commands_and_weights_have_little_in_common(tmp_path: Path
     assert found.first is None
     assert not found.identical
     assert f"only {tmp_path / 'b'} trains lora.x and 1 other" in said(found)
-    assert "hint other weights are trained" in said(found)
+    assert "hint one is a run of sft, the other of dpo" in said(found)
     few = written(tmp_path / "c", weights={"policy.a": 1}, parts=["loss"])
     assert "hint other weights are trained" in said(diff(tmp_path / "a", few))
 
@@ -304,3 +304,12 @@ def test_weights_that_end_before_their_header_says_are_no_whole_file(tmp_path: P
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DataError, match="is no whole file of weights"):
         diff(one, other)
+
+
+@pytest.mark.parametrize("resume", [{}, {"step": "1"}, {"step": 1, "weights": 1}, {"step": 1, "weights": [1]}])
+def test_a_resume_that_no_run_writes_is_damage(resume: dict[str, object], tmp_path: Path) -> None:
+    one = written(tmp_path / "a")
+    file = one / "run" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "resumes": [resume]}))
+    with pytest.raises(DataError, match=r"run\.json  damaged: resumes is not what a run writes"):
+        diff(one, one)

@@ -88,7 +88,8 @@ def in_a_list(row: Row) -> object:
         (3, changed("weights", "?"), "weights are not in base64"),
         (3, changed("weights", "é"), "weights are not in base64"),
         (3, changed("weights", "AAAA"), "has 3 bytes of weights, and needs 8"),
-        (3, changed("step", 0), "step 0 comes after step 0"),
+        (3, changed("step", 0), "step 0 stands after step 0"),
+        (2, changed("step", -1), "there is no step -1"),
     ],
 )
 def test_damage_is_told_with_its_line(number: int, change: Callable[[Row], object], says: str, file: Path) -> None:
