@@ -57,10 +57,10 @@ def test_a_flag_that_is_no_yaml_is_text(text: str) -> None:
         ("runs/" + "x" * 256, "is longer than a file's name may be"),
         ("é" * 128, "is longer than a file's name may be"),
         ("x/" * 4000, "is longer than a file's name may be"),
-        ("caf\ud83d", "holds half of a character, which no file's name can"),
+        (Path("caf\ud83d"), "holds half of a character, which no file's name can"),
     ],
 )
-def test_a_name_that_no_file_can_have_is_refused_with_the_setting(path: str, says: str) -> None:
+def test_a_name_that_no_file_can_have_is_refused_with_the_setting(path: str | Path, says: str) -> None:
     with pytest.raises(ConfigError, match="data") as told:
         make_config(CheckConfig, {"data": path})
     assert says in str(told.value)
@@ -95,3 +95,18 @@ def test_a_name_in_another_encoding_is_kept_as_the_system_has_it(tmp_path: Path)
     made = make_config(CheckConfig, {"data": "caf\udce9.jsonl"})
     (tmp_path / "x.yaml").write_text(dump(made), encoding="utf-8")
     assert load_config(CheckConfig, tmp_path / "x.yaml", {}) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('"n\\ud83de": 1\n', ":4  n\\ud83de: its name holds half of a character"),
+        ('samples: ["a", "b \\ud83d"]\n', ":4  samples: 'b \\ud83d' holds half of a character"),
+    ],
+)
+def test_half_a_character_is_no_setting(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("model: m\ndata: d\nout: o\n" + text)
+    with pytest.raises(ConfigError) as told:
+        load_config(SFTConfig, file, {})
+    assert str(told.value) == f"{file}{says}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,6 @@ Overrides: TypeAlias = "Mapping[str, str | Sequence[str]]"
 # How long to train is said in one of two ways; a flag for one replaces the file's other.
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
 _LARGEST = 2**63
-_LARGER = "a whole number this large is more than any setting takes"
 # From this many on, what other libraries' names say is shown once more as a settings file.
 _WORTH_COPYING = 4
 
@@ -116,9 +116,12 @@ def _place_value(tree: Tree, parts: Sequence[str], value: object) -> None:
 
 
 def _checked(config: type[ConfigT], given: _Given, problems: list[Problem]) -> ConfigT:
-    larger = [Problem(place=given.place(loc), what=f"{_dotted(loc)}: {_LARGER}") for loc in _too_large(given.values)]
-    if larger:
-        raise ConfigError(larger)
+    unusable = [
+        Problem(place=given.place(loc), what=f"{ascii(_dotted(loc))[1:-1]}: {why}")
+        for loc, why in _unusable(given.values)
+    ]
+    if unusable:
+        raise ConfigError(unusable)
     try:
         made = config.model_validate(given.values)
     except ValidationError as error:
@@ -128,17 +131,30 @@ def _checked(config: type[ConfigT], given: _Given, problems: list[Problem]) -> C
     return made
 
 
-def _too_large(values: object) -> Iterator[Loc]:
-    """Where whole numbers stand with which nothing can be computed."""
+def _unusable(values: object) -> Iterator[tuple[Loc, str]]:
+    """Where stands what no setting takes, and why: numbers with which nothing can be computed, and half characters."""
     waiting: list[tuple[object, Loc]] = [(values, ())]
     while waiting:
         value, loc = waiting.pop()
         if isinstance(value, int) and abs(value) >= _LARGEST:
-            yield loc
+            yield loc, "a whole number this large is more than any setting takes"
+        elif isinstance(value, str) and _is_cut(value):
+            yield loc, f"{value!a:.60} holds half of a character"
         elif isinstance(value, Mapping):
-            waiting += [(part, (*loc, name)) for name, part in cast("Mapping[str, object]", value).items()]
+            inner = cast("Mapping[str, object]", value)
+            yield from (((*loc, name), "its name holds half of a character") for name in inner if _is_cut(name))
+            waiting += [(part, (*loc, name)) for name, part in inner.items()]
         elif isinstance(value, list | tuple):
             waiting += [(part, (*loc, place)) for place, part in enumerate(cast("Sequence[object]", value))]
+
+
+def _is_cut(text: str) -> bool:
+    """Whether a text can stand in no file; the bytes of a file's name in another encoding are no such text."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _problems(config: type[Settings], given: _Given, errors: Sequence[ErrorDetails]) -> Iterator[Problem]:

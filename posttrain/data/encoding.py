@@ -69,21 +69,25 @@ def _iconv(encoding: str, name: str) -> str:
 
 
 def _fix(file: Path, line: bytes) -> str:
-    beginning = _beginning(str(file), file.stat().st_mtime_ns)
-    if sum(_decodes(other, "utf-8") for other in beginning) > len(beginning) / 2:
+    mostly_utf8, encoding = _beginning(str(file), file.stat().st_mtime_ns)
+    if mostly_utf8:
         return "write this line again as UTF-8, as most lines are, or delete it"
-    encoding = likely(b"".join(beginning) + line)
+    encoding = encoding or likely(line)
     if encoding is None:
         return f"find out its encoding, then: {converting(file, 'ENCODING')}"
     return f"it is probably {encoding}: {converting(file, encoding)}"
 
 
 @lru_cache(maxsize=1)
-def _beginning(file: str, changed: int) -> list[bytes]:
-    """The lines beyond ASCII in the first mebibyte; `changed` tells versions of the file apart."""
+def _beginning(file: str, changed: int) -> tuple[bool, str | None]:
+    """Whether most lines beyond ASCII in the first mebibyte are UTF-8, and which encoding they probably have.
+
+    `changed` tells versions of the file apart.
+    """
     with opened(Path(file)) as handle:
         data = handle.read(_SAMPLE)
-    return [line for line in data[: data.rfind(b"\n") + 1].splitlines() if not line.isascii()]
+    lines = [line for line in data[: data.rfind(b"\n") + 1].splitlines() if not line.isascii()]
+    return sum(_decodes(line, "utf-8") for line in lines) > len(lines) / 2, likely(b"".join(lines))
 
 
 def _decodes(data: bytes, encoding: str) -> bool:

@@ -252,11 +252,11 @@ def _opened(path: Path) -> Generator[sqlite3.Connection]:
         _refuse_other_databases(path, connection)
         try:
             yield connection
-        except sqlite3.Error as reason:
+        except (sqlite3.Error, UnicodeDecodeError) as reason:
             raise DataError([_damaged(path, reason)]) from reason
 
 
-def _damaged(path: Path, reason: sqlite3.Error) -> Problem:
+def _damaged(path: Path, reason: Exception) -> Problem:
     return Problem(place=str(path), what=f"the database cannot be read: {reason}", fix="restore it from a copy")
 
 

@@ -207,10 +207,10 @@ def _object(file: Path, handle: IO[bytes]) -> Iterator[Found]:
     if holder:
         window.finish()
     elif row:
-        yield Placed(window.file, 1, row)
+        yield _half_character(f"{window.file}:1", row) or Placed(window.file, 1, row)
         while window.next() == "{":
             line, (value, _) = window.line, window.value()
-            yield Placed(window.file, line, cast(Row, value))
+            yield _half_character(f"{window.file}:{line}", value) or Placed(window.file, line, cast(Row, value))
         window.finish()
 
 

@@ -26,7 +26,7 @@ def content_hash(path: Path) -> str:
         parts = [f"{item.relative_to(path)} {content_hash(item)}" for item in sorted(path.rglob("*")) if item.is_file()]
         return sha256("\n".join(parts).encode()).hexdigest()
     if _is_database(path):
-        with suppress(sqlite3.Error):  # what is wrong with it is said where its rows are read
+        with suppress(sqlite3.Error, UnicodeDecodeError):  # what is wrong with it is said where its rows are read
             return _database_hash(path)
     facts = path.stat()
     return _file_hash(os.fspath(path.resolve()), facts.st_size, facts.st_mtime_ns)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.data import encoding
 from posttrain.data.readers import open_data, read
 from posttrain.errors import DataError
 from posttrain.types import Kind
@@ -335,3 +336,20 @@ def test_a_number_beyond_what_is_computed_with_is_not_taken_for_another(
 ) -> None:
     kind: Kind = "target" if "label" in row else "ranked"
     assert f"rows.jsonl:1  {says}" in said(tmp_path, "rows.jsonl", json.dumps(row), kind)
+
+
+def test_half_a_character_in_the_only_row_of_a_file_is_a_bad_row(tmp_path: Path) -> None:
+    assert said(tmp_path, "rows.json", '{\n "text": "a \\ud83d"\n}', "text").startswith(
+        "rows.json:1  \\ud83d is half of a character (a lone surrogate)"
+    )
+
+
+def test_the_encoding_of_a_file_is_told_once_however_many_lines_are_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    likely = encoding.likely
+    monkeypatch.setattr(encoding, "likely", lambda data: asked.append(len(data)) or likely(data))
+    (tmp_path / "rows.txt").write_bytes("caf\xe9 du coin\n\n".encode("latin-1") * 200)
+    assert "it is probably LATIN1: iconv" in said(tmp_path, "rows.txt", (tmp_path / "rows.txt").read_bytes(), "text")
+    assert len(asked) == 1

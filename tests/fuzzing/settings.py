@@ -72,11 +72,11 @@ def _used(made: Settings, folder: Path, told: Told) -> None:
     paths = [item["path"] for items in sources if not isinstance(items, str) for item in items]
     paths += [place for name in ("data", "prompts", "eval_data", "center") if isinstance(place := given.get(name), str)]
     model, out = str(given.get("model") or ""), str(given.get("out") or "")
-    named = [*paths, model, out, "--out"]
+    named = [*paths, *(str(Path(path)) for path in paths if path), model, out, "--out"]
     for path in filter(partial(_near, folder=folder), paths):
         if not reads_like_an_id(path):
             told.attempt(lambda path=path: origin_of(path), *named)
-    if _near(model, folder):
+    if model and _near(model, folder):
         told.attempt(lambda: base_of(model), *named)
     if _near(out, folder):
         told.attempt(lambda: check_place(made), *named)
