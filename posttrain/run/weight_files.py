@@ -55,7 +55,7 @@ def compare_weights(first: Path, second: Path) -> WeightsCompared:
 def _tensors(folder: Path) -> dict[str, _Tensor]:
     found: dict[str, _Tensor] = {}
     for place in _PLACES:
-        for file in sorted((folder / place).glob("*.safetensors")):
+        for file in sorted(item for item in (folder / place).glob("*.safetensors") if item.is_file()):
             found |= {f"{place}/{name}" if place else name: tensor for name, tensor in _in_file(file)}
     return found
 
