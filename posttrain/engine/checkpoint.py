@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -52,27 +53,32 @@ class Saved:
 
 
 class Checkpoints:
-    """The checkpoints of one run, `step-000123` and so on; the newest `keep` of them stay."""
+    """The checkpoints of one run, `step-000123` and so on; the newest `keep` whole ones stay."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self._folder = folder
         self._keep = keep
+        self._known: set[int] = set()
 
-    def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
-        """The folder with the state of all parts; older ones go only when it stands. Raises OSError."""
-        sweep(self._folder)
-        states = {name: part.state() for name, part in parts.items()}
+    def save(self, step: int, parts: Mapping[str, Stateful]) -> list[str]:
+        """Writes the state of all parts; older ones go only when it stands, whole. Lines to say of those that do not.
+
+        Raises OSError, with what was there before left as it was.
+        """
         folder = step_folder(self._folder, step)
+        states = {name: part.state() for name, part in parts.items()}
         try:
-            write_sealed(folder, lambda part: _write(part, states))
-        except (OSError, SafetensorError) as error:
             sweep(self._folder)
+            write_sealed(folder, lambda part: _write(part, states))
+            wrong = damage(folder, content=False)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                sweep(self._folder)
             raise OSError(f"{folder} cannot be written: {error}") from error
-        found = steps_in(self._folder)
-        later = [other for other in found if other > step]  # damaged, or of a course that was given up
-        for other in [*later, *found[len(later) + self._keep :]]:
-            remove_sealed(step_folder(self._folder, other))
-        return folder
+        if wrong is not None:
+            raise OSError(f"{folder} is not as it was written: {wrong}")
+        self._known.add(step)
+        return list(self._tidied(step))
 
     def newest(self) -> tuple[Saved | None, list[str]]:
         """The newest whole checkpoint, None when there is none, and a line for each damaged one passed over."""
@@ -87,6 +93,29 @@ class Checkpoints:
                     wrong = f"what it holds cannot be read: {str(error).splitlines()[0]}"
             passed.append(f"checkpoint of step {step} is not used: {wrong}")
         return None, passed
+
+    def _tidied(self, step: int) -> Iterator[str]:
+        """Removes all but the newest whole ones, once that of `step` stands; lines on what cannot be removed.
+
+        One of a later step is damaged, or of a course that was given up, and a damaged one takes no place of a whole.
+        """
+        kept = 0
+        for other in steps_in(self._folder):
+            stays = other <= step and kept < self._keep and self._whole(other)
+            kept += stays
+            if not stays:
+                try:
+                    remove_sealed(step_folder(self._folder, other))
+                except OSError as error:
+                    yield f"the checkpoint of step {other} cannot be removed: {error}"
+
+    def _whole(self, step: int) -> bool:
+        """Whether a checkpoint can be gone on from. One that was written or read here is not read again."""
+        folder = step_folder(self._folder, step)
+        if damage(folder, content=step not in self._known) is not None:
+            return False
+        self._known.add(step)
+        return True
 
 
 def _write(folder: Path, states: Mapping[str, State]) -> None:

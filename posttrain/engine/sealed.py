@@ -12,7 +12,7 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_STEP = re.compile(r"step-(\d{6,})")
+_STEP = re.compile(r"step-([0-9]{6}|[1-9][0-9]{6,})")
 
 
 def write_sealed(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -22,7 +22,8 @@ def write_sealed(folder: Path, fill: Callable[[Path], None]) -> None:
     """
     part = folder.with_name(folder.name + ".part")
     _remove(part)
-    part.mkdir(parents=True)
+    part.parent.mkdir(exist_ok=True)  # not the ones above it: a run folder that is gone is not made again
+    part.mkdir()
     fill(part)
     names = sorted(item.name for item in part.iterdir())
     for name in names:
@@ -38,23 +39,39 @@ def write_sealed(folder: Path, fill: Callable[[Path], None]) -> None:
     flush(folder.parent)
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, in a few words; None when every byte is as it was written."""
+def damage(folder: Path, *, content: bool = True) -> str | None:
+    """What is wrong with a sealed folder, in a few words; None when every byte is as it was written.
+
+    Without `content` names and sizes alone are looked at, which takes no time.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            return f"its format is {manifest['format']}, known is {FORMAT}"
+            return f"its format is {str(manifest['format'])[:40]}, known is {FORMAT}"
         facts = {str(name): (int(fact["bytes"]), str(fact["sha256"])) for name, fact in manifest["files"].items()}
+        names = {item.name for item in folder.iterdir()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return f"its {MANIFEST} is missing or damaged"
     for name, (size, digest) in facts.items():
-        file = folder / Path(name).name
+        wrong = _wrong(folder / Path(name).name, name, size, digest if content else None)
+        if wrong is not None:
+            return wrong
+    strange = sorted(names - facts.keys() - {MANIFEST})
+    return f"{strange[0]} is not in its {MANIFEST}" if strange else None
+
+
+def _wrong(file: Path, name: str, size: int, digest: str | None) -> str | None:
+    """What is wrong with one file of a sealed folder, its content included where a `digest` is given."""
+    try:
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size:,} of {size:,} bytes"
-        if _sha256(file) != digest:
+        found = file.stat().st_size
+        if found != size:
+            return f"{name} has {found:,} of {size:,} bytes"
+        if digest is not None and _sha256(file) != digest:
             return f"{name} has other content than was written"
+    except OSError as error:
+        return f"{name} cannot be read: {(error.strerror or str(error)).lower()}"
     return None
 
 

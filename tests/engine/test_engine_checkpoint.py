@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from posttrain.engine import sealed
+from posttrain.engine import checkpoint, sealed
 from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
 from posttrain.engine.sealed import steps_in
 from posttrain.errors import ModelError
@@ -260,3 +260,64 @@ def test_a_part_that_cannot_go_on_from_what_is_there_is_named(tmp_path: Path) ->
     assert found is not None
     with pytest.raises(ModelError, match="the checkpoint of step 7: random cannot go on from what it holds: 'torch'\n"):
         found.restore({"random": RandomNumbers()})
+
+
+def test_one_that_is_kept_is_whole_when_the_newest_on_the_disk_is_damaged(tmp_path: Path) -> None:
+    """A run that went on from 10, since 15 was damaged, and saved 20: of the two that stay one would be 15."""
+    saved(tmp_path / "c", 10, 15)
+    flip(tmp_path / "c" / "step-000015" / "part.safetensors")
+    saved(tmp_path / "c", 20, keep=2)
+    assert steps_in(tmp_path / "c") == [20, 10]
+
+
+def test_one_that_was_cut_after_it_was_written_here_takes_no_place_either(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path / "c", 5, 10, keep=2)
+    cut(tmp_path / "c" / "step-000010" / "part.safetensors")
+    checkpoints.save(15, {"part": Part({"step": 15})})
+    assert steps_in(tmp_path / "c") == [15, 5]
+
+
+def test_the_only_good_one_stays_when_the_new_one_is_not_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = saved(tmp_path / "c", 5, keep=1)
+    real = checkpoint.write_sealed
+
+    def torn(folder: Path, fill: Callable[[Path], None]) -> None:
+        real(folder, fill)
+        cut(folder / "part.safetensors")
+
+    monkeypatch.setattr(checkpoint, "write_sealed", torn)
+    with pytest.raises(OSError, match=r"step-000010 is not as it was written: part\.safetensors has "):
+        saved(tmp_path / "c", 10, keep=1)
+    found, passed = checkpoints.newest()
+    assert found is not None
+    assert (found.step, len(passed)) == (5, 1)
+
+
+def test_what_was_read_once_is_not_read_again_at_every_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def damage(folder: Path, *, content: bool = True) -> str | None:
+        read.extend([folder.name] * content)
+        return sealed.damage(folder, content=content)
+
+    saved(tmp_path / "c", 5, 10, keep=3)
+    monkeypatch.setattr(checkpoint, "damage", damage)
+    saved(tmp_path / "c", 15, 20, keep=3)
+    assert read == ["step-000010", "step-000005"]
+
+
+def test_an_old_one_that_cannot_be_removed_is_said_and_the_new_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        if folder.name == "step-000005":
+            raise PermissionError(13, "Permission denied")
+        sealed.remove_sealed(folder)
+
+    checkpoints = saved(tmp_path / "c", 5, keep=1)
+    monkeypatch.setattr(checkpoint, "remove_sealed", refuse)
+    lines = checkpoints.save(10, {"part": Part({"step": 10})})
+    assert lines == ["the checkpoint of step 5 cannot be removed: [Errno 13] Permission denied"]
+    assert steps_in(tmp_path / "c") == [10, 5]
