@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ _EXTRAS = {"datasets": "hub", "vaderSentiment": "stories"}
 
 # How torch, the system and a GPU's libraries say that there is no more memory, where their error has no type for it.
 _NO_MEMORY = ("t allocate memory", "Cannot allocate memory", "std::bad_alloc", "_ALLOC_FAILED", "CUDA out of memory")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +112,28 @@ def unforeseen(error: Exception) -> tuple[str, int]:
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         fix = f"pip install 'posttrain[{_EXTRAS[error.name]}]'"
         return f"the package {error.name} is not installed\n  fix: {fix}", PosttrainError.exit_code
+    if disk_is_full(error):
+        place = getattr(error, "filename", None) or "a file"
+        return f"{place}  cannot be written: {why_full(error)}\n  fix: free some space", DoesNotFit.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         why = (error.strerror or str(error)).lower()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"{error.filename}  cannot be written: {why}\n  fix: free some space", DoesNotFit.exit_code
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             fix = "give another --out, or change the rights of the folder"
             return f"{error.filename}  cannot be opened: {why}\n  fix: {fix}", PosttrainError.exit_code
     return f"{type(error).__name__}: {error}", 1
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether a file could not be written for want of room, be it of the disk, of a quota or of a limit."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    # Writers in other languages tell the system's number in their text alone.
+    return any(f"os error {number})" in str(error) for number in _FULL)
+
+
+def why_full(error: Exception) -> str:
+    """The system's reason of an error of a full disk."""
+    return (getattr(error, "strerror", None) or os.strerror(errno.ENOSPC)).lower()
 
 
 def _as_problems(problems: Sequence[Problem] | str) -> tuple[Problem, ...]:

@@ -7,20 +7,32 @@ is an earlier run cleared away, and a model loaded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
 
+from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
 from posttrain.config import DataItem, Lora, RewardConfig, SFTConfig, Training, dump
 from posttrain.config.automatic import held_out_share, resolved, share
 from posttrain.console import Console
 from posttrain.counted import counted
-from posttrain.errors import ConfigError, DataError, ModelError, PosttrainError, Problem
+from posttrain.engine.sealed import steps_in
+from posttrain.errors import (
+    ConfigError,
+    DataError,
+    DoesNotFit,
+    ModelError,
+    PosttrainError,
+    Problem,
+    disk_is_full,
+    why_full,
+)
 from posttrain.models.adapter_files import is_dora
 from posttrain.models.load import context_length, is_adapter
 from posttrain.models.targets import check_targets, layers_of
@@ -141,8 +153,23 @@ def training(
             console.say(f"what is left out as bad is listed in {listed}; the first: {door.problems[0]}")
         writer.note(**{f"{name}_rows": counts for name, counts in door.counts.items()})
         run = setup.Telling(writer=writer, console=console)
-        with same_bits(config):
+        with _room_for(writer), same_bits(config):
             return train(Opened(data=data, codec=door.codec, limit=door.limit, run=run))
+
+
+@contextmanager
+def _room_for(writer: RunWriter) -> Generator[None]:
+    """Raises DoesNotFit in place of whatever says that a disk is full, with what is left of the run."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, PosttrainError) or not disk_is_full(error):
+            raise
+        newest = next(iter(steps_in(writer.checkpoints)), None)
+        left = "it begins again" if newest is None else f"it goes on from the checkpoint of step {newest}"
+        place = getattr(error, "filename", None) or writer.path
+        fix = f"free some space, then the same command: {left}"
+        raise DoesNotFit(f"{place}  cannot be written: {why_full(error)}\n  fix: {fix}") from error
 
 
 def _of_the_hub(door: Door) -> Iterator[tuple[str, Source]]:

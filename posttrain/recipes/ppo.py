@@ -200,7 +200,10 @@ def _watching(
         best.consider((number - 1) * updates, metrics)  # the answers are those of the weights as they stand
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
-        write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
+        try:
+            write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
+        except OSError as error:
+            run.console.say(f"round {number} is not kept for the inspector: {error}")
         shown = rollouts.completions[0]
         prompt = asked(shown.prompt.record)
         run.writer.sample(number, prompt=prompt, answer=shown.text, stopped=shown.stopped)

@@ -14,7 +14,10 @@ _PER_TOKEN = ("old", "reference", "kl", "values", "rewards", "advantages", "retu
 
 
 def write_rollouts(path: Path, rollouts: Rollouts) -> None:
-    """Writes a round's answers; every list of a row has one entry per answer token."""
+    """Writes a round's answers; every list of a row has one entry per answer token.
+
+    Raises OSError, and leaves no part of a file.
+    """
     lengths = [len(completion.tokens) for completion in rollouts.completions]
     columns: dict[str, pa.Array] = {
         "prompt_id": pa.array([completion.prompt.id for completion in rollouts.completions]),
@@ -30,7 +33,11 @@ def write_rollouts(path: Path, rollouts: Rollouts) -> None:
     for name in _PER_TOKEN:
         columns[name] = pa.array(_lists(getattr(rollouts, name), lengths))
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    try:
+        pq.write_table(pa.table(columns), path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _lists(values: Tensor, lengths: list[int]) -> list[list[float]]:

@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -93,11 +94,20 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a run that goes on after a kill, finds the old one or the new one."""
+    """Write a file so that a reader, or a run that goes on after a kill, finds the old one or the new one.
+
+    Raises OSError with the file's name.
+    """
     part = path.with_name(path.name + ".part")
-    # Half a character, of a file's name or in what a reward raised, is written as the escape that JSON has for it.
-    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        # Half a character, of a file's name or in what a reward raised, is written as the escape that JSON has for it.
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        with suppress(OSError):
+            part.unlink()
+        raise

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from posttrain.config import Settings, Training, dump
 from posttrain.engine.sealed import flush
-from posttrain.errors import ModelError, Problem
+from posttrain.errors import FolderError, ModelError, Problem
 from posttrain.run.card import model_card
 from posttrain.run.claim import Way, check_free, check_writable, clear, clear_model, judge
 from posttrain.run.fingerprints import FILE, Fingerprint, heading, line
 from posttrain.run.folder import Facts, Run
+from posttrain.run.growing import Growing
 from posttrain.run.lock import FolderLock
 from posttrain.run.record import new_record, now, write_json, write_whole
 
@@ -46,6 +48,10 @@ class RunWriter:
     _record: Facts = field(default_factory=dict[str, Any])
     _lock: FolderLock | None = None
     _started: float = field(default_factory=time.monotonic)
+    _growing: Growing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._growing = Growing(self.path / "run")
 
     @staticmethod
     def create(
@@ -134,8 +140,7 @@ class RunWriter:
 
     def fingerprint(self, found: Fingerprint) -> None:
         """Append the fingerprint of a step; the names of its weights are written once, before the first."""
-        file = self.path / "run" / FILE
-        if not file.is_file() or not file.stat().st_size:
+        if not self._growing.size(FILE):
             self._append(FILE, heading([*found.weights]))
         self._append(FILE, line(found))
 
@@ -145,20 +150,24 @@ class RunWriter:
             self._append("problems.jsonl", {"place": problem.place, "what": problem.what, "fix": problem.fix})
 
     def log(self, line: str) -> None:
-        """Append a line to log.txt, with the time."""
-        with (self.path / "run" / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {line}\n")
+        """Append a line to log.txt, with the time. One that cannot be written waits for the next, and ends no run."""
+        with suppress(OSError):
+            self._growing.append("log.txt", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {line}")
 
     def finish(self, **results: object) -> Run:
         """The finished run: status done, its results in run.json, and the model card beside the model.
 
-        The checkpoints go: a run that is done never goes on, and its model is written.
+        The checkpoints go: a run that is done never goes on, and its model is written and on the disk.
         """
+        self._growing.write()
         config = self.run.config
         base = config.model if isinstance(config, Training) else ""
         facts = {"status": "done", "ended": now(), "results": results}
         card = model_card(self.path, {**self._record, **facts}, base=base, settings=dump(config))
         (self.path / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
+        for file in self.path.rglob("*"):
+            if self.checkpoints not in file.parents:
+                flush(file)
         self.note(**facts)
         self.finished = True
         if self.checkpoints.is_dir():
@@ -168,9 +177,9 @@ class RunWriter:
     # --- going on -----------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """How far the files of the run have grown, and the seconds of training."""
+        """How far the files of the run have grown, lines that wait for room included, and the seconds of training."""
         folder = self.path / "run"
-        sizes = {name: (folder / name).stat().st_size for name in _GROWING if (folder / name).is_file()}
+        sizes = {name: size for name in _GROWING if (size := self._growing.size(name))}
         kept = sorted(item.name for item in folder.glob("inspect/*"))
         return {"seconds": time.monotonic() - self._started, "sizes": {**sizes}, "inspect": [*kept]}
 
@@ -180,11 +189,10 @@ class RunWriter:
         sizes, kept = cast("dict[str, int]", state["sizes"]), cast("list[str]", state["inspect"])
         for name in _GROWING:
             file, size = self.path / "run" / name, sizes.get(name, 0)
-            found = file.stat().st_size if file.is_file() else 0
+            found = self._growing.size(name)
             if found < size:
                 raise ModelError(f"{file} has {found:,} bytes, the checkpoint counts on {size:,}\n  fix: --fresh")
-            if found > size:
-                os.truncate(file, size)
+            self._growing.cut(name, size)
         for item in (self.path / "run").glob("inspect/*"):
             if item.name not in kept:
                 item.unlink()
@@ -202,10 +210,15 @@ class RunWriter:
         *earlier, last = self._record["resumes"]
         self.note(resumes=[*earlier, {**last, **facts}])
 
+    @property
+    def waiting(self) -> bool:
+        """Whether files of the run have lines in memory, because the disk is full."""
+        return bool(self._growing.waiting)
+
     def flush(self) -> None:
-        """What was written so far survives a loss of power."""
-        for name in (*_GROWING, *(f"inspect/{item.name}" for item in (self.path / "run").glob("inspect/*"))):
-            flush(self.path / "run" / name)
+        """What was written so far survives a loss of power. Raises OSError while lines wait for room."""
+        inspected = [f"inspect/{item.name}" for item in (self.path / "run").glob("inspect/*")]
+        self._growing.flush([*_GROWING, *inspected])
 
     def __enter__(self) -> RunWriter:
         return self
@@ -213,12 +226,26 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and not self.finished:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        try:
+            if error is not None and not self.finished:
+                self._failed(error)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _failed(self, error: BaseException) -> None:
+        """Says in run.json how the run ended, where that can be written: the error is what matters."""
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(OSError):
             self.note(status=status, ended=now(), error=str(error) or type(error).__name__)
-        if self._lock is not None:
-            self._lock.release()
+        with suppress(OSError):
+            self._growing.write()
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
-        with (self.path / "run" / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        """A line for a file. Raises FolderError where it cannot be written; on a full disk it waits."""
+        try:
+            self._growing.append(name, json.dumps(row, ensure_ascii=False))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            fix = "mend the folder, then the same command: it goes on from its last checkpoint, if one is left"
+            raise FolderError(f"{error.filename} cannot be written: {why}\n  fix: {fix}") from error
