@@ -36,6 +36,11 @@ def writes(config: Training, trained: int) -> dict[str, int]:
     return found
 
 
+def checkpoint(config: Training, trained: int) -> int:
+    """Bytes of one checkpoint of a run that trains so many weights, on disk and as a copy in memory."""
+    return trained * (_CHECKPOINT + BYTES * len(_kept(config)))
+
+
 def _kept(config: Training) -> list[str]:
     """The folders of the models that a run keeps besides its last weights."""
     if not isinstance(config, PPOConfig):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import random
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,29 +13,31 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from posttrain.config import PPOConfig, Training
-from posttrain.config.automatic import planned, steps_between
+from posttrain.config.automatic import planned
 from posttrain.config.shared import Passes
 from posttrain.counted import counted
-from posttrain.engine.checkpoint import Checkpoints, RandomNumbers, Weights
+from posttrain.engine.checkpoint import RandomNumbers, Weights
 from posttrain.engine.local import LocalEngine
 from posttrain.engine.sealed import damage, write_sealed
 from posttrain.errors import Diverged, Interrupted
 from posttrain.loop import fit
 from posttrain.recipes.fingerprinting import Fingerprinting
+from posttrain.recipes.forecast import is_copied
 from posttrain.recipes.interruption import Interruption
 from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import Load
 from posttrain.recipes.preflight import fly
+from posttrain.recipes.saving import Keeper
 from posttrain.recipes.setup import Machine, Telling, reporting
 from posttrain.recipes.shortage import Shortage
-from posttrain.run.record import versions
 from posttrain.run.trackers import Tracked, tracking
 from posttrain.run.wires import Wires
-from posttrain.types import Hook, Objective, Source, State, Stateful
+from posttrain.types import Hook, Objective, Source, Stateful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +62,16 @@ class Parts:
     at_start: Callable[[int], Mapping[str, float]] | None = None
 
     @property
-    def beside(self) -> dict[str, Stateful]:
-        """What has a state besides source, weights and engine, by name."""
+    def heavy(self) -> dict[str, Stateful]:
+        """What has a state that an update alone changes, by name."""
+        return {"weights": Weights(self.models, self.engine.trained), "engine": self.engine}
+
+    @property
+    def light(self) -> dict[str, Stateful]:
+        """What else has a state, by name."""
+        always: dict[str, Stateful] = {"source": self.source, "random": RandomNumbers(), "budget": self.load.budget}
         kept = {"best": self.best, "average": self.average, "wires": self.wires}
-        return {**self.also, **{name: part for name, part in kept.items() if part is not None}}
+        return {**always, **self.also, **{name: part for name, part in kept.items() if part is not None}}
 
     @property
     def hooks(self) -> list[Hook]:
@@ -88,7 +94,7 @@ def train(
     run kept is written first, and the message names it.
     """
     interruption = Interruption()
-    keeper = _Keeper(config, run, parts, where)
+    keeper = Keeper(config, run, where, parts.source.steps, heavy=parts.heavy, light=parts.light)
     prints = Fingerprinting(run, Weights(parts.models, parts.engine.trained))
     with _own_random_numbers(config.seed), interruption.watching():
         run.console.say(_planned(config, parts.source.steps))
@@ -98,6 +104,7 @@ def train(
                 config, run, parts.source.steps, parts.load, parts.objective, parts.engine, where,
                 parts.models.values(),
             )  # fmt: skip
+            keeper.beside = is_copied(run.writer.run.record.get("forecast", {}))
             title = f"{config.command}  {config.model} → {config.out}"
             run.console.start(title, parts.source.steps, where=where.where, done=start)
             prints.begin(start)
@@ -119,8 +126,9 @@ def train(
         except Interrupted:
             raise Interrupted(f"interrupted: {keeper.stop()}") from None
         except Diverged as error:
-            _write_kept(run, parts)
-            raise type(error)(f"{error}{_left(config, parts)}") from error
+            raise type(error)(f"{error}{_left(config, run, parts)}") from error
+        finally:
+            keeper.settle()
     return _write_kept(run, parts)
 
 
@@ -160,8 +168,12 @@ def told(config: Training, parts: Parts) -> list[str]:
     return lines
 
 
-def _left(config: Training, parts: Parts) -> str:
-    """Where a run that went wrong left its best model, for the end of the message."""
+def _left(config: Training, run: Telling, parts: Parts) -> str:
+    """Where a run that went wrong leaves its best model, which is written, for the end of the message."""
+    try:
+        _write_kept(run, parts)
+    except (OSError, SafetensorError) as error:
+        return f"\n  what the run kept cannot be written: {error}; the same command comes here again and writes it"
     if parts.best is None:
         return ""
     if not parts.best.facts:
@@ -195,135 +207,6 @@ def once(run: Telling, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -
     arrays = make()
     write_sealed(folder, lambda part: save_file(arrays, part / "arrays.safetensors"))
     return arrays
-
-
-class _Keeper:
-    """Saves a run's checkpoints and goes on from them.
-
-    Weights and optimizer change in an update alone; everything else is noted after each step. So the last whole step
-    can be saved at any instant before the next update, however far its sampling and gradients have come.
-    """
-
-    def __init__(self, config: Training, run: Telling, parts: Parts, where: Machine) -> None:
-        self._run = run
-        self._steps = parts.source.steps
-        self._interval = steps_between(config.save_every, self._steps)
-        self._checkpoints = Checkpoints(run.writer.checkpoints, keep=config.keep)
-        self._made = _Circumstances(where, same_bits=config.deterministic)
-        self._heavy: dict[str, Stateful] = {
-            "weights": Weights(parts.models, parts.engine.trained),
-            "engine": parts.engine,
-        }
-        self._light: dict[str, Stateful] = {
-            "source": parts.source,
-            "random": RandomNumbers(),
-            "run": run.writer,
-            "made": self._made,
-            "budget": parts.load.budget,
-            **parts.beside,
-        }
-        self._step = self._saved = 0
-        self._noted: dict[str, State] = {}
-
-    def restore(self) -> int:
-        """The step that the run goes on from, 0 for a new one; says what it found."""
-        writer, say = self._run.writer, self._run.console.say
-        writer.note(machine=self._made.machine)
-        for line in writer.remarks:
-            say(line)
-        if not writer.resuming:
-            return 0
-        saved, passed = self._checkpoints.newest()
-        for line in passed:
-            say(line)
-        if saved is None:
-            say("no checkpoint is whole: the run starts over")
-            writer.rewind()
-            return 0
-        saved.restore({**self._heavy, **self._light})
-        writer.resumed(saved.step)
-        say(f"going on from the checkpoint of step {saved.step} of {self._steps}")
-        for line in self._made.differences:
-            say(f"{line}: the same method, but not bit for bit as without the interruption")
-        self._step = self._saved = saved.step
-        return saved.step
-
-    @property
-    def step(self) -> int:
-        """The last whole step."""
-        return self._step
-
-    def note(self) -> None:
-        """Everything but weights and optimizer as it stands, between two steps."""
-        self._noted = {name: part.state() for name, part in self._light.items()}
-
-    def back(self) -> None:
-        """Everything but weights and optimizer stands as it was noted last, but for the tokens of a micro-batch."""
-        for name, part in self._light.items():
-            if name != "budget":
-                part.load_state(self._noted[name])
-
-    def after(self, number: int, metrics: dict[str, float]) -> None:
-        """The last hook of a step: notes where it stands, and saves when it is time."""
-        self._step = number
-        self.note()
-        if self._interval is not None and (number % self._interval == 0 or number == self._steps):
-            self._save()
-
-    def stop(self) -> str:
-        """Saves the last whole step; the words of what was kept."""
-        if self._step > self._saved:
-            self._save()
-        if self._saved == 0:
-            return "nothing was saved; the same command begins again"
-        return f"checkpoint at step {self._saved} of {self._steps}; the same command goes on"
-
-    def _save(self) -> None:
-        """A full disk or a folder that cannot be written is said, and does not end the run."""
-        began = time.monotonic()
-        self._run.writer.flush()
-        noted: dict[str, Stateful] = {name: _Noted(state) for name, state in self._noted.items()}
-        try:
-            self._checkpoints.save(self._step, {**self._heavy, **noted})
-        except OSError as error:
-            self._run.console.say(f"step {self._step} is not saved: {error}")
-            return
-        self._saved = self._step
-        self._run.writer.log(f"checkpoint of step {self._step} in {time.monotonic() - began:.2f} s")
-
-
-@dataclass(frozen=True, slots=True)
-class _Noted:
-    """A state that was taken before."""
-
-    noted: State
-
-    def state(self) -> State:
-        return self.noted
-
-    def load_state(self, state: State) -> None:
-        raise RuntimeError("a noted state is only written")
-
-
-class _Circumstances:
-    """What the bits of a run depend on besides its settings: versions, processor, threads."""
-
-    def __init__(self, where: Machine, *, same_bits: bool) -> None:
-        self._always = [] if same_bits or where.device.type == "cpu" else ["a GPU without deterministic: true"]
-        device = torch.cuda.get_device_name(where.device) if where.device.type == "cuda" else platform.machine()
-        self.machine = {"device": device, "threads": str(torch.get_num_threads()), "where": where.where}
-        self._facts = {**versions(), **self.machine}
-        self.differences: list[str] = []
-
-    def state(self) -> State:
-        return {**self._facts}
-
-    def load_state(self, state: State) -> None:
-        """Notes the differences; nothing of them stands in the way."""
-        names = dict.fromkeys([*state, *self._facts])
-        changed = [name for name in names if state.get(name) != self._facts.get(name)]
-        differences = [f"{name} was {state.get(name)}, is {self._facts.get(name)}" for name in changed]
-        self.differences = [*differences, *self._always]
 
 
 @contextmanager

@@ -13,6 +13,8 @@ CACHE = "cache of the sampler"
 MASTERS = "weights in float32 of the optimizer"
 LENT = "models that wait in CPU memory"
 """Those are on the device while they annotate."""
+COPY, COPY_APART = "copy of a checkpoint", "copy of a checkpoint, in CPU memory"
+"""From which it is written while training goes on: on the device that trains, or beside a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +64,16 @@ class Forecast:
         return [{"what": row["what"], "takes": row["takes"], "free": row.get("free", "")} for row in rows]
 
 
+def is_copied(facts: Mapping[str, Any]) -> bool:
+    """Whether a forecast counts on a copy of checkpoints, from which they are written while training goes on."""
+    return any(name in facts.get("memory", {}) for name in (COPY, COPY_APART))
+
+
 def highest(memory: Mapping[str, int]) -> int:
     """Bytes beyond the weights at the highest: of updating, sampling and annotating, one is done at a time."""
     updating = memory["gradients"] + memory["activations"]
-    return memory["optimizer"] + max(updating, memory.get(CACHE, 0), memory.get(LENT, 0))
+    always = memory["optimizer"] + memory.get(COPY, 0)
+    return always + max(updating, memory.get(CACHE, 0), memory.get(LENT, 0))
 
 
 def size(taken: float) -> str:

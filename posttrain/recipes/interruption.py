@@ -15,7 +15,7 @@ class Interruption:
     """Turns Ctrl-C and SIGTERM into Interrupted, never in the middle of an update.
 
     Further SIGTERMs change nothing, since some senders repeat them; a second Ctrl-C stops at once, whatever is under
-    way, and loses what was not saved before.
+    way but a checkpoint that is being written, and loses what was not saved before.
     """
 
     def __init__(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from posttrain.config import Training
@@ -19,8 +20,19 @@ from posttrain.engine.memory import available, bytes_of, peak_of
 from posttrain.errors import DoesNotFit, out_of_memory
 from posttrain.loop import loss_of
 from posttrain.models.precision import master_of
-from posttrain.recipes.disk import free_disk, refuse_shortage, writes
-from posttrain.recipes.forecast import CACHE, LENT, MASTERS, Forecast, highest, shortage, size
+from posttrain.recipes.disk import checkpoint, free_disk, refuse_shortage, writes
+from posttrain.recipes.forecast import (
+    CACHE,
+    COPY,
+    COPY_APART,
+    LENT,
+    MASTERS,
+    Forecast,
+    highest,
+    is_copied,
+    shortage,
+    size,
+)
 from posttrain.recipes.load import Load
 from posttrain.recipes.setup import Machine, Telling
 from posttrain.types import Batch, Objective, Step, TokenBatch
@@ -177,6 +189,8 @@ def forecast(
         memory[CACHE] = load.cache
     if len(here) < len(of):
         memory[LENT] = bytes_of(of) - bytes_of(here)
+    if config.save_every is not None:
+        memory |= _copy(checkpoint(config, preflight.weights), memory, preflight)
     return Forecast(
         command=config.command,
         steps=steps,
@@ -187,6 +201,13 @@ def forecast(
         disk_free=free_disk(Path(config.out)),
         seconds=trial.seconds / max(1, trial.tokens) * load.tokens,
     )
+
+
+def _copy(size: int, memory: Mapping[str, int], preflight: Preflight) -> dict[str, int]:
+    """The copy of a checkpoint, where it has room in CPU memory beside everything else; nothing where it has not."""
+    if preflight.device.type == "cpu":
+        return {COPY: size} if highest(memory) + size <= SHARE * preflight.free else {}
+    return {COPY_APART: size} if size <= SHARE * available(torch.device("cpu")) else {}
 
 
 def _tokens(batch: Batch) -> int:
@@ -216,6 +237,9 @@ def fly(
         tokens = load.budget.tokens
         run.console.choose("micro_batch_tokens", tokens, f"micro_batch_tokens {tokens:,}: {rule}")
     run.console.say(found.line)
+    if config.save_every is not None and not is_copied(found.facts()):
+        copy = size(checkpoint(config, preflight.weights))
+        run.console.say(f"training waits while a checkpoint is written: there is no memory for a copy of {copy}")
     run.writer.note(automatic=dict(run.console.choices), forecast=found.facts())
     refuse_shortage(config, found.disk)
     if run.dry:

@@ -12,7 +12,7 @@ from stages import LORA, Stages
 
 from posttrain.errors import DoesNotFit
 from posttrain.recipes import disk
-from posttrain.recipes.forecast import CACHE, Forecast, highest, shortage
+from posttrain.recipes.forecast import CACHE, COPY, COPY_APART, Forecast, highest, shortage
 
 
 def disk_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -40,6 +40,22 @@ def test_a_run_updates_or_samples_and_never_both_at_once() -> None:
     assert highest(memory) == 60
     assert highest({**memory, CACHE: 25}) == 60
     assert highest({**memory, CACHE: 90}) == 110
+
+
+def test_the_copy_of_a_checkpoint_may_stand_at_any_time_and_counts_where_the_run_trains() -> None:
+    memory = {"weights": 1000, "gradients": 10, "optimizer": 20, "activations": 30}
+    assert highest({**memory, COPY: 7}) == 67
+    assert highest({**memory, COPY: 7, CACHE: 90}) == 117
+    assert highest({**memory, COPY_APART: 7}) == 60
+
+
+def test_a_copy_is_made_where_it_fits_beside_everything_else(stages: Stages, tmp_path: Path) -> None:
+    """A checkpoint of AdamW in float32 holds twelve bytes a weight, and so does its copy."""
+    run = trained_on(stages.chats, stages.base, tmp_path / "run", lora=LORA, steps=1)
+    trained = sum(tensor.numel() for tensor in load_file(run.path / "adapter_model.safetensors").values())
+    assert run.record["forecast"]["memory"][COPY] == 12 * trained
+    run = trained_on(stages.chats, stages.base, tmp_path / "none", lora=LORA, steps=1, save_every=None)
+    assert COPY not in run.record["forecast"]["memory"]
 
 
 def test_the_table_of_a_forecast() -> None:
