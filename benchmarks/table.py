@@ -127,6 +127,10 @@ GOALS: list[Goal] = [
         work="memory", what="growth over 1,000 updates, the worst method", finding="flat", key="growth_mb", most=8.0,
         unit=" MB",
     ),
+    Goal(
+        work="checkpoints", what="share of the time by which saves every 10 steps hold up SFT at 15m",
+        finding="saves-15m", key="beside held", most=0.05, unit="%",
+    ),
 ]  # fmt: skip
 
 
