@@ -145,7 +145,10 @@ def _stands(path: Path, lock: int) -> bool:
 
 def _locked(path: Path, kind: int) -> int:
     """A file descriptor that holds a folder's lock. Raises FileNotFoundError where there is none."""
-    lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except IsADirectoryError as error:
+        raise FileNotFoundError(f"{path / _LOCK} is a folder") from error
     try:
         fcntl.flock(lock, kind)
     except OSError:

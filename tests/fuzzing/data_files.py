@@ -34,6 +34,7 @@ from posttrain.types import Message, PromptRecord
 
 from .doors import Kind, Told, law
 from .mutators import Files
+from .plain_changes import parsed
 from .small_model import model_folder
 
 TALK = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
@@ -216,7 +217,7 @@ def door(folder: Path, told: Told) -> bool:
         if reading is not None and _read(reading, told):
             used = True
             _tokens(reading, words(), told)
-        told.attempt(lambda kinds=kinds: list(open_data(path, kinds)))
+            told.attempt(lambda kinds=kinds: list(open_data(path, kinds)))
     return used
 
 
@@ -234,12 +235,23 @@ def _read(reading: Reading, told: Told) -> bool:
     law(tally.records == len(records), f"{len(records)} records, {tally.records} counted")
     good = tally.rows - tally.bad - tally.duplicates
     law(0 < good <= len(records), f"{len(records)} records of {good} good rows")
+    lines = _lines_in(Path(reading.path))
+    law(lines is None or lines == tally.rows, f"{tally.rows} rows are counted of {lines} lines")
     counts = (tally.rows, tally.records, tally.bad, tally.duplicates)
     law(records == list(reading), "a second pass reads something else")
     tally = reading.tally
     law(counts == (tally.rows, tally.records, tally.bad, tally.duplicates), "a second pass counts otherwise")
     told.attempt(lambda: diagnose(words(), records, loss_on="assistant"))
     return True
+
+
+def _lines_in(path: Path) -> int | None:
+    """The lines of a file with a row on each, blank ones left out; None for other files."""
+    data = path.read_bytes() if path.suffix == ".jsonl" else b"["
+    marked = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if marked[:1] == b"[" or data[:2] == b"\x1f\x8b" or parsed(marked) is not None:
+        return None
+    return sum(line.decode("utf-8-sig", "replace").strip() != "" for line in data.split(b"\n"))
 
 
 def _tokens(reading: Reading, codec: Codec, told: Told) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 Mutator: TypeAlias = Callable[[bytes, random.Random], bytes]
 
 HUGE, DEEP, LONG = "@huge@", "@deep@", "@long@"
-_DEPTHS = (3, 60, 300, 1_100, 5_000, 100_000)
+DEPTHS = (3, 60, 300, 1_100, 5_000, 100_000)
 WORDS = (
     b"NaN", b"-Infinity", b"1e999", b"-0", b"1" + b"0" * 400, b"9" * 5_000, b"null", b"true", b"{}", b"[]", b'""',
     b"'", b'"', b",", b":", b"\n", b"\r", b"\t", b"\x00", b"\x1b[2J", b"\xff", b"\xc3", b"\xed\xa0\xbd", b"\xf8\x88",
@@ -201,10 +201,10 @@ def _places(root: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-def spelled(root: Any, rng: random.Random) -> bytes:
+def spelled(root: Any, rng: random.Random, depths: Sequence[int] = DEPTHS) -> bytes:
     """A tree as JSON, with what the library would not write: too many digits, too deep, too long, keys twice."""
     text = json.dumps(root, ensure_ascii=rng.random() < 0.7, indent=rng.choice((None, None, None, 1)))
-    depth = rng.choice(_DEPTHS)
+    depth = rng.choice(depths)
     mark = rng.choice(("[]", '{"a":}'))
     opening = mark[:-1] * depth
     text = text.replace(f'"{HUGE}"', "9" * rng.choice((400, 5_000))).replace(HUGE, "9" * 500)

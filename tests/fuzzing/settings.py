@@ -162,7 +162,7 @@ def _names(given: object) -> list[str]:
     """Every key of a tree, and the names of what is missing."""
     if isinstance(given, dict):
         inner = [name for value in given.values() for name in _names(value)]
-        return [*map(str, given), *inner, "missing", "set either"]
+        return [*map(str, given), *(ascii(name)[1:-1] for name in given), *inner, "missing", "set either"]
     return [name for value in given for name in _names(value)] if isinstance(given, list) else []
 
 

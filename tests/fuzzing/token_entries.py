@@ -71,10 +71,10 @@ def door(folder: Path, told: Told) -> bool:
     shutil.copytree(folder / "entry", entry) if (folder / "entry").is_dir() else entry.touch()
     found = told.attempt(lambda: _tokens(kept, rows, said))
     if found is not None:
-        law(found.cached or said or not entry.is_dir() or not (entry / "lock").exists(), "made again, unsaid")
+        law(found.cached or said or not entry.is_dir() or not (entry / "lock").is_file(), "made again, unsaid")
         law(len(_content(found)) == len(right) or found.cached, "rows were lost")
     told.refusals += said
-    return found is not None and found.cached
+    return found is not None and (found.cached or not said)
 
 
 def _content(tokens: Any) -> list[Any]:
