@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import stopped_at_its_end
@@ -13,7 +14,8 @@ from killing import differing, remains
 from stages import write_rows
 
 from posttrain.cli import main
-from posttrain.run import Run
+from posttrain.recipes import opening
+from posttrain.run import Run, RunWriter
 
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
@@ -85,3 +87,23 @@ def test_a_file_that_was_cut_and_grew_since_is_refused_and_the_cut_one_goes_on(
     rows.write_bytes(cut)
     assert main(words(tiny_model, rows, tmp_path / "run")) == 0
     assert differing(remains(tmp_path / "plain"), remains(tmp_path / "run")) == []
+
+
+def test_a_file_that_changes_between_its_reading_and_its_hash_ends_the_run_before_its_first_step(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"{n} =", "response": str(n)} for n in range(16)])
+    create = opening.RunWriter.create
+
+    def later(*given: Any, **named: Any) -> RunWriter:
+        with rows.open("a") as file:
+            file.write('{"prompt": "one more", "response": "row"}\n')
+        return create(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening.RunWriter, "create", later)
+        assert main(words(tiny_model, rows, tmp_path / "run")) == 2
+    assert f"{rows}  the file changed while it was read: it was " in capsys.readouterr().err
+    assert Run.open(tmp_path / "run").metrics == []
+    assert main(words(tiny_model, rows, tmp_path / "run")) == 0
+    assert "rows.jsonl: 17 rows" in (tmp_path / "run" / "run" / "log.txt").read_text()
