@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeAlias, cast
 
 from posttrain.config.document import read
 from posttrain.errors import DataError, ModelError, Problem
-from posttrain.run.fingerprints import FILE, Fingerprints, json_lines, read_fingerprints
+from posttrain.run.fingerprints import FILE, FIX, Fingerprints, read_fingerprints
 from posttrain.run.folder import Facts, Run
+from posttrain.run.reading import read_lines
 from posttrain.run.same import flat
 from posttrain.run.weight_files import WeightsCompared, compare_weights
 
@@ -118,9 +119,7 @@ class _Read:
         record = _record(Run.open(path))
         settings = flat(read(path / "run" / "config.yaml").values)
         metrics: dict[int, Facts] = {}
-        for number, row in json_lines(path / "run" / "metrics.jsonl"):
-            if not isinstance(row.get("step"), int):
-                raise _damaged(path / "run" / "metrics.jsonl", f"line {number} has no step")
+        for row in read_lines(path / "run" / "metrics.jsonl"):
             metrics.setdefault(row["step"], {}).update(row)
         prints = read_fingerprints(path / "run" / FILE)
         return _Read(path=path, record=record, settings=settings, prints=prints, metrics=metrics)
@@ -145,28 +144,17 @@ class _Read:
 
 def _record(run: Run) -> Facts:
     """The content of run.json. Raises DataError where it is not what a run writes."""
-    file = run.path / "run" / "run.json"
-    facts = run.record
-    texts, groups = ("command", "status"), ("versions", "hardware", "machine", "data", "files", "parents", "automatic")
-    wrong = [name for name in texts if not isinstance(facts.get(name), str)]
-    wrong += [name for name in groups if not isinstance(facts.get(name, {}), dict)]
-    resumes = facts.get("resumes", [])
-    if not isinstance(resumes, list) or not all(_is_resume(each) for each in cast("list[object]", resumes)):
-        wrong.append("resumes")
-    if wrong:
-        raise _damaged(file, f"{wrong[0]} is not what a run writes")
-    return facts
+    record = run.record
+    if not all(_is_resume(each) for each in record.get("resumes", [])):
+        place = str(run.path / "run" / "run.json")
+        raise DataError([Problem(place=place, what="damaged: resumes is not what a run writes", fix=FIX)])
+    return record
 
 
-def _is_resume(found: object) -> bool:
-    facts = cast("Facts", found) if isinstance(found, dict) else {}
+def _is_resume(facts: Facts) -> bool:
     names = facts.get("weights", [])
     texts = isinstance(names, list) and all(isinstance(name, str) for name in cast("list[object]", names))
     return isinstance(facts.get("step"), int) and texts
-
-
-def _damaged(file: Path, what: str) -> DataError:
-    return DataError([Problem(place=str(file), what=f"damaged: {what}")])
 
 
 # --- what the runs were made with -----------------------------------------------------------------------------------

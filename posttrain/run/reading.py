@@ -11,7 +11,11 @@ from posttrain.errors import DataError, Problem
 from posttrain.run.fingerprints import FIX, json_lines
 
 _NEEDED: dict[str, type] = {"command": str, "status": str, "started": str, "parents": dict}
-_ALSO: dict[str, type] = {"id": str, "data": dict, "files": dict, "results": dict, "versions": dict, "resumes": list}
+_ALSO: dict[str, type] = {
+    **dict.fromkeys(("data", "files", "results", "versions", "hardware", "machine", "automatic"), dict),
+    "id": str,
+    "resumes": list,
+}
 _STATUSES = ("running", "done", "failed", "interrupted")
 
 

@@ -278,7 +278,7 @@ def test_what_cannot_be_compared_is_exit_2(
         ("run/run.json", b'{"command": "sft", "status": "done", "resumes": [1]}', "damaged: resumes is not"),
         ("run/run.json", b"\xff", "run.json  damaged: is not JSON"),
         ("run/config.yaml", b"a: [", "config.yaml:1  is not YAML"),
-        ("run/metrics.jsonl", b"{}\n", "metrics.jsonl  damaged: line 1 has no step"),
+        ("run/metrics.jsonl", b"{}\n", "metrics.jsonl:1  damaged: step is None"),
         ("run/metrics.jsonl", b"nothing\n", "metrics.jsonl:1  damaged: is not JSON"),
         (
             f"run/{FILE}",
