@@ -128,7 +128,7 @@ GOALS: list[Goal] = [
         unit=" MB",
     ),
     Goal(
-        work="checkpoints", what="share of the time by which saves every 10 steps hold up SFT at 15m",
+        work="checkpoints", what="share of its time that SFT at 15m loses to saves every 10 steps",
         finding="saves-15m", key="beside held", most=0.05, unit="%",
     ),
 ]  # fmt: skip
