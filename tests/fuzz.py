@@ -122,7 +122,7 @@ def main(words: Sequence[str]) -> int:
     if unknown:
         parser.error(f"there is no kind {unknown[0]}; there are {', '.join(KINDS)}")
     total = Found()
-    print(f"{'kind':<12}{'inputs':>8}{'accepted':>10}{'refused':>9}{'others':>8}")
+    print(f"{'kind':<12}{'inputs':>8}{'accepted':>10}{'refused':>9}{'others':>8}", flush=True)
     for name, count in _shares(asked.kinds or [*KINDS], asked.count).items():
         found = fuzz(KINDS[name], count, asked.seed, asked.out)
         print(_line(name, found), flush=True)
