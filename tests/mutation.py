@@ -41,7 +41,8 @@ def prepare(folder: Path, modules: Sequence[str]) -> None:
     shutil.copytree(ROOT / "posttrain", folder / "posttrain", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
-    shutil.copytree(ROOT / "tests" / "ops", folder / "tests" / "ops", ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("fuzzing", "ops"):  # conftest makes its small model as the fuzzer does
+        shutil.copytree(ROOT / "tests" / room, folder / "tests" / room, ignore=shutil.ignore_patterns("__pycache__"))
     chosen = modules or MODULES
     tests = [f"tests/ops/test_ops_{name}.py" for name in chosen] if modules else ["tests/ops"]
     mutated = [f"posttrain/ops/{name}.py" for name in chosen]

@@ -212,7 +212,7 @@ def disagreements(ground: Ground, sides: Mapping[str, Mapping[str, Any]]) -> lis
             problems.append(f"{name} answers with {facts['length']:.1f} tokens, not {wanted:.1f}")
     # The reward model of `adapters` is one that was trained for a step, with weights of its own.
     scores = [facts["score"] for name, facts in sides.items() if name != "adapters"]
-    if max(scores) - min(scores) > 0.5:
+    if scores and max(scores) - min(scores) > 0.5:
         problems.append(f"mean scores of the first round differ: {', '.join(f'{score:.2f}' for score in scores)}")
     return problems
 

@@ -172,7 +172,9 @@ def _contents(messages: Iterable[Message]) -> str:
 def _in_tokens(record: Record, made: Sequence[PrefixGroup]) -> list[int]:
     """The length of each sequence: a conversation, a text, or a prompt with the longest of its answers."""
     if isinstance(record, RankedRecord | LabelledRecord):
-        return [len(group.root.tokens) + max(len(branch.tokens) for branch in group.branches) for group in made]
+        return [
+            len(group.root.tokens) + max((len(branch.tokens) for branch in group.branches), default=0) for group in made
+        ]
     return [len(group) for group in made]
 
 
@@ -181,7 +183,7 @@ def _in_characters(record: Record) -> list[int]:
         case ChatRecord():
             return [sum(len(message.content) for message in record.messages)]
         case RankedRecord() | LabelledRecord():
-            return [sum(len(message.content) for message in record.prompt) + max(map(len, record.responses))]
+            return [sum(len(message.content) for message in record.prompt) + max(map(len, record.responses), default=0)]
         case TextRecord():
             return [len(record.text)]
         case TargetRecord():
