@@ -15,7 +15,7 @@ from posttrain.engine.local import LocalEngine
 from posttrain.errors import DoesNotFit, out_of_memory
 
 
-class Keeper(Protocol):
+class LastStep(Protocol):
     """What knows the last whole step of a run."""
 
     @property
@@ -37,7 +37,7 @@ class Shortage:
     in the middle of an update, the run ends with DoesNotFit; the last whole step is saved where it still can be.
     """
 
-    def __init__(self, keeper: Keeper, budget: Budget, engine: LocalEngine, console: Console) -> None:
+    def __init__(self, keeper: LastStep, budget: Budget, engine: LocalEngine, console: Console) -> None:
         self._keeper = keeper
         self._budget = budget
         self._engine = engine
