@@ -12,7 +12,7 @@ from posttrain.config.document import read
 from posttrain.errors import DataError, ModelError, Problem
 from posttrain.run.fingerprints import FILE, FIX, Fingerprints, read_fingerprints
 from posttrain.run.folder import Facts, Run
-from posttrain.run.reading import read_lines
+from posttrain.run.reading import read_metrics
 from posttrain.run.same import flat
 from posttrain.run.weight_files import WeightsCompared, compare_weights
 
@@ -28,7 +28,8 @@ class StepDifference:
     """Where two runs part. `what` differs, in the order in which a step computes it.
 
     `weights`: the tensors with other bits after the step, of so many `tensors` that both train and have fingerprints
-    of. `metrics`: those that differ, by name. Step 0 is before the first update.
+    of. `metrics`: those that differ, by name, None where a run lacks it; of a step that one run has no row of, `step`
+    alone. Step 0 is before the first update.
     """
 
     step: int
@@ -118,15 +119,18 @@ class _Read:
             raise ModelError(f"{path} is no folder\n  fix: give the folders of two runs")
         record = _record(Run.open(path))
         settings = flat(read(path / "run" / "config.yaml").values)
-        metrics: dict[int, Facts] = {}
-        for row in read_lines(path / "run" / "metrics.jsonl"):
-            metrics.setdefault(row["step"], {}).update(row)
+        metrics = read_metrics(path / "run" / "metrics.jsonl")
         prints = read_fingerprints(path / "run" / FILE)
         return _Read(path=path, record=record, settings=settings, prints=prints, metrics=metrics)
 
     @property
     def steps(self) -> set[int]:
         return {*self.prints.steps, *self.metrics}
+
+    @property
+    def measured(self) -> int:
+        """The last step that has to have a row: of a run that is not done, rows come after the fingerprints."""
+        return max(self.steps if self.record["status"] == "done" else self.metrics, default=-1)
 
     def side(self, other: _Read) -> Side:
         alone = [name for name in self.prints.names if name not in other.prints.names] if other.prints.names else []
@@ -226,9 +230,10 @@ def _short(digest: object) -> str | None:
 
 
 def _parting(one: _Read, other: _Read) -> StepDifference | None:
-    """The first of the steps of both that is not the same."""
+    """The first of the steps of both that is not the same; a step without its row is one of both."""
     common = [name for name in one.prints.names if name in set(other.prints.names)]
-    for step in sorted(one.steps & other.steps):
+    both = min(one.measured, other.measured)
+    for step in sorted(each for each in one.steps | other.steps if each <= both or each in one.steps & other.steps):
         found = _at(step, one, other, common)
         if found.what:
             return found
@@ -236,12 +241,7 @@ def _parting(one: _Read, other: _Read) -> StepDifference | None:
 
 
 def _at(step: int, one: _Read, other: _Read, common: list[str]) -> StepDifference:
-    rows = one.metrics.get(step, {}), other.metrics.get(step, {})
-    metrics = {
-        name: (value, rows[1][name])
-        for name, value in rows[0].items()
-        if name in rows[1] and name not in _NOT_LEARNT and value != rows[1][name]
-    }
+    metrics = _metrics_at(step, one, other)
     parts: dict[What, bool]
     weights: list[str] = []
     mine, theirs = one.prints.steps.get(step), other.prints.steps.get(step)
@@ -257,3 +257,19 @@ def _at(step: int, one: _Read, other: _Read, common: list[str]) -> StepDifferenc
     if metrics and not what:
         what.append("metrics")
     return StepDifference(step=step, what=tuple(what), weights=tuple(weights), tensors=len(common), metrics=metrics)
+
+
+def _metrics_at(step: int, one: _Read, other: _Read) -> dict[str, Pair]:
+    """The metrics that differ. What is measured, and whether before the first step, is a matter of the settings."""
+    mine, theirs = one.metrics.get(step), other.metrics.get(step)
+    alike = _measured_alike(one, other)
+    if mine is None or theirs is None:
+        gap = mine is not theirs and step <= min(one.measured, other.measured) and (step > 0 or alike)
+        return {"step": (mine and step, theirs and step)} if gap else {}
+    found = {name: pair for name, pair in _differing(mine, theirs).items() if name not in _NOT_LEARNT}
+    return {name: pair for name, pair in found.items() if alike or (name in mine and name in theirs)}
+
+
+def _measured_alike(one: _Read, other: _Read) -> bool:
+    settings = [{name: value for name, value in each.settings.items() if name != "out"} for each in (one, other)]
+    return settings[0] == settings[1] and one.record["command"] == other.record["command"]

@@ -22,6 +22,7 @@ _ANSWERS = "other prompts or answers: prompts, seed, the settings of sampling, v
 _REWARDED = "the same answers and weights, another loss: rewards, its settings, versions, threads, precision"
 _START = "the runs begin with other weights: another start model, or another seed of a new adapter or head"
 _METRICS = "metrics alone do not tell rows from weights: settings, data, versions, threads"
+_GAP = "its row of metrics.jsonl is missing in {}: the file was changed, or lines of it found no room"
 _OTHERS = "other weights are trained: lora, its targets, layout, heads"
 _FILES = "every step ends at the same weights: the files were changed, or the model was saved, in another way"
 
@@ -54,6 +55,8 @@ def hint(found: Difference) -> str:
             shorter = min(found.sides, key=lambda side: (side.steps, side.status == "done"))
             return f"{visible(shorter.path)} is the beginning of the other, as far as it goes"
         return _FILES
+    if first.what == ("metrics",) and "step" in first.metrics:
+        return _GAP.format(visible((one if first.metrics["step"][0] is None else other).path))
     for side, beside in ((one, other), (other, one)):
         if first.step - 1 in side.resumes.keys() - beside.resumes.keys():
             names = side.resumes[first.step - 1]

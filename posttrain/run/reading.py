@@ -51,10 +51,29 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
 
     A last line that a kill cut short is left out. Raises DataError, with the line, for any other that is damaged.
     """
+    for _, row in _numbered(file):
+        yield row
+
+
+def read_metrics(file: Path) -> dict[int, dict[str, Any]]:
+    """The metrics of every step that has some; the lines of a step, which is written as one, are put together.
+
+    Raises DataError, with the line, as read_lines and for a metric that stands there for a step already.
+    """
+    steps: dict[int, dict[str, Any]] = {}
+    for number, row in _numbered(file):
+        known = steps.setdefault(row["step"], {})
+        if twice := [name for name in row if name in known and name not in ("step", "seconds")]:
+            raise _damaged(f"{file}:{number}", f"step {row['step']} has {twice[0]!r:.40} a second time")
+        known.update(row)
+    return steps
+
+
+def _numbered(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, row in json_lines(file):
         if type(row.get("step")) is not int:
             raise _damaged(f"{file}:{number}", f"step is {row.get('step')!r:.40}, expected a whole number")
-        yield row
+        yield number, row
 
 
 def _damaged(place: str, what: str) -> DataError:

@@ -228,6 +228,65 @@ def test_saved_weights_that_differ_after_the_same_steps_are_told(tmp_path: Path)
     assert f"saved only {other} has run/critic/v" in said(diff(one, other))
 
 
+def changed(path: Path, *, row: int, lines: Sequence[dict[str, object]]) -> Path:
+    """The run with other lines in place of a row of its metrics, counted from 0."""
+    file = path / "run" / "metrics.jsonl"
+    rows = [json.loads(text) for text in file.read_text().splitlines()]
+    rows[row : row + 1] = lines
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    return path
+
+
+@pytest.mark.parametrize("prints", [True, False])
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_step_without_its_row_differs(prints: bool, row: int, tmp_path: Path) -> None:
+    one, other = written(tmp_path / "a", prints=prints), written(tmp_path / "b", prints=prints)
+    changed(other, row=row, lines=[])
+    for found, pair in ((diff(one, other), (row + 1, None)), (diff(other, one), (None, row + 1))):
+        assert not found.identical
+        assert found.first is not None
+        assert (found.first.step, found.first.what, found.first.metrics) == (row + 1, ("metrics",), {"step": pair})
+        assert f"hint its row of metrics.jsonl is missing in {other}" in said(found)
+    assert not diff(changed(one, row=row, lines=[]), written(tmp_path / "c", prints=prints)).identical
+
+
+def test_the_last_row_is_missing_only_where_the_run_is_done(tmp_path: Path) -> None:
+    one, other = written(tmp_path / "a"), changed(written(tmp_path / "b"), row=3, lines=[])
+    assert not diff(one, other).identical
+    running = changed(written(tmp_path / "c", done=False), row=3, lines=[])  # between the fingerprint and the row
+    assert diff(one, running).first is None
+
+
+def test_a_name_that_one_run_lacks_differs_where_both_measure_alike(tmp_path: Path) -> None:
+    row: dict[str, object] = {"step": 2, "seconds": 9.0, "loss": 2.0, "grad_norm": 0.5}
+    one = written(tmp_path / "a")
+    found = diff(one, changed(written(tmp_path / "b"), row=1, lines=[row]))
+    assert not found.identical
+    assert found.first is not None
+    assert (found.first.step, found.first.what) == (2, ("metrics",))
+    assert found.first.metrics == {"eval_loss": (1.0, None)}
+    assert "eval_loss: 1 -> -" in said(found)
+    seldom = changed(written(tmp_path / "c", eval_every=2), row=1, lines=[row])
+    assert diff(one, seldom).identical  # `eval_every` says what is measured when, not what is learnt
+    first: list[dict[str, object]] = [{"step": 0, "eval_loss": 3.0}, row]
+    assert diff(one, changed(seldom, row=1, lines=first)).identical
+    assert not diff(one, changed(written(tmp_path / "d"), row=0, lines=[*first[:1], {**row, "step": 1}])).identical
+
+
+@pytest.mark.parametrize("loss", [2.0, 7.0])
+def test_a_row_that_is_there_twice_is_damage(loss: float, tmp_path: Path) -> None:
+    one, other = written(tmp_path / "a"), written(tmp_path / "b")
+    row: dict[str, object] = {"step": 2, "seconds": 1.0, "loss": loss, "eval_loss": 1.0, "grad_norm": 0.5}
+    changed(other, row=1, lines=[row, row])
+    with pytest.raises(DataError, match=r"metrics\.jsonl:3  damaged: step 2 has 'loss' a second time"):
+        diff(one, other)
+
+
+def test_the_metrics_of_a_step_may_stand_on_two_lines(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [{"step": 2, "loss": 2.0, "grad_norm": 0.5}, {"step": 2, "eval_loss": 1.0}]
+    assert diff(written(tmp_path / "a"), changed(written(tmp_path / "b"), row=1, lines=lines)).identical
+
+
 # --- the door, and what is refused ------------------------------------------------------------------------------------
 
 
