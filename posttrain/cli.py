@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from inspect import Parameter as Argument
@@ -57,7 +58,8 @@ def _fail(message: str, code: int, *, debug: bool = False) -> int:
         traceback.print_exc()
     from posttrain.inert import inert
 
-    print(f"error: {inert(message)}", file=sys.stderr)
+    with suppress(BrokenPipeError):  # `2>&1 | head`: the exit code still tells
+        print(f"error: {inert(message)}", file=sys.stderr)
     return code
 
 

@@ -292,3 +292,32 @@ def test_the_console_is_closed_when_a_recipe_fails(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ModuleNotFoundError):
         posttrain.start(make_config(SFTConfig, {"model": "m", "data": "d", "out": "o"}), console=Watched())
     assert closed == [True]
+
+
+@pytest.mark.medium
+def test_a_run_goes_on_when_nobody_reads_its_lines(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"prompt": "one", "response": "two"}\n' * 8)
+    words = [
+        "sft",
+        "--model",
+        str(tiny_model),
+        "--data",
+        "d.jsonl",
+        "--out",
+        "out",
+        "--steps",
+        "8",
+        "--batch_size",
+        "1",
+    ]
+    command = [sys.executable, "-m", "posttrain", *words]
+    with subprocess.Popen(  # posttrain sft ... 2>&1 | head -1
+        command, text=True, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+    run = Run.open(tmp_path / "out")
+    assert (run.status, len(run.metrics)) == ("done", 8)
+    assert "saved out" in (tmp_path / "out" / "run" / "log.txt").read_text()

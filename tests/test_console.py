@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
 
+import pytest
 from rich.console import Console as Terminal
 
 from posttrain.console import Console, Lines, Panel, Silent, open_console
@@ -161,3 +163,35 @@ def test_texts_of_data_and_models_steer_neither_the_terminal_nor_its_log() -> No
 def test_lines_tabs_and_joined_characters_stay() -> None:
     text = "one\n\ttwo é 我 \N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{SOFT HYPHEN}"
     assert inert(text) == text
+
+
+@pytest.mark.parametrize("kind", ["lines", "panel"])
+def test_nobody_reads_on_and_the_run_goes_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "panel":
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    reader, writer = os.pipe()
+    stream, log = os.fdopen(writer, "w"), list[str]()
+    console = open_console(stream=stream)
+    assert type(console._view) is {"lines": Lines, "panel": Panel}[kind]  # pyright: ignore[reportPrivateUsage]
+    console.attach(log.append)
+    console.say("first")
+    os.close(reader)  # as `head -1` does
+    console.start("sft", 2)
+    for step in (1, 2):
+        console.step(step, {"loss": 1.0})
+    console.sample("prompt", "answer", stopped=True)
+    console.table([{"a": 1}])
+    console.finish("saved")
+    stream.close()  # nothing is left in it that the pipe would refuse at the end
+    assert log == ["first", "sft: 2 steps", "saved"]
+
+
+def test_a_stream_that_is_no_file_of_the_system_may_break_as_well() -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise BrokenPipeError
+
+    console = open_console(stream=Broken())
+    console.say("first")
+    console.finish("saved")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console as Terminal
@@ -96,5 +98,18 @@ def open_console(*, quiet: bool = False, stream: TextIO | None = None) -> Consol
     """A console for `stream` (standard output): a live panel on a terminal, else plain lines; silent when `quiet`."""
     if quiet:
         return Console(Silent())
-    terminal = Terminal(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    terminal = _Unread(file=stream or sys.stdout, highlight=False, soft_wrap=True)
     return Console(Panel(terminal) if terminal.is_terminal else Lines(terminal))
+
+
+class _Unread(Terminal):
+    """A terminal that falls silent once nobody reads on (`| head`): a run is worth more than its lines."""
+
+    def on_broken_pipe(self) -> None:
+        """What is still held back for the pipe, and all that follows, goes nowhere."""
+        self.quiet = True
+        with suppress(OSError):  # a file that is none of the system's
+            target = self.file.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, target)
+            os.close(nowhere)
