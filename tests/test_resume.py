@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import signal
 import time
@@ -127,6 +128,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_goes_on(
     file.write_bytes(file.read_bytes()[:-7])
     run = again(out)
     assert f"checkpoint of step {newest} is not used: engine.safetensors has " in said(out)
+    assert run.record["resumes"][0].keys() == {"step", "time"}  # nothing differs
     assert run.record["resumes"][0]["step"] == before
     assert differing(everything(out), whole) == []
 
@@ -169,13 +171,19 @@ def test_a_checkpoint_made_elsewhere_goes_on_and_says_that_bits_may_differ(again
     step = steps_in(out / "run" / "checkpoints")[0]
     folder = out / "run" / "checkpoints" / f"step-{step:06d}"
     state = json.loads((folder / "state.json").read_text())
-    state["made"] |= {"torch": "2.0", "device": "another"}
+    state["made"] |= {"torch": "2.0", "device": "another", "python": "3.0", "instructions": "few"}
+    del state["made"]["processor"]  # as in a checkpoint of before it was written down
     (folder / "state.json").write_text(json.dumps(state))
     manifest = json.loads((folder / "manifest.json").read_text())
     facts = {"bytes": (folder / "state.json").stat().st_size, "sha256": content_hash(folder / "state.json")}
     manifest["files"]["state.json"] = facts
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert again(out).record["resumes"][0]["step"] == step
+    resume = again(out).record["resumes"][0]
+    assert resume["step"] == step
+    assert {line.partition(" was ")[0] for line in resume["differences"]} == {
+        "torch", "device", "python", "instructions"
+    }  # fmt: skip
+    assert f"python was 3.0, is {platform.python_version()}" in resume["differences"]
     assert "torch was 2.0, is " in said(out)
     assert "device was another, is " in said(out)
     assert "not bit for bit" in said(out)

@@ -16,7 +16,7 @@ from posttrain.engine.checkpoint import Checkpoints
 from posttrain.engine.copies import Copies
 from posttrain.errors import out_of_memory
 from posttrain.recipes.setup import Machine, Telling
-from posttrain.run.record import versions
+from posttrain.run.record import processor, versions
 from posttrain.types import State, Stateful
 
 
@@ -88,6 +88,8 @@ class Keeper:
         saved.restore({**self._heavy, **self._light})
         writer.resumed(saved.step)
         say(f"going on from the checkpoint of step {saved.step} of {self._steps}")
+        if self._made.differences:
+            writer.resumed_with(differences=self._made.differences)
         for line in self._made.differences:
             say(f"{line}: the same method, but not bit for bit as without the interruption")
         self._step = self._saved = saved.step
@@ -204,13 +206,21 @@ class _Noted:
 
 
 class Circumstances:
-    """What the bits of a run depend on besides its settings: versions, processor, threads."""
+    """What the bits of a run depend on besides its settings: versions, processor, threads.
+
+    A checkpoint that does not know of the processor yet is taken to be of this one.
+    """
 
     def __init__(self, where: Machine, *, same_bits: bool) -> None:
         self._always = [] if same_bits or where.device.type == "cpu" else ["a GPU without deterministic: true"]
         device = torch.cuda.get_device_name(where.device) if where.device.type == "cuda" else platform.machine()
         self.machine = {"device": device, "threads": str(torch.get_num_threads()), "where": where.where}
-        self._facts = {**versions(), **self.machine}
+        self._here = {
+            "python": platform.python_version(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "processor": processor(),
+        }
+        self._facts = {**versions(), **self._here, **self.machine}
         self.differences: list[str] = []
 
     def state(self) -> State:
@@ -219,6 +229,7 @@ class Circumstances:
 
     def load_state(self, state: State) -> None:
         """Notes the differences; nothing of them stands in the way."""
+        state = {**self._here, **state}
         names = dict.fromkeys([*state, *self._facts])
         changed = [name for name in names if state.get(name) != self._facts.get(name)]
         differences = [f"{name} was {state.get(name)}, is {self._facts.get(name)}" for name in changed]

@@ -14,6 +14,7 @@ from urllib.parse import quote
 _WHOLE = 16 * 2**20
 _END = 2**20
 _BLOCKS, _BLOCK = 64, 2**16
+_MODEL = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".bpe", ".spm"})
 _DATABASE = b"SQLite format 3\x00"
 
 
@@ -53,12 +54,14 @@ def _database_hash(path: Path) -> str:
 
 
 def model_hash(folder: Path) -> str:
-    """A hash of a model folder's own files that does not read all of large ones.
+    """A hash of a model folder's weights, configs and tokenizer that does not read all of large files.
 
-    A file over 16 MB counts with its size, its first and last MB and 64 blocks of 64 KB spread evenly between: what
-    training changes it changes nearly everywhere. Hidden files and folders within are left out.
+    The card, and what else lies there, does not count. A file over 16 MB counts with its size, its first and last MB
+    and 64 blocks of 64 KB spread evenly between: what training changes it changes nearly everywhere. Hidden files and
+    folders within are left out.
     """
-    files = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
+    found = (item for item in folder.iterdir() if item.suffix in _MODEL and not item.name.startswith("."))
+    files = sorted(item for item in found if item.is_file())
     return sha256("\n".join(f"{item.name} {_sampled(item)}" for item in files).encode()).hexdigest()
 
 

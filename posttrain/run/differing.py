@@ -207,7 +207,7 @@ def _same_parent(one: object, other: object) -> bool:
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return False
     facts = cast("Facts", one), cast("Facts", other)
-    for known in (("content",), ("command", "started", "parents")):
+    for known in (("content", "base"), ("command", "started", "parents")):
         if all(known[0] in each for each in facts):
             return all(facts[0].get(name) == facts[1].get(name) for name in known)
     return False

@@ -16,6 +16,8 @@ from uuid import uuid4
 
 from posttrain.config import RewardItem, Settings
 from posttrain.config.rewards import source_of
+from posttrain.errors import ModelError
+from posttrain.models.cards import facts_in
 from posttrain.run.content import content_hash, model_hash
 from posttrain.run.folder import Facts, Run
 
@@ -63,13 +65,36 @@ def _hashes(texts: Mapping[str, str]) -> dict[str, str]:
 def _parent(model: str) -> Facts:
     """Where a model comes from: its name and, when it is a run, that run's command, start and own parents.
 
-    The content of a plain folder goes by `model_hash`; what a hub id stands for is not looked up.
+    The content of a folder, and of the one that an adapter stands on, goes by `model_hash`; what a hub id stands for
+    is not looked up. A run that has not finished is no model yet.
     """
     run = Run(Path(model))
     if not run.exists():
-        return {"name": model, "content": model_hash(Path(model))} if Path(model).is_dir() else {"name": model}
+        return {"name": model, **_content(Path(model))}
     record = run.record
-    return {"name": model, "command": record["command"], "started": record["started"], "parents": record["parents"]}
+    facts = {"name": model, **{name: record[name] for name in ("command", "started", "parents")}}
+    return {**facts, **_content(Path(model))} if record["status"] == "done" else facts
+
+
+def _content(folder: Path) -> Facts:
+    """The hash of a model folder, and of what it stands on; nothing for what is no folder."""
+    if not folder.is_dir():
+        return {}
+    base = _base(folder)
+    return {"content": model_hash(folder), **({} if base is None else {"base": model_hash(base)})}
+
+
+def _base(folder: Path) -> Path | None:
+    """The folder of the full weights that an adapter was trained on; none where that cannot be read."""
+    base, passed = folder, {folder}
+    with suppress(ModelError, OSError, ValueError):
+        while (config := base / "adapter_config.json").is_file():
+            base = Path(facts_in(config, {"base_model_name_or_path": str})["base_model_name_or_path"])
+            if base in passed or not base.is_dir():
+                return None
+            passed.add(base)
+        return None if base == folder else base
+    return None
 
 
 def versions() -> dict[str, str]:
@@ -81,6 +106,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def processor() -> str:
+    """The model of the processor, as the system names it; empty where it does not."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor()
 
 
 def now() -> str:

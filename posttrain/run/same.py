@@ -62,6 +62,8 @@ def _other_content(there: Facts, here: Facts, changed: Mapping[str, object]) -> 
             yield f"{name}: {parent['name']} was trained again"
         elif "content" in old and old["content"] != parent.get("content"):
             yield f"{name}: the files of {parent['name']} changed"
+        elif "base" in old and old["base"] != parent.get("base"):
+            yield f"{name}: the files of the model that {parent['name']} stands on changed"
 
 
 def _within(name: str, names: frozenset[str]) -> bool:
