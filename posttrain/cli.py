@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from posttrain.commands import ABOUT, SWITCHES, WITHOUT_SETTINGS, Option
-from posttrain.errors import ConfigError, DataError, LawBroken, PosttrainError, unforeseen
+from posttrain.errors import ConfigError, DataError, Interrupted, LawBroken, PosttrainError, unforeseen
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -39,7 +42,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if tokens is None else tokens)
     debug = "--debug" in words
     try:
-        return _dispatch(words)
+        with _stoppable():
+            return _dispatch(words)
     except PosttrainError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except KeyboardInterrupt as stop:  # one of ours says where the run goes on
@@ -51,6 +55,28 @@ def main(tokens: Sequence[str] | None = None) -> int:
         message, code = unforeseen(error)
         hint = "" if debug or code != 1 else "\n  rerun with --debug for the traceback"
         return _fail(message + hint, code, debug=debug)
+
+
+@contextmanager
+def _stoppable() -> Generator[None]:
+    """Inside, SIGTERM ends a command as Ctrl-C does; outside the main thread it cannot, and nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # forked, say for a reward function: the default takes its course
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif not isinstance(sys.exception(), KeyboardInterrupt):  # some senders repeat it
+            raise Interrupted("interrupted")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:

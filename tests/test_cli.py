@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -321,3 +323,36 @@ def test_a_run_goes_on_when_nobody_reads_its_lines(tiny_model: Path, tmp_path: P
     run = Run.open(tmp_path / "out")
     assert (run.status, len(run.metrics)) == ("done", 8)
     assert "saved out" in (tmp_path / "out" / "run" / "log.txt").read_text()
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleared: list[str] = []
+
+    def dispatch(words: Sequence[str]) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # some senders repeat it
+            cleared.append("whole")
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "_dispatch", dispatch)
+    assert cli.main(["sft"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+    assert cleared == ["whole"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_that_a_command_has_forked_ends_by_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dispatch(words: Sequence[str]) -> int:
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    monkeypatch.setattr(cli, "_dispatch", dispatch)
+    assert cli.main(["sft"]) == -signal.SIGTERM

@@ -132,6 +132,32 @@ def test_a_run_that_is_asked_to_stop_saves_and_the_same_command_goes_on(
     assert {*differing(whole("ppo-trunk").left, everything(out))} == saving
 
 
+@pytest.mark.parametrize(("method", "point"), [("dpo", "reference"), ("sft", "tokenizer")])
+def test_sigterm_before_and_after_the_training_loop_is_said_and_the_same_command_goes_on(
+    method: str,
+    point: str,
+    words: Mapping[str, Words],
+    nursery: Nursery,
+    whole: Callable[[str], Undisturbed],
+    tmp_path: Path,
+) -> None:
+    out, log, command = (
+        tmp_path / "stopped",
+        tmp_path / "stopped.log",
+        [*words[method], "--out", str(tmp_path / "stopped")],
+    )
+    child = nursery.start(command, log, point=point, count=1)
+    assert nursery.stopped()
+    os.kill(child, signal.SIGTERM)
+    os.kill(child, signal.SIGCONT)
+    assert nursery.code() == 130
+    assert Run(out).status == "interrupted"
+    assert "error: interrupted\n" in log.read_text()
+    assert f"saved {out}" not in log.read_text()
+    assert hunt(nursery, command, out, []).code == 0
+    assert differing(whole(method).left, everything(out)) == []
+
+
 def test_a_second_process_is_refused_and_the_first_goes_on(
     words: Mapping[str, Words], nursery: Nursery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,56 @@ def test_settings_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.Mo
     writer = RunWriter.create(out, settings(out, keep=5))
     assert writer.resuming
     assert Run.open(out).config == settings(out, keep=5)
+
+
+def test_checkpoints_go_when_the_model_and_the_word_that_it_is_done_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "sft"
+    saved(out)
+    happened: list[str] = []
+    fsync, replace, rmtree = os.fsync, Path.replace, shutil.rmtree
+
+    def flushed(number: int) -> None:
+        found = [path for path in (out, *out.rglob("*")) if path.stat().st_ino == os.fstat(number).st_ino]
+        happened.append(f"on the disk: {found[0].relative_to(out)}")
+        fsync(number)
+
+    def replaced(self: Path, target: Path) -> Path:
+        happened.append(f"named: {target.relative_to(out)}")
+        return replace(self, target)
+
+    def removed(path: Path) -> None:
+        happened.append(f"removed: {path.relative_to(out)}")
+        rmtree(path)
+
+    with RunWriter.create(out, settings(out)) as writer:
+        (out / "model.safetensors").write_bytes(b"weights")
+        monkeypatch.setattr(os, "fsync", flushed)
+        monkeypatch.setattr(Path, "replace", replaced)
+        monkeypatch.setattr(shutil, "rmtree", removed)
+        writer.finish()
+    before, after = happened[: happened.index("named: run/run.json")], happened[-3:]
+    assert {"on the disk: .", "on the disk: model.safetensors", "on the disk: run"} <= {*before}
+    assert after == ["named: run/run.json", "on the disk: run", "removed: run/checkpoints"]
+
+
+def test_lines_that_a_checkpoint_counts_on_are_on_the_disk_with_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "sft"
+    found: set[int] = set()
+
+    def flushed(number: int) -> None:
+        found.add(os.fstat(number).st_ino)
+
+    with RunWriter.create(out, settings(out)) as writer:
+        writer.metrics(1, {"loss": 1.0})
+        (out / "run" / "inspect").mkdir()
+        monkeypatch.setattr(os, "fsync", flushed)
+        writer.flush()
+    wanted = [out / "run" / "metrics.jsonl", out / "run" / "inspect", out / "run"]
+    assert {path.stat().st_ino for path in wanted} <= found
 
 
 def test_a_run_whose_removal_was_cut_short_is_none_that_is_done(

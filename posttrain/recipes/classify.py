@@ -137,8 +137,9 @@ def _train(config: ClassifyConfig, opened: Opened[_Data]) -> Run:
     results = outputs().estimates() if data.held else {}
     for name, found in results.items():
         console.say(f"held-out {name} {found}")
+    done = run.writer.finish(**{f"eval_{name}": found.facts() for name, found in results.items()})
     console.finish(f"saved {config.out}")
-    return run.writer.finish(**{f"eval_{name}": found.facts() for name, found in results.items()})
+    return done
 
 
 def head_outputs(reader: ScoreReader, items: Sequence[TargetItem], budget: int) -> HeadOutputs:

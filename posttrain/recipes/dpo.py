@@ -122,8 +122,9 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
     results = evaluate() if held else {}
+    done = run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
     console.finish(f"saved {config.out}")
-    return run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
+    return done
 
 
 def _reference(

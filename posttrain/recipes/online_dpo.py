@@ -101,9 +101,10 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
     fitting.train(config, run, parts, where)
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
-    console.finish(f"saved {config.out}")
     last = run.writer.run.metrics[-1]
-    return run.writer.finish(**{name: last[name] for name in _RESULTS if name in last})
+    done = run.writer.finish(**{name: last[name] for name in _RESULTS if name in last})
+    console.finish(f"saved {config.out}")
+    return done
 
 
 _RESULTS = ("score", "score_margin", "paired", "kl", "length", "stopped")

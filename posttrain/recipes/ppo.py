@@ -101,10 +101,11 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
     )
     kept = fitting.train(config, run, parts, where, [source.learned, *_evaluating(config, plan, steps, parts)])
     roles.save(Path(config.out), codec)
-    console.finish("; ".join([f"saved {config.out}, the last weights", *fitting.told(config, parts)]))
     last = run.writer.run.metrics[-1]
     results = {name: last[name] for name in ("score", "kl", "length", "stopped") if name in last}
-    return run.writer.finish(**results, **kept)
+    done = run.writer.finish(**results, **kept)
+    console.finish("; ".join([f"saved {config.out}, the last weights", *fitting.told(config, parts)]))
+    return done
 
 
 def _reader(actor: Policy) -> Policy:

@@ -127,8 +127,9 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     card.write(folder)
     with where.autocast():
         results = _results(sets, held, reader, budget.tokens, run)
+    done = run.writer.finish(**results)
     console.finish(f"saved {config.out}")
-    return run.writer.finish(**results)
+    return done
 
 
 def new_scalar(policy: Policy, seed: int, *, outputs: int = 1) -> ScalarModel:

@@ -88,8 +88,9 @@ def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
     save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
     codec.save(config.out)
     results = evaluate.results() if data.held else {}
+    done = run.writer.finish(**results)
     console.finish(f"saved {config.out}")
-    return run.writer.finish(**results)
+    return done
 
 
 def _step(groups: Sequence[PrefixGroup], budget: int) -> Step:

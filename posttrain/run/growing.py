@@ -56,6 +56,7 @@ class Growing:
         self.write()
         for name in names:
             flush(self._folder / name)
+        flush(self._folder)
 
     def cut(self, name: str, size: int) -> None:
         """Takes back what was added to a file beyond `size` bytes, those that wait included."""

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from posttrain.config import RewardItem, Settings
 from posttrain.config.rewards import source_of
+from posttrain.engine.sealed import flush
 from posttrain.errors import ModelError
 from posttrain.models.cards import facts_in
 from posttrain.run.content import content_hash, model_hash
@@ -131,7 +132,7 @@ def write_json(path: Path, value: object) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader, or a run that goes on after a kill, finds the old one or the new one.
 
-    Raises OSError with the file's name.
+    The new one is on the disk, name and all, when this returns. Raises OSError with the file's name.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -141,6 +142,7 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        flush(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)
         with suppress(OSError):

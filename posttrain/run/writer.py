@@ -168,6 +168,7 @@ class RunWriter:
         for file in self.path.rglob("*"):
             if self.checkpoints not in file.parents:
                 flush(file)
+        flush(self.path)
         self.note(**facts)
         self.finished = True
         if self.checkpoints.is_dir():
@@ -218,7 +219,7 @@ class RunWriter:
     def flush(self) -> None:
         """What was written so far survives a loss of power. Raises OSError while lines wait for room."""
         inspected = [f"inspect/{item.name}" for item in (self.path / "run").glob("inspect/*")]
-        self._growing.flush([*_GROWING, *inspected])
+        self._growing.flush([*_GROWING, *inspected, "inspect"])
 
     def __enter__(self) -> RunWriter:
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import pytest
@@ -36,3 +38,28 @@ def test_what_it_raises_is_raised_at_the_end() -> None:
     with pytest.raises(OSError, match="No space left"):
         beside.end()
     assert beside.over
+
+
+def ended_while_interrupted(beside: Beside[int]) -> int:
+    interrupt = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    try:
+        return beside.end()
+    finally:
+        interrupt.join()
+
+
+def test_an_interrupted_wait_is_no_end_of_the_work() -> None:
+    go = threading.Event()
+
+    def work() -> int:
+        assert go.wait(30)
+        return 7
+
+    beside = Beside(work)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            ended_while_interrupted(beside)
+        assert not beside.over
+    go.set()
+    assert beside.end() == 7

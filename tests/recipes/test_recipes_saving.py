@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
@@ -124,6 +125,37 @@ def test_a_run_that_is_asked_to_stop_during_a_save_lets_it_end_and_saves_the_new
     assert held.came
     assert steps_in(checkpoints(out)) == [3, 2]
     assert [damage(step_folder(checkpoints(out), step)) for step in (3, 2)] == [None, None]
+    monkeypatch.undo()
+    assert differing(remains(train(stages, out, {}).path), undisturbed) == []
+
+
+def test_a_second_ctrl_c_during_a_save_ends_the_run_with_that_save(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+) -> None:
+    held, stop, settle = Held(monkeypatch), Keeper.stop, Keeper.settle
+    waits: list[str] = []
+
+    def stopping(own: Keeper) -> str:
+        waits.append("asked to stop")
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return stop(own)
+
+    def settling(own: Keeper) -> None:
+        if waits:
+            waits.append("a wait")
+        if len(waits) == 3:  # the wait after the second one
+            held.go()
+        settle(own)
+
+    monkeypatch.setattr(Keeper, "stop", stopping)
+    monkeypatch.setattr(Keeper, "settle", settling)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(stages, out, {3: lambda: signal.raise_signal(signal.SIGINT)}, keep=2)
+    assert type(caught.value) is KeyboardInterrupt
+    assert held.came
+    assert steps_in(checkpoints(out)) == [2]
+    assert damage(step_folder(checkpoints(out), 2)) is None
     monkeypatch.undo()
     assert differing(remains(train(stages, out, {}).path), undisturbed) == []
 
