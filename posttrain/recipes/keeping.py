@@ -77,7 +77,8 @@ class Best:
 
     A measure whose name begins with `eval_` belongs to the weights after an update, and `after` looks at it; others
     are of rollouts, sampled before the round's updates, and whoever samples calls `consider`. Metrics that are not
-    `healthy` are passed over. The weights lie on the CPU and are part of a run's checkpoints.
+    `healthy` are passed over. The weights lie on the CPU and are part of a run's checkpoints; a run that goes on by
+    another measure drops them and uses `say`.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Best:
         measure: str | None,
         *,
         healthy: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._healthy = healthy
+        self._say = say
         self._parameters = list(parameters)
         self.measure = measure
         self.step, self.value = 0, 0.0
@@ -127,16 +130,21 @@ class Best:
             write_model(folder, save)
 
     def state(self) -> State:
-        """The weights, where and how good they were; nothing while nothing was measured."""
+        """The weights, where and how good they were, and by what; nothing while nothing was measured."""
         if not self._found:
             return {}
         weights = {str(place): kept for place, kept in enumerate(self._weights)}
-        return {"step": self.step, "value": self.value, **weights}
+        return {"step": self.step, "value": self.value, "measure": self.measure, **weights}
 
     def load_state(self, state: State) -> None:
-        """Goes on with the best of `state`."""
-        self._found = "step" in state
-        if self._found and self.measure is not None:
+        """Goes on with the best of `state`, unless it is the best by another measure."""
+        there = state.get("measure", self.measure)
+        self._found = "step" in state and self.measure is not None and there == self.measure
+        if "step" in state and not self._found:
+            by = "" if there is None else f", which was by {there}"
+            now = "none is kept" if self.measure is None else f"it is by {self.measure}"
+            self._say(f"the best model so far, of step {state['step']}, is dropped{by}: from here on {now}")
+        if self._found:
             self.step, self.value = cast("int", state["step"]), cast("float", state["value"])
             self._weights = [cast("Tensor", state[str(place)]) for place in range(len(self._parameters))]
 

@@ -127,7 +127,7 @@ def _best(config: PPOConfig, roles: Roles, wires: Wires, console: Console) -> Be
     measure, reason = auto_best(config.best, wired=config.stop_if is not None, evaluated=evaluated)
     if config.best == "auto":
         console.choose("best", measure, reason)
-    return Best(roles.actor_parameters, measure, healthy=wires.healthy)
+    return Best(roles.actor_parameters, measure, healthy=wires.healthy, say=console.say)
 
 
 def _critic_rate(config: PPOConfig, rate: float, console: Console) -> float:

@@ -111,6 +111,34 @@ def test_a_state_that_was_noted_stays_what_it_was() -> None:
     assert again.facts == {"step": 1, "score": 1.0}
 
 
+def test_the_best_by_another_measure_is_dropped_and_said() -> None:
+    first = Best(weights(5.0, 6.0), "eval_score")
+    first.consider(3, {"eval_score": 9.0})
+    state, said = first.state(), list[str]()
+    parts = weights(1.0, 2.0)
+    other = Best(parts, "score", say=said.append)
+    other.load_state(state)
+    assert (other.facts, other.state()) == ({}, {})
+    other.consider(4, {"score": 1.0})  # lower than the other measure was
+    assert other.facts == {"step": 4, "score": 1.0}
+    assert [float(kept) for kept in tensors(other.state())] == [1.0, 2.0]
+    assert said == [
+        "the best model so far, of step 3, is dropped, which was by eval_score: from here on it is by score"
+    ]
+
+
+def test_a_measure_that_goes_to_null_and_back_begins_anew() -> None:
+    first, said = Best(weights(5.0, 6.0), "score"), list[str]()
+    first.consider(3, {"score": 9.0})
+    none, again = Best(weights(0.0, 0.0), None, say=said.append), Best(weights(0.0, 0.0), "score", say=said.append)
+    none.load_state(first.state())
+    assert none.state() == {}
+    again.load_state(none.state())
+    again.consider(5, {"score": 2.0})
+    assert again.facts == {"step": 5, "score": 2.0}
+    assert said == ["the best model so far, of step 3, is dropped, which was by score: from here on none is kept"]
+
+
 def test_only_an_evaluation_measures_the_weights_after_an_update() -> None:
     parts = weights(3.0, 3.0)
     of_rollouts, evaluated, none = Best(parts, "score"), Best(parts, "eval_score"), Best(parts, None)
