@@ -17,20 +17,32 @@ Item = TypeVar("Item")
 class Budget:
     """The tokens of a micro-batch, which many places ask for; while it is `automatic` they may still be changed.
 
-    Part of a run's checkpoints: other tokens would give other roundings.
+    Part of a run's checkpoints: other tokens would give other roundings. `going_on` once a state was loaded.
     """
 
     def __init__(self, tokens: int, *, automatic: bool = False) -> None:
         self.tokens = tokens
         self.automatic = automatic
+        self.going_on = False
+        self._setting = None if automatic else tokens
+        self._halved = False
+
+    def halve(self) -> int:
+        """Half the tokens from here on, whoever chose them; how many there were."""
+        before, self.tokens = self.tokens, max(1, self.tokens // 2)
+        self.automatic, self._halved = False, True
+        return before
 
     def state(self) -> State:
-        """The tokens that the run trains with."""
-        return {"tokens": self.tokens}
+        """The tokens that the run trains with, and the setting where they were halved from one."""
+        halved = self._halved and self._setting is not None
+        return {"tokens": self.tokens, **({"halved_from": self._setting} if halved else {})}
 
     def load_state(self, state: State) -> None:
-        """The earlier choice stays; a setting that was given does too."""
-        if self.automatic:
+        """The earlier choice stays; a setting that was given does too, unless it is the one that was halved."""
+        self.going_on = True
+        self._halved = self._setting is not None and state.get("halved_from") == self._setting
+        if self.automatic or self._halved:
             self.tokens, self.automatic = cast("int", state["tokens"]), False
 
 

@@ -111,7 +111,7 @@ def train(
             if start == 0:
                 _measure_start(run, parts)
             keeper.note()
-            shortage = Shortage(keeper, parts.load.budget, parts.engine, run.console)
+            shortage = Shortage(keeper, parts.load.budget, parts.engine, run)
             with tracking(config.track, _tracked(config, run, start)) as tracked:
                 every = [
                     prints.after, *hooks, *parts.hooks, reporting(run), *tracked, *parts.last_hooks, keeper.after,

@@ -145,7 +145,9 @@ class Preflight:
         tokens, activations = load.budget.tokens, wanted["activations"]
         held = wanted["gradients"] + wanted["optimizer"]
         if tokens > max(load.longest, LEAST):
-            yield f"--micro_batch_tokens auto, or {max(load.longest, tokens // 2):,}: the same results in less memory"
+            # A run that goes on keeps its tokens where they are automatic.
+            auto = "" if load.budget.going_on else "auto, or "
+            yield f"--micro_batch_tokens {auto}{max(load.longest, tokens // 2):,}: the same results in less memory"
         if activations > held and not self._checkpointing:
             yield "--activation_checkpointing true: the same results in less memory, slower by about a third"
         if tokens <= load.longest and load.longest > LEAST:
@@ -232,10 +234,14 @@ def fly(
     preflight = Preflight(objective, engine, where)
     trial = preflight.settle(load)
     found = forecast(config, steps, load, trial, preflight, models)
+    tokens = load.budget.tokens
     if config.micro_batch_tokens == "auto":
         rule = "the most that the memory allows, and no more than keeps the machine busy" if asked else "as before"
-        tokens = load.budget.tokens
         run.console.choose("micro_batch_tokens", tokens, f"micro_batch_tokens {tokens:,}: {rule}")
+    elif tokens != config.micro_batch_tokens:
+        run.console.say(
+            f"micro_batch_tokens {tokens:,}: as before, since memory ran out with {config.micro_batch_tokens:,}"
+        )
     run.console.say(found.line)
     if config.save_every is not None and not is_copied(found.facts()):
         copy = size(checkpoint(config, preflight.weights))

@@ -107,7 +107,9 @@ class Keeper:
     def back(self) -> None:
         """Everything but weights and optimizer stands as it was noted last, but for the tokens of a micro-batch."""
         for name, part in self._light.items():
-            if name != "budget":
+            if name == "budget":
+                self._noted[name] = part.state()
+            else:
                 part.load_state(self._noted[name])
 
     def after(self, number: int, metrics: dict[str, float]) -> None:

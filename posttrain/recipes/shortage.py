@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 import torch
 
-from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.engine.local import LocalEngine
 from posttrain.errors import DoesNotFit, out_of_memory
+from posttrain.recipes.setup import Telling
 
 
 class LastStep(Protocol):
@@ -37,11 +37,11 @@ class Shortage:
     in the middle of an update, the run ends with DoesNotFit; the last whole step is saved where it still can be.
     """
 
-    def __init__(self, keeper: LastStep, budget: Budget, engine: LocalEngine, console: Console) -> None:
+    def __init__(self, keeper: LastStep, budget: Budget, engine: LocalEngine, run: Telling) -> None:
         self._keeper = keeper
         self._budget = budget
         self._engine = engine
-        self._console = console
+        self._run = run
         self._torn = False
 
     def whole(self, held_off: Callable[[], AbstractContextManager[None]]) -> AbstractContextManager[None]:
@@ -64,16 +64,21 @@ class Shortage:
         if why is None:
             return
         if not self._torn:
-            before, self._budget.tokens = self._budget.tokens, max(1, self._budget.tokens // 2)
-            self._budget.automatic = False
-            self._console.say(
-                f"out of memory in step {self._keeper.step + 1}, which is made again: {why}; micro_batch_tokens "
-                f"{before:,} -> {self._budget.tokens:,} from here on: the same method, but not bit for bit"
-            )
+            self._halve(why)
             self._keeper.back()
             why = self._tried(fit)
         if why is not None:
             self._end(why)
+
+    def _halve(self, why: str) -> None:
+        """Half the micro-batch from here on, which is said and noted."""
+        step, before = self._keeper.step + 1, self._budget.halve()
+        self._run.console.say(
+            f"out of memory in step {step}, which is made again: {why}; micro_batch_tokens "
+            f"{before:,} -> {self._budget.tokens:,} from here on: the same method, but not bit for bit"
+        )
+        with suppress(OSError):  # a full disk: the next note writes this one too
+            self._run.writer.note(shortage={"step": step, "micro_batch_tokens": [before, self._budget.tokens]})
 
     def _tried(self, fit: Callable[[int], object]) -> str | None:
         """Why memory ran out, in the words of whoever needed some; None where all went well.

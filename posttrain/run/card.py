@@ -35,9 +35,19 @@ def model_card(folder: Path, record: Mapping[str, Any], *, base: str, settings: 
         "## Data\n\n"
         + _bullets(f"{_code(name)} (sha256 {value!s:.12})" for name, value in record.get("data", {}).items()),
         "## Results\n\n" + _bullets(f"{_plain(name)}: {_number(value)}" for name, value in record["results"].items()),
-        f"## Settings\n\nRunning them again reproduces this model.\n\n{_fenced(settings.strip())}",
+        f"## Settings\n\n{_again(record)}\n\n{_fenced(settings.strip())}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _again(record: Mapping[str, Any]) -> str:
+    """What running the settings again gives."""
+    if "shortage" not in record:
+        return "Running them again reproduces this model."
+    return (
+        "Memory ran out on the way, and micro-batches were halved from there on (`shortage` in `run/run.json`): "
+        "running them again gives this model but for rounding."
+    )
 
 
 def _front_matter(command: str, base: str, *, adapter: bool) -> str:

@@ -214,6 +214,24 @@ def test_tokens_that_were_asked_for_are_not_changed(
         trained_on(rows, tiny_model, tmp_path / "again", **settings)
 
 
+def test_a_run_that_goes_on_is_not_told_to_ask_for_automatic_tokens(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"batch_size": 12, "steps": 2, "micro_batch_tokens": 2048, "save_every": 1}
+    rows, out, update, done = long_rows(tmp_path), tmp_path / "run", LocalEngine.step, list[int]()
+
+    def interrupted(engine: LocalEngine, rows: Sequence[str]) -> dict[str, float]:
+        done.append(signal.raise_signal(signal.SIGTERM) or 1)
+        return update(engine, rows)
+
+    monkeypatch.setattr(LocalEngine, "step", interrupted)
+    with pytest.raises(Interrupted):
+        trained_on(rows, tiny_model, out, **settings)
+    memory_of(monkeypatch, 1_000_000)
+    with pytest.raises(DoesNotFit, match=r"fix: --micro_batch_tokens 1,024: the same results in less memory"):
+        trained_on(rows, tiny_model, out, **settings)
+
+
 def test_a_run_that_goes_on_keeps_the_tokens_that_it_picked(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +266,28 @@ def test_the_tokens_of_a_checkpoint_stay_unless_others_are_asked_for() -> None:
     automatic.load_state(state)
     asked.load_state(state)
     assert (automatic.tokens, automatic.automatic, asked.tokens) == (2048, False, 512)
+
+
+def test_tokens_that_were_asked_for_and_halved_stay_halved_until_the_setting_changes() -> None:
+    first = Budget(64)
+    assert (first.halve(), first.tokens) == (64, 32)
+    state = first.state()
+    same, other, automatic = Budget(64), Budget(48), Budget(8192, automatic=True)
+    for each in (same, other, automatic):
+        each.load_state(state)
+    assert [each.tokens for each in (same, other, automatic)] == [32, 48, 32]
+    same.halve()
+    once_more = Budget(64)
+    once_more.load_state(same.state())
+    assert once_more.tokens == 16
+    assert other.state() == {"tokens": 48}
+
+
+def test_automatic_tokens_that_were_halved_are_no_setting() -> None:
+    first, asked = Budget(64, automatic=True), Budget(64)
+    first.halve()
+    asked.load_state(first.state())
+    assert (first.tokens, asked.tokens) == (32, 64)
 
 
 # --- what does not fit ----------------------------------------------------------------------------------------------

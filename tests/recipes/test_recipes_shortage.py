@@ -104,6 +104,23 @@ def test_a_second_time_ends_the_run_with_code_3_and_its_last_whole_step(
     assert differing(remains(tmp_path / "whole"), remains(out)) == []
 
 
+def test_tokens_that_were_asked_for_stay_halved_in_a_run_that_goes_on(stages: Stages, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = [*longer(commands(stages)["sft"], 4), "--micro_batch_tokens", "2048", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        runs_out(patch, LocalEngine, "backward", lambda call: call == 3 or call > 4)  # in step 3, and again in step 4
+        assert main(words) == 3
+    assert main(words) == 0
+    said = (out / "run" / "log.txt").read_text()
+    assert "micro_batch_tokens 2,048 -> 1,024 from here on" in said
+    assert "micro_batch_tokens 1,024: as before, since memory ran out with 2,048" in said
+    record = json.loads((out / "run" / "run.json").read_text())
+    assert record["shortage"] == {"step": 3, "micro_batch_tokens": [2048, 1024]}
+    card = (out / "README.md").read_text()
+    assert "running them again gives this model but for rounding" in card
+    assert "reproduces this model" not in card
+
+
 def test_memory_that_runs_out_inside_an_update_ends_the_run_at_the_checkpoint_before(
     stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
