@@ -150,9 +150,9 @@ def ranked_fitted(
     prompt = len(group.root.tokens)
     lengths = [prompt + len(branch.tokens) for branch in group.branches]
     if prompt >= limit:
-        lost.too_long(min(lengths), "prompts too long")
+        lost.too_long(min(lengths, default=prompt), "prompts too long")
         return None
-    if max(lengths) > limit and overlong == "error":
+    if max(lengths, default=0) > limit and overlong == "error":
         lost.refuse(group.id, max(lengths), limit)
         return None
     branches, ranks = _fitting(group, record.ranks, limit - prompt, overlong, lost)
