@@ -41,12 +41,14 @@ def test_what_it_raises_is_raised_at_the_end() -> None:
 
 
 def ended_while_interrupted(beside: Beside[int]) -> int:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
     interrupt = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
     try:
         return beside.end()
     finally:
         interrupt.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupted_wait_is_no_end_of_the_work() -> None:
