@@ -60,13 +60,12 @@ class Checkpoints:
         self._keep = keep
         self._known: set[int] = set()
 
-    def save(self, step: int, parts: Mapping[str, Stateful]) -> list[str]:
-        """Writes the state of all parts; older ones go only when it stands, whole. Lines to say of those that do not.
+    def save(self, step: int, states: Mapping[str, State]) -> list[str]:
+        """Writes the states of all parts; older ones go only when it stands, whole. Lines to say of those that do not.
 
         Raises OSError, with what was there before left as it was.
         """
         folder = step_folder(self._folder, step)
-        states = {name: part.state() for name, part in parts.items()}
         try:
             sweep(self._folder)
             write_sealed(folder, lambda part: _write(part, states))

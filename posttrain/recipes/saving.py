@@ -158,13 +158,12 @@ class Keeper:
         """Begins to write the last whole step, and waits for its end unless `beside`."""
         began = time.monotonic()
         self.settle()
-        states = {name: part.state() for name, part in self._heavy.items()} | self._noted
-        if beside:
-            copied = self._copied(states)
-            states, beside = (states, False) if copied is None else (copied, True)
-        step, waited = self._step, time.monotonic() - began if beside else None
+        live = {name: part.state() for name, part in self._heavy.items()} | self._noted
+        copied = self._copied(live) if beside else None
+        step, states = self._step, live if copied is None else copied
+        waited = None if copied is None else time.monotonic() - began
         self._under_way = _UnderWay(step=step, waited=waited, writing=Beside(lambda: self._write(step, states)))
-        if not beside:
+        if copied is None:
             self.settle()
 
     def _copied(self, states: Mapping[str, State]) -> dict[str, State] | None:
@@ -182,7 +181,7 @@ class Keeper:
         """What the thread does: files that grow are on the disk before a checkpoint counts on them."""
         began = time.monotonic()
         self._run.writer.flush()
-        lines = self._checkpoints.save(step, {name: _Noted(state) for name, state in states.items()})
+        lines = self._checkpoints.save(step, states)
         return _Written(seconds=time.monotonic() - began, lines=lines)
 
     def _say_room(self) -> None:
@@ -192,19 +191,6 @@ class Keeper:
             self._full = waiting
             full = "the disk is full: the lines of the files in run/ wait in memory until there is room"
             self._run.console.say(full if waiting else "there is room on the disk again: nothing of the run is missing")
-
-
-@dataclass(frozen=True, slots=True)
-class _Noted:
-    """A state that was taken before."""
-
-    noted: State
-
-    def state(self) -> State:
-        return self.noted
-
-    def load_state(self, state: State) -> None:
-        raise RuntimeError("a noted state is only written")
 
 
 class Circumstances:

@@ -38,7 +38,7 @@ def saved(folder: Path, *steps: int, keep: int = 9) -> Checkpoints:
     """Checkpoints whose one part knows its step."""
     checkpoints = Checkpoints(folder, keep=keep)
     for step in steps:
-        checkpoints.save(step, {"part": Part({"step": step, "values": torch.full((3,), float(step))})})
+        checkpoints.save(step, {"part": {"step": step, "values": torch.full((3,), float(step))}})
     return checkpoints
 
 
@@ -56,7 +56,7 @@ def test_numbers_text_and_tensors_of_every_kind_come_back_as_they_were(tmp_path:
         "the same": whole,
     }
     checkpoints = Checkpoints(tmp_path / "c", keep=1)
-    checkpoints.save(1, {"part": Part(dict(state)), "other": Part({})})
+    checkpoints.save(1, {"part": dict(state), "other": {}})
     found, passed = checkpoints.newest()
     assert found is not None
     assert passed == []
@@ -215,7 +215,7 @@ def drawn() -> list[float]:
 def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
     drawn()
     random.gauss(0, 1)  # one of a pair: the other waits in the state
-    Checkpoints(tmp_path / "c", keep=1).save(1, {"random": RandomNumbers()})
+    Checkpoints(tmp_path / "c", keep=1).save(1, {"random": RandomNumbers().state()})
     expected = drawn()
     drawn()
     found, _ = Checkpoints(tmp_path / "c", keep=1).newest()
@@ -273,7 +273,7 @@ def test_one_that_is_kept_is_whole_when_the_newest_on_the_disk_is_damaged(tmp_pa
 def test_one_that_was_cut_after_it_was_written_here_takes_no_place_either(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path / "c", 5, 10, keep=2)
     cut(tmp_path / "c" / "step-000010" / "part.safetensors")
-    checkpoints.save(15, {"part": Part({"step": 15})})
+    checkpoints.save(15, {"part": {"step": 15}})
     assert steps_in(tmp_path / "c") == [15, 5]
 
 
@@ -318,6 +318,6 @@ def test_an_old_one_that_cannot_be_removed_is_said_and_the_new_one_counts(
 
     checkpoints = saved(tmp_path / "c", 5, keep=1)
     monkeypatch.setattr(checkpoint, "remove_sealed", refuse)
-    lines = checkpoints.save(10, {"part": Part({"step": 10})})
+    lines = checkpoints.save(10, {"part": {"step": 10}})
     assert lines == ["the checkpoint of step 5 cannot be removed: [Errno 13] Permission denied"]
     assert steps_in(tmp_path / "c") == [10, 5]

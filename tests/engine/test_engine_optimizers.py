@@ -143,7 +143,7 @@ def test_a_checkpoint_on_disk_goes_on_to_the_same_bits(name: str, half: bool, tm
         for model, of in ((first, engine), (second, again))
     ]
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(4, parts[0])
+    checkpoints.save(4, {name: part.state() for name, part in parts[0].items()})
     saved, _ = checkpoints.newest()
     assert saved is not None
     saved.restore(parts[1])

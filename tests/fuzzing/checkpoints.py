@@ -77,7 +77,7 @@ def seeds() -> Sequence[Files]:
         checkpoints = Checkpoints(folder, keep=2)
         made = parts()
         for step in (2, 4):
-            checkpoints.save(step, made)
+            checkpoints.save(step, {name: part.state() for name, part in made.items()})
         arrays = {"reference": np.arange(4.0), "rows": np.arange(3)}
         write_sealed(folder / "order", lambda part: save_file(arrays, part / "arrays.safetensors"))
         files = [path for path in Path(place, FOLDER).rglob("*") if path.is_file()]
