@@ -45,7 +45,7 @@ def main() -> int:
         print(f"no fair comparison: {problem}")
     facts = {"size": given.size, "precision": given.precision, "texts": texts.source(), "measured": measured}
     facts |= {"repeats": given.repeats, "sides": summaries, "problems": problems}
-    name = f"generate-{given.size}-{given.precision}" + ("" if given.device == "cpu" else f"-{given.device}")
+    name = f"generate-{given.size}-{given.precision}{alternate.suffix(given.device)}"
     keep(name, facts, given.json)
     return int(bool(problems))
 

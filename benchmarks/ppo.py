@@ -57,8 +57,8 @@ def _tell(ground: Ground, given: argparse.Namespace, found: Mapping[str, Any], p
     facts = {"method": "ppo", "size": given.size, "precision": given.precision, "texts": texts.source()}
     facts |= {"longest": given.longest, "ends": given.ends, "group": given.group, "rounds": given.rounds}
     facts |= {"repeats": given.repeats, "gemm": dict(peaks), "sides": sides, "measured": measured}
-    name = f"ppo-{given.size}-{given.precision}" + ("-ends" if given.ends else "")
-    name += "" if given.device == "cpu" else f"-{given.device}"
+    ends = "-ends" if given.ends else ""
+    name = f"ppo-{given.size}-{given.precision}{ends}{alternate.suffix(given.device)}"
     keep(name, {**facts, "problems": problems}, given.json)
     return int(bool(problems))
 

@@ -75,6 +75,11 @@ def show_device(device: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def suffix(device: str) -> str:
+    """What the name of a finding says of the device: nothing for the CPU, which the goals are about."""
+    return "" if device == "cpu" else f"-{device}"
+
+
 def in_turns(sides: Mapping[str, Callable[[], Found]], repeats: int) -> dict[str, list[Found]]:
     """The results of each side, run A B A B …, so that whatever else the machine does falls on all alike."""
     found: dict[str, list[Found]] = {name: [] for name in sides}

@@ -82,7 +82,7 @@ def try_all(ground: Ground) -> dict[str, float]:
 
 def _name(given: argparse.Namespace) -> str:
     """The name of the finding."""
-    return f"{given.method}-{given.size}-{given.precision}" + ("" if given.device == "cpu" else f"-{given.device}")
+    return f"{given.method}-{given.size}-{given.precision}{alternate.suffix(given.device)}"
 
 
 def _arguments(method: str, description: str) -> argparse.Namespace:

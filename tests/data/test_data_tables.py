@@ -111,13 +111,8 @@ def test_gzipped_parquet_takes_no_more_than_half_of_what_is_free(
         open_data(file, "chat")
 
 
-def test_a_long_value_that_a_dictionary_repeats_is_read_a_few_rows_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long = "a" * (4 << 20)
-    table = pa.table({"prompt": [long] * 200, "response": [str(number) for number in range(200)]})
-    pq.write_table(table, tmp_path / "rows.parquet", compression="zstd")
-    assert (tmp_path / "rows.parquet").stat().st_size < 20_000
+def rows_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of rows that a table is read by from now on, as they come."""
     sizes: list[int] = []
     plain = tables.plain_rows
 
@@ -126,6 +121,17 @@ def test_a_long_value_that_a_dictionary_repeats_is_read_a_few_rows_at_a_time(
         return plain(batch)
 
     monkeypatch.setattr(tables, "plain_rows", watched)
+    return sizes
+
+
+def test_a_long_value_that_a_dictionary_repeats_is_read_a_few_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "a" * (4 << 20)
+    table = pa.table({"prompt": [long] * 200, "response": [str(number) for number in range(200)]})
+    pq.write_table(table, tmp_path / "rows.parquet", compression="zstd")
+    assert (tmp_path / "rows.parquet").stat().st_size < 20_000
+    sizes = rows_at_once(monkeypatch)
     assert sum(1 for _ in open_data(tmp_path / "rows.parquet", "chat")) == 200
     assert max(sizes) * len(long) <= tables._AT_ONCE  # pyright: ignore[reportPrivateUsage]
     assert sizes[0] > 100
@@ -141,14 +147,7 @@ def test_rows_of_parquet_over_the_limit_are_refused(tmp_path: Path) -> None:
 def test_ordinary_parquet_is_read_hundreds_of_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = pa.table({"prompt": [f"Say {n}" for n in range(2000)], "response": ["yes"] * 2000})
     pq.write_table(table, tmp_path / "rows.parquet")
-    sizes: list[int] = []
-    plain = tables.plain_rows
-
-    def watched(batch: Any) -> list[tables.Row]:
-        sizes.append(batch.num_rows)
-        return plain(batch)
-
-    monkeypatch.setattr(tables, "plain_rows", watched)
+    sizes = rows_at_once(monkeypatch)
     assert sum(1 for _ in open_data(tmp_path / "rows.parquet", "chat")) == 2000
     assert max(sizes) == 512
 
