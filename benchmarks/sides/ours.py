@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,21 @@ class Watching(Silent):
 
 
 class Recorded:
-    """A source whose batches are kept to be hashed when training is over."""
+    """A source whose batches are kept, as they go by, to be hashed when training is over."""
 
     def __init__(self, inner: Any, kept: list[Any]) -> None:
         self._inner, self._kept = inner, kept
 
     def __iter__(self) -> Iterator[Any]:
         for step in self._inner:
-            self._kept.append([_stream(batch) for batch in step.micro_batches])
-            yield step
+            self._kept.append([])
+            yield replace(step, micro_batches=self._through(step.micro_batches))
+
+    def _through(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The same batches: they may be there to be taken once."""
+        for batch in batches:
+            self._kept[-1].append(_stream(batch))
+            yield batch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
