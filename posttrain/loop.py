@@ -39,16 +39,23 @@ def fit(
 
 
 def accumulate(step: Step, objective: Objective, engine: Engine) -> dict[str, float]:
-    """Adds up the gradient of a step's micro-batches and returns its metrics, divided once."""
+    """Adds up the gradient of a step's micro-batches and returns its metrics, divided once.
+
+    Raises RuntimeError where there is something to divide by and nothing to add up: batches may come but once.
+    """
     totals: dict[str, Mean | Largest] = {}
+    empty = True
     with closing(engine.fetched(step.micro_batches)) as batches:
         for batch in batches:
+            empty = False
             with engine.precision():
                 scored = objective(batch)
                 loss = loss_of(scored, step.counts)
             if loss is not None:
                 engine.backward(loss)
             _merge(totals, scored.metrics)
+    if empty and any(step.counts.values()):
+        raise RuntimeError(f"a step that counts {dict(step.counts)} has no micro-batches: were they taken before?")
     return _divided(totals, engine, step)
 
 

@@ -299,3 +299,11 @@ def test_a_step_without_micro_batches_changes_nothing_but_the_place_in_the_sched
     engine.step(())
     assert asked == [0, 1]
     assert any(not torch.equal(one, other) for one, other in zip(before, method.parameters(), strict=True))
+
+
+def test_batches_that_something_else_took_are_not_a_step_in_which_nothing_is_learnt() -> None:
+    method = sft_method()
+    step = replace(method.step(5), micro_batches=iter(method.step(5).micro_batches))
+    accumulate(step, method.objective, method.engine())
+    with pytest.raises(RuntimeError, match=r"counts \{'tokens': \d+.0\} has no micro-batches: were they taken before"):
+        accumulate(step, method.objective, method.engine())
