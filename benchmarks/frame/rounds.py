@@ -4,8 +4,9 @@ A round samples 32 answers, one to each of the same 32 prompts, annotates them, 
 answers. The first round is not counted. Both keep their defaults but for what makes the two the same: learning rate and
 schedule, KL weight, the penalty of an answer that did not end, temperature 1. TRL takes 8 answers at a time, ours what
 fits. Answers have 64 tokens each, or, with `ends`, end by themselves (`benchmarks.frame.generation.set_ending`) with at
-most 128. Losses cannot agree where both sample by themselves; what is compared is the prompts, the tokens of an answer,
-the KL to the reference in the first round, which is 0, and the mean score.
+most 128, and almost nothing is learnt, so that they go on to. Losses cannot agree where both sample by themselves; what
+is compared is the prompts, the tokens of an answer, the KL to the reference in the first round, which is 0, and the
+mean score.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ PEER = "trl-1.11"
 ROLLOUTS, EPOCHS, MINIBATCHES = 32, 4, 4
 RATE, KL, PENALTY = 1e-5, 0.05, 1.0
 ENDING = 1 / 64
+STILL = 1e-8
+"""The learning rate where answers end by themselves: a policy that learns gives its end token another probability."""
 RANK = 16
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -52,6 +55,11 @@ class Ground:
     ends: bool
     prompts: Sequence[Sequence[int]]
     device: str = "cpu"
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of both sides."""
+        return STILL if self.ends else RATE
 
 
 # --- what both sides get ----------------------------------------------------------------------------------------------
@@ -102,8 +110,9 @@ def our_settings(ground: Ground, layout: str, precision: str, out: Path) -> dict
     return {
         "model": str(ground.folder / "model"), "reward": str(reward), "prompts": str(ground.folder / "prompts.jsonl"),
         "out": str(out), "steps": ground.rounds, "rollouts": ROLLOUTS, "group": ground.group, "ppo_epochs": EPOCHS,
-        "minibatches": MINIBATCHES, "max_new_tokens": ground.longest, "critic": {"warmup": 0}, "learning_rate": RATE,
-        "schedule": "constant", "warmup": 0.0, "beta": {"coef": KL}, "missing_eos_penalty": PENALTY,
+        "minibatches": MINIBATCHES, "max_new_tokens": ground.longest, "critic": {"warmup": 0},
+        "learning_rate": ground.rate, "schedule": "constant", "warmup": 0.0,
+        "beta": {"coef": KL}, "missing_eos_penalty": PENALTY,
         "precision": precision, "save_every": None, "rollouts_every": None, "best": None, **LAYOUTS[layout],
     }  # fmt: skip
 
@@ -117,8 +126,9 @@ def peer_arguments(ground: Ground, setting: str) -> dict[str, Any]:
     return {
         "per_device_train_batch_size": ROLLOUTS, "gradient_accumulation_steps": 1, "num_mini_batches": MINIBATCHES,
         "num_ppo_epochs": EPOCHS, "total_episodes": ROLLOUTS * ground.rounds, "response_length": ground.longest,
-        "temperature": 1.0, "learning_rate": RATE, "lr_scheduler_type": "constant", "adam_beta2": 0.95, "kl_coef": KL,
-        "missing_eos_penalty": PENALTY, "stop_token": "eos" if ground.ends else None, "num_sample_generations": 0,
+        "temperature": 1.0, "learning_rate": ground.rate, "lr_scheduler_type": "constant", "adam_beta2": 0.95,
+        "kl_coef": KL, "missing_eos_penalty": PENALTY, "stop_token": "eos" if ground.ends else None,
+        "num_sample_generations": 0,
         "save_strategy": "no", "report_to": "none", "logging_steps": 1, "disable_tqdm": True,
         "use_cpu": ground.device == "cpu", **PEERS[setting],
     }  # fmt: skip
