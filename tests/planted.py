@@ -20,7 +20,7 @@ class Fault:
 
 
 CREDIT, KL, LOSSES = "ops/test_ops_credit.py", "ops/test_ops_kl.py", "ops/test_ops_losses.py"
-RAGGED, LOGPROB, RANKING = "ops/test_ops_ragged.py", "ops/test_ops_logprob.py", "ops/test_ops_ranking.py"
+RAGGED, LOGPROB, WINS = "ops/test_ops_ragged.py", "ops/test_ops_logprob.py", "ops/test_ops_wins.py"
 OBJECTIVES, PPO, LOOP = "test_objectives.py", "test_objectives_ppo.py", "test_loop.py"
 ANNOTATE, SOURCE = "rollout/test_rollout_annotate.py", "rollout/test_rollout_source.py"
 SAMPLER, DRAW = "rollout/test_rollout_sampler.py", "rollout/test_rollout_draw.py"
@@ -79,9 +79,9 @@ FAULTS = (
     fault("tied answers compete with each other", "ops/losses.py",
           "below = (prompt[:, None] == prompt) & (ranks[:, None] < ranks) & ranked[:, None]",
           "below = (prompt[:, None] == prompt) & (ranks[:, None] <= ranks) & ranked[:, None]", LOSSES),
-    fault("ties count as wrong", "ops/ranking.py",
+    fault("ties count as wrong", "ops/wins.py",
           "return ((first > second).to(first.dtype) + (first >= second).to(first.dtype)) / 2",
-          "return (first > second).to(first.dtype)", RANKING),
+          "return (first > second).to(first.dtype)", WINS),
     fault("log-probs leave the temperature out", "ops/logprob.py",
           "return logits if temperature == 1.0 else logits / temperature", "return logits", LOGPROB),
     fault("log(softmax(x)) where log_softmax belongs", "ops/logprob.py",

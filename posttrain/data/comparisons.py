@@ -22,7 +22,7 @@ from posttrain.data.messages import (
     prompt_of,
     text_of,
 )
-from posttrain.types import JSON, ChatRecord, LabelledRecord, PromptRecord, RankedRecord, Record
+from posttrain.records import JSON, ChatRecord, LabelledRecord, PromptRecord, RankedRecord, Record
 
 LABELS = ("label", "kto_tag", "desirable", "thumbs_up", "thumb", "feedback", "liked")
 """Columns that may say whether an answer was good."""

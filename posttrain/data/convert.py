@@ -19,7 +19,7 @@ from posttrain.data.messages import (
     text_of,
     with_system,
 )
-from posttrain.types import JSON, ChatRecord, Message, PromptRecord, TextRecord
+from posttrain.records import JSON, ChatRecord, Message, PromptRecord, TextRecord
 
 _EXACT = 2.0**63
 

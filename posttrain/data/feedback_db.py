@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from posttrain.data.json_rows import Row
 from posttrain.errors import DataError, Problem
-from posttrain.types import JSON, Message
+from posttrain.records import JSON, Message
 
 EventKind: TypeAlias = Literal["rank", "skip", "cant_judge", "flag", "note", "undo"]
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from posttrain.data import comparisons, convert, targets
 from posttrain.data.json_rows import Row
-from posttrain.types import JSON, Kind, Record
+from posttrain.records import JSON, Kind, Record
 
 Convert: TypeAlias = Callable[[Row, str], Sequence[Record]]
 

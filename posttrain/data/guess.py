@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from posttrain.data.formats import FORMATS, TEXT, Format, Shape
 from posttrain.data.json_rows import Row
 from posttrain.data.messages import PROMPT_KEYS
-from posttrain.types import JSON, Kind
+from posttrain.records import JSON, Kind
 
 _ASKS = (
     "query",

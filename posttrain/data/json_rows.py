@@ -14,7 +14,7 @@ from posttrain.data.encoding import not_utf8
 from posttrain.data.json_window import Window, broken, nested_too_deeply
 from posttrain.data.opening import ROW_LIMIT, beginning, lines, too_long
 from posttrain.errors import DataError, Problem
-from posttrain.types import JSON
+from posttrain.records import JSON
 
 Row: TypeAlias = dict[str, JSON]
 

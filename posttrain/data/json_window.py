@@ -10,7 +10,7 @@ from typing import IO, cast
 from posttrain.data.encoding import converting, likely
 from posttrain.data.opening import ROW_LIMIT
 from posttrain.errors import DataError, Problem
-from posttrain.types import JSON
+from posttrain.records import JSON
 
 _CHUNK = 1 << 18
 _SPACE = " \t\r\n"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
 from posttrain.data.json_rows import Row
-from posttrain.types import JSON, Message, Role
+from posttrain.records import JSON, Message, Role
 
 Messages: TypeAlias = tuple[Message, ...]
 

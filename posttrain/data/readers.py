@@ -18,7 +18,7 @@ from posttrain.data.messages import BadRow, Messages
 from posttrain.data.origins import FileRows, Origin, origin_of
 from posttrain.data.recognise import SNIFFED, misfit, recognise, unknown_columns, unread_label
 from posttrain.errors import DataError, Problem
-from posttrain.types import (
+from posttrain.records import (
     JSON,
     ChatRecord,
     Kind,

@@ -13,7 +13,7 @@ from posttrain.data.guess import Mapped, guess, shown
 from posttrain.data.json_rows import Placed, Row
 from posttrain.data.messages import BadRow, kind_of, with_typos
 from posttrain.errors import DataError, Problem
-from posttrain.types import (
+from posttrain.records import (
     JSON,
     ChatRecord,
     Kind,

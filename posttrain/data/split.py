@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.types import (
+from posttrain.records import (
     ChatRecord,
     LabelledRecord,
     Message,

@@ -25,7 +25,7 @@ from posttrain.data.json_window import nested_too_deeply
 from posttrain.data.labelled_lines import has_labelled_lines, labelled_rows
 from posttrain.data.opening import ROW_LIMIT, beginning, too_long
 from posttrain.errors import DataError, DoesNotFit, Problem
-from posttrain.types import JSON
+from posttrain.records import JSON
 
 if TYPE_CHECKING:
     from _csv import Reader as CSVReader

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from posttrain.data.json_rows import Row
 from posttrain.data.messages import BadRow, kind_of, prompt_of, text_of
-from posttrain.types import JSON, PromptRecord, TargetRecord
+from posttrain.records import JSON, PromptRecord, TargetRecord
 
 _LONGEST = 200
 """Characters of a label; what is longer is a text."""

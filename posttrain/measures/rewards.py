@@ -17,8 +17,9 @@ from torch import Tensor
 from posttrain.data.examples import RankedItem
 from posttrain.measures.shares import Share, share
 from posttrain.ops.ragged import segment_mean, segment_sum
-from posttrain.ops.ranking import agreement, pairs_from_ranks, preferred
+from posttrain.ops.ranking import agreement, pairs_from_ranks
 from posttrain.ops.statistics import Interval, bootstrap_ratio, pearson, spearman
+from posttrain.ops.wins import preferred
 
 BANDS = 4
 """Parts of equal size that the pairs are cut into by the distance of their scores."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from posttrain.ops.ranking import pairs_from_ranks, preferred
+from posttrain.ops.ranking import pairs_from_ranks
 from posttrain.ops.statistics import Interval, wilson
+from posttrain.ops.wins import preferred
 from posttrain.types import Completion
 
 

@@ -25,7 +25,7 @@ from posttrain.objectives.preferences import response_logprobs as response_logpr
 from posttrain.ops import kl, losses
 from posttrain.ops.linear_head import Ahead, Proofs
 from posttrain.ops.ragged import last_places, segment_mean, segment_sum
-from posttrain.ops.ranking import preferred
+from posttrain.ops.wins import preferred
 from posttrain.types import Batch, Largest, Mean, Objective, RolloutBatch, Scored, TargetBatch, Term, TokenBatch
 
 

@@ -18,7 +18,7 @@ from posttrain.objectives.parts import mean, ranked
 from posttrain.ops import losses
 from posttrain.ops.linear_head import Ahead, Proofs
 from posttrain.ops.ragged import segment_sum
-from posttrain.ops.ranking import preferred
+from posttrain.ops.wins import preferred
 from posttrain.types import Batch, LabelledBatch, Mean, Objective, RankedBatch, Scored, Term, TokenBatch
 
 PreferenceLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -27,7 +27,8 @@ from posttrain.ops.losses import (
     simpo,
     squared_error,
 )
-from posttrain.ops.ranking import pairs_from_ranks, preferred
+from posttrain.ops.ranking import pairs_from_ranks
+from posttrain.ops.wins import preferred
 
 LOG2 = math.log(2)
 
