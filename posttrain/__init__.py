@@ -61,6 +61,7 @@ _RECIPES = {
     "dpo": "posttrain.recipes.dpo:dpo",
     "online-dpo": "posttrain.recipes.online_dpo:online_dpo",
     "sample": "posttrain.recipes.sample:sample",
+    "rank": "posttrain.workflows.ranking:rank",
     "eval": "posttrain.recipes.evaluate:evaluate",
     "check": "posttrain.recipes.check:check",
     "merge": "posttrain.recipes.merge:merge",

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
@@ -96,8 +97,10 @@ def _dispatch(words: Sequence[str]) -> int:
         from posttrain.config.flags import unknown_command
 
         raise ConfigError(unknown_command(name, list(ABOUT)))
-    if any(word.startswith("-") and word not in ("--help", "-h") for word in words[1:]):
-        words = [name, *_known(name, words[1:])]
+    name = " ".join(words[:2]) if " ".join(words[:2]) in WITHOUT_SETTINGS else name  # `rank stats`
+    rest = words[len(name.split()) :]
+    if any(word.startswith("-") and word not in ("--help", "-h") for word in rest):
+        words = [*name.split(), *_known(name, rest)]
 
     from cyclopts import CycloptsError
 
@@ -135,6 +138,11 @@ def build(chosen: str = "") -> App:
         default_parameter=Parameter(negative=(), show_default=False, show_env_var=False),
     )
     for place, name in enumerate(ABOUT):
+        if chosen.startswith(f"{name} "):
+            both = App(name=name, help=ABOUT[name], sort_key=place)
+            both.command(_command(chosen), name=chosen.removeprefix(f"{name} "))
+            app.command(both)
+            continue
         function = _command(name) if name == chosen else _line(name)
         app.command(function, name=name, sort_key=place, help=ABOUT[name])
     return app
@@ -176,9 +184,10 @@ def _plain_command(name: str) -> Callable[..., int | None]:
     named = [option for option in WITHOUT_SETTINGS[name] if option.default is not None]
     defaults = {option.name: option.default for option in named} | dict.fromkeys(_switches(name), False)
     functions: dict[str, Callable[..., int | None]] = {"demo": demo, "init": init, "runs": runs, "selftest": selftest}
+    function = functions.get(name) or partial(_of_store, name)
 
     def command(*positional: str, **given: object) -> int | None:
-        return functions[name](*positional, **(defaults | given))
+        return function(*positional, **(defaults | given))
 
     return _signed(command, [*map(_option, WITHOUT_SETTINGS[name]), *_switch_flags(name)])
 
@@ -259,7 +268,7 @@ def _run(config: type[Settings], sources: Sequence[str], flags: Mapping[str, Any
     from posttrain.config.places import check_out
 
     is_file = bool(sources) and (not config.positional or sources[0].endswith((".yaml", ".yml")))
-    if len(sources) > 1 and (is_file or config.positional != "data"):
+    if len(sources) > 1 and (is_file or config.positional not in ("data", "pool")):
         raise ConfigError(f"unexpected argument '{sources[1]}'")
     if sources and not is_file:
         flags = with_positional(config.positional, sources, flags)
@@ -311,6 +320,14 @@ def runs(*words: str, **options: bool) -> int:
     _console(options).page([] if options["json"] else page(found))
     _print_result(found, options)
     return 0 if found.identical else 1
+
+
+def _of_store(name: str, *words: str, quiet: bool, json: bool, debug: bool, **options: object) -> None:
+    """Do what a command of two words says with a ranking store."""
+    _hush(debug=debug)
+    shown = {"quiet": quiet, "json": json}
+    work = getattr(import_module("posttrain.workflows.ranking_store"), name.replace(" ", "_"))
+    _print_result(work(*words, console=_console(shown), **options), shown)
 
 
 def init(command: str, /, *, schema: bool, preset: str) -> None:

@@ -13,6 +13,7 @@ ABOUT = {
     "sft": "Finetune a model on conversations, instructions or text.",
     "classify": "Train a head for classes or numbers on labelled texts.",
     "sample": "Answer prompts, several times each.",
+    "rank": "Serve the page on which people rank answers; also rank stats, export, import and link.",
     "reward": "Train a reward model from ranked answers.",
     "ppo": "Train a model against a reward with PPO.",
     "dpo": "Train a model on preferences directly.",
@@ -43,6 +44,8 @@ class Option:
     many: bool = False
 
 
+_STORE = Option(name="db", kind=str, about="the ranking store")
+# Of one word, or of two that belong to a command with settings.
 WITHOUT_SETTINGS = {
     "demo": (
         Option(name="out", kind=str, default="runs/demo", about="the folder for all runs of the demo [runs/demo]"),
@@ -58,15 +61,32 @@ WITHOUT_SETTINGS = {
         Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),
         Option(name="preset", kind=str, default="", about="ppo: deepspeed-chat, instructgpt or summarize2020 instead"),
     ),
+    "rank stats": (_STORE,),
+    "rank export": (
+        _STORE,
+        Option(name="out", kind=str, default="rankings.jsonl", about="the file to write [rankings.jsonl]"),
+        Option(name="pairs", kind=bool, default=False, about="write pairs of chosen and rejected instead of rankings"),
+        Option(name="held_out", kind=str, default="10%", about="share of the prompts for a file of their own [10%]"),
+    ),
+    "rank import": (
+        Option(name="data", kind=str, about="rankings or pairs"),
+        Option(name="db", kind=str, default="feedback.db", about="the ranking store [feedback.db]"),
+        Option(name="annotator", kind=str, default="imported", about="whose rankings are that name nobody [imported]"),
+    ),
+    "rank link": (
+        _STORE,
+        Option(name="name", kind=str, about="whose link it is"),
+        Option(name="at", kind=str, default="http://127.0.0.1:8712", about="where the page is [http://127.0.0.1:8712]"),
+    ),
 }
 _RUNS = frozenset({*_TRAINING, "sample", "demo"})
-_ALL = frozenset(ABOUT) - {"init"}
+_ALL = frozenset({*ABOUT, *WITHOUT_SETTINGS}) - {"init"}
 SWITCHES = {
     "dry_run": Switch(
         about="check settings, data, memory, disk and time, say what the run would take, and write nothing",
         commands=frozenset(_TRAINING),
     ),
-    "fresh": Switch(about="remove an earlier run from out, and only that", commands=_RUNS),
+    "fresh": Switch(about="remove an earlier run from out, and only that", commands=_RUNS | {"rank export"}),
     "quiet": Switch(about="show nothing but errors and the result", commands=_ALL),
     "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL),
     "debug": Switch(about="show tracebacks and the warnings of other libraries", commands=_ALL),

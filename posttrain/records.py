@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
-Kind: TypeAlias = Literal["chat", "text", "ranked", "labelled", "target", "prompt"]
+Kind: TypeAlias = Literal["chat", "text", "ranked", "labelled", "target", "pool", "prompt"]
+"""What rows are read as. A `pool` is answers that nobody has ranked: rankings whose ranks are all None."""
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 
 

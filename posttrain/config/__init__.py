@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from posttrain.config.ppo import PPOConfig as PPOConfig
     from posttrain.config.preferences import DPOConfig as DPOConfig
     from posttrain.config.preferences import OnlineDPOConfig as OnlineDPOConfig
+    from posttrain.config.ranking import RankConfig as RankConfig
     from posttrain.config.rewards import Functions as Functions
     from posttrain.config.rewards import RewardItem as RewardItem
     from posttrain.config.schema import json_schema as json_schema
@@ -63,6 +64,7 @@ _HOME = {
     "MergeConfig": "methods",
     "OnlineDPOConfig": "preferences",
     "PPOConfig": "ppo",
+    "RankConfig": "ranking",
     "RewardConfig": "methods",
     "RewardItem": "rewards",
     "SFTConfig": "methods",
@@ -102,6 +104,7 @@ __all__ = [
     "MergeConfig",
     "OnlineDPOConfig",
     "PPOConfig",
+    "RankConfig",
     "RewardConfig",
     "RewardItem",
     "SFTConfig",

@@ -152,6 +152,6 @@ def _checked(config: type[Settings], name: str, value: object) -> object:
     try:
         config.model_validate(tree)
     except ValidationError as error:  # what else is missing says nothing of this setting
-        if any(problem["loc"][0] == name.split(".")[0] for problem in error.errors()):
+        if any(problem["loc"][:1] == (name.split(".")[0],) for problem in error.errors()):
             raise NoValueError from error
     return value

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from posttrain.config.ppo import PPOConfig
 from posttrain.config.preferences import DPOConfig, OnlineDPOConfig
+from posttrain.config.ranking import RankConfig
 from posttrain.config.rewards import Functions, Rewards, refuse_idle_functions
 from posttrain.config.shared import (
     Clash,
@@ -178,6 +179,7 @@ CONFIGS: dict[str, type[Settings]] = {
         SFTConfig,
         ClassifyConfig,
         SampleConfig,
+        RankConfig,
         RewardConfig,
         PPOConfig,
         DPOConfig,

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeGuard, cast
 
 from posttrain.data.json_rows import Row
@@ -30,6 +31,8 @@ GOOD = frozenset({"true", "yes", "1", "+1", "good", "up", "thumbs up", "like", "
 BAD = frozenset(
     {"false", "no", "0", "-1", "bad", "down", "thumbs down", "dislike", "disliked", "undesirable", "negative", "👎"}
 )
+MOST_RANKED = 9
+"""Answers to one prompt that a person can rank at once."""
 # A question this long, word for word at the start of both answers, was put there by a script.
 _REPEATED = 20
 
@@ -117,6 +120,33 @@ def solutions(row: Row, id: str) -> list[RankedRecord]:
     answers = tuple(text_of(item.get("solution"), "solution") for item in labelled)
     return [
         _ranking(row, id, asked_by_user(asked, keys[0]), answers, [1 if item["is_correct"] else 2 for item in labelled])
+    ]
+
+
+def tied(row: Row, id: str) -> list[RankedRecord]:
+    """`responses` alone, as if all were equal."""
+    answers = _responses(row)
+    return [_list_ranking(row, id, answers, [1] * len(answers))]
+
+
+def tied_completions(row: Row, id: str) -> list[RankedRecord]:
+    """UltraFeedback's `completions` without their scores."""
+    items = row.get("completions")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise BadRow("completions is no list of objects", 'write [{"response": …}, …]')
+    return tied({**row, "responses": [item.get("response") for item in cast("list[Row]", items)]}, id)
+
+
+def unranked(row: Row, id: str, *, ranked: Callable[[Row, str], Sequence[RankedRecord]]) -> list[RankedRecord]:
+    """What `ranked` reads, without its ranks: answers that people are to rank, of which nine fit beside each other."""
+    records = ranked(row, id)
+    for record in records:
+        if len(record.responses) > MOST_RANKED:
+            what = f"{len(record.responses)} answers, and at most {MOST_RANKED} can be ranked at once"
+            raise BadRow(what, "give fewer, or write several rows")
+    return [
+        replace(record, ranks=(None,) * len(record.responses), weight=1.0, margin=None, annotator=None)
+        for record in records
     ]
 
 

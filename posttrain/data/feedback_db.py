@@ -17,47 +17,42 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
+import orjson
+
+from posttrain.data.feedback_schema import APPLICATION, VERSION, migrate
 from posttrain.data.json_rows import Row
 from posttrain.errors import DataError, Problem
 from posttrain.records import JSON, Message
 
 EventKind: TypeAlias = Literal["rank", "skip", "cant_judge", "flag", "note", "undo"]
 
-APPLICATION = 0x70747266  # "ptrf"
-VERSION = 1
 _MAGIC = b"SQLite format 3\x00"
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
-_SCHEMA = f"""
-CREATE TABLE items (
-    id        TEXT PRIMARY KEY,
-    prompt    TEXT NOT NULL CHECK (json_valid(prompt)),       -- [{{"role", "content"}}, …]
-    responses TEXT NOT NULL CHECK (json_valid(responses)),    -- [{{"text", "stopped", "model"}}, …]
-    seed      INTEGER NOT NULL,                               -- with the annotator: the order in which they are shown
-    audit     INTEGER NOT NULL DEFAULT 0 CHECK (audit IN (0, 1)),
-    created   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-);
-CREATE TABLE events (
-    id        INTEGER PRIMARY KEY AUTOINCREMENT,
-    time      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    item      TEXT NOT NULL REFERENCES items (id),
-    annotator TEXT NOT NULL CHECK (annotator <> ''),
-    kind      TEXT NOT NULL CHECK (kind IN ('rank', 'skip', 'cant_judge', 'flag', 'note', 'undo')),
-    payload   TEXT NOT NULL CHECK (json_valid(payload))       -- {{"ranks": [1, 2, 2, null]}}, {{"event": 12}}, …
-);
-CREATE INDEX events_of_items ON events (item, annotator, id);
-CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE (ABORT, 'events are only appended'); END;
-CREATE TRIGGER events_are_kept BEFORE DELETE ON events BEGIN SELECT RAISE (ABORT, 'events are only appended'); END;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-"""
-# The newest rank of each person and item that no undo names, in the order in which they were given.
+# The newest rank of each person and item that no undo names, in the order in which they were given. Of an item that was
+# adjudicated, that ranking alone. Bytes in a payload are no JSON, and the row that holds them is told by itself.
 _RANKINGS = """
-SELECT max(events.id), items.id, annotator, prompt, responses, payload
-FROM events JOIN items ON items.id = events.item
-WHERE kind = 'rank' AND NOT audit
-    AND events.id NOT IN (SELECT json_extract(payload, '$.event') FROM events WHERE kind = 'undo')
-GROUP BY items.id, annotator ORDER BY 1
+WITH undone AS (
+    SELECT json_extract(payload, '$.event') AS event FROM events WHERE kind = 'undo'
+), live AS (
+    SELECT id, item, annotator, CASE WHEN json_valid(payload) THEN json_extract(payload, '$.adjudicates') END AS settles
+    FROM events
+    WHERE kind = 'rank' AND id NOT IN (SELECT event FROM undone WHERE event IS NOT NULL)
+), settled AS (
+    SELECT item, max(id) AS event FROM live WHERE settles GROUP BY item
+), counted AS (
+    SELECT event FROM settled
+    UNION ALL
+    SELECT max(id) FROM live WHERE item NOT IN (SELECT item FROM settled) GROUP BY item, annotator
+)
+SELECT events.id, items.id, annotator, prompt, responses, payload
+FROM counted JOIN events ON events.id = counted.event JOIN items ON items.id = events.item
+WHERE audit = ? ORDER BY events.id
 """
+# What an identity is made of: columns that every version has, so that a store keeps it when it becomes a later one.
+_CONTENT = (
+    "SELECT id, prompt, responses, audit FROM items ORDER BY id",
+    "SELECT id, time, item, annotator, kind, payload FROM events ORDER BY id",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +77,18 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What a person said of an item: `{"ranks": [1, 2, null]}` for a rank, `{"event": id}` for an undo."""
+    """What a person said of an item: `{"ranks": [1, 2, null]}` for a rank, `{"event": id}` for an undo.
+
+    A rank with `"adjudicates": true` in its payload is the only one of its item that counts. `key` is made by the
+    sender: an event of the same person and key is the same event, however often it is sent. `seconds` were spent on it.
+    """
 
     item: str
     annotator: str
     kind: EventKind
     payload: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
+    key: str | None = None
+    seconds: float | None = None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -98,64 +99,84 @@ def create(path: Path) -> sqlite3.Connection:
     path.touch(exist_ok=False)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.executescript(_SCHEMA)
     return _writing(connection)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection to a store, for reading and writing. Raises DataError as `rankings` does."""
+    """A connection to a store, for reading and writing; one of an earlier version becomes one of this.
+
+    Raises DataError as `rankings` does.
+    """
     _refuse_other_files(path)
     connection = sqlite3.connect(path)
     try:
         _refuse_other_databases(path, connection)
+        return _writing(connection)
     except DataError:
         connection.close()
         raise
-    return _writing(connection)
+    except sqlite3.Error as reason:
+        connection.close()
+        raise DataError([_unwritten(path, reason)]) from reason
+
+
+def version_of(path: Path) -> int:
+    """The version of a store, which `connect` makes this one's. Raises DataError for what is none."""
+    with _opened(path) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _writing(connection: sqlite3.Connection) -> sqlite3.Connection:
-    connection.execute("PRAGMA foreign_keys = ON")
     # What was acknowledged survives a power cut, and a second writer waits instead of failing.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA busy_timeout = 5000")
+    migrate(connection)
+    connection.execute("PRAGMA foreign_keys = ON")
     return connection
 
 
 def add_items(connection: sqlite3.Connection, items: Iterable[Item]) -> int:
     """The number of items that were new; one whose id the store has already is left as it is."""
-    rows = [
-        (
-            item.id,
-            json.dumps([_spoken(m) for m in item.prompt], ensure_ascii=False),
-            _answers(item),
-            item.seed,
-            item.audit,
-        )
-        for item in items
-    ]
     with connection:
-        before = connection.total_changes
-        connection.executemany(
-            "INSERT INTO items (id, prompt, responses, seed, audit) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
-        )
+        connection.execute("BEGIN IMMEDIATE")
+        return put_items(connection, items)
+
+
+def put_items(connection: sqlite3.Connection, items: Iterable[Item]) -> int:
+    """As `add_items`, inside the caller's transaction."""
+    rows = [(item.id, _prompt(item), _answers(item), item.seed, item.audit) for item in items]
+    before = connection.total_changes
+    connection.executemany(
+        "INSERT INTO items (id, prompt, responses, seed, audit) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
+    )
     return connection.total_changes - before
 
 
 def append(connection: sqlite3.Connection, event: Event) -> int:
-    """The id of the event once it is on disk.
+    """The id of the event once it is on disk; that of the earlier one where its key was sent before.
 
     Raises ValueError for an item that the store does not have, ranks that are not one for each answer, and an undo of
     anything but an event of the same person and item.
     """
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        _check(connection, event)
-        done = connection.execute(
-            "INSERT INTO events (item, annotator, kind, payload) VALUES (?, ?, ?, ?)",
-            (event.item, event.annotator, event.kind, json.dumps(dict(event.payload), ensure_ascii=False)),
-        )
-    return int(done.lastrowid or 0)
+        number, _ = record(connection, event)
+    return number
+
+
+def record(connection: sqlite3.Connection, event: Event) -> tuple[int, bool]:
+    """The id of the event, and whether it is new, inside the caller's transaction. Raises ValueError as `append`."""
+    if event.key is not None:
+        own = "SELECT id FROM events WHERE annotator = ? AND key = ?"
+        if found := connection.execute(own, (event.annotator, event.key)).fetchone():
+            return int(found[0]), False
+    _check(connection, event)
+    payload = json.dumps(dict(event.payload), ensure_ascii=False)
+    done = connection.execute(
+        "INSERT INTO events (item, annotator, kind, payload, key, seconds) VALUES (?, ?, ?, ?, ?, ?)",
+        (event.item, event.annotator, event.kind, payload, event.key, event.seconds),
+    )
+    return int(done.lastrowid or 0), True
 
 
 def _check(connection: sqlite3.Connection, event: Event) -> None:
@@ -175,8 +196,9 @@ def _check(connection: sqlite3.Connection, event: Event) -> None:
             raise ValueError(f"{event.annotator!r} has no event {undone!r} of item {event.item!r} to undo")
 
 
-def _spoken(message: Message) -> Row:
-    return {"role": message.role, "content": message.content}
+def _prompt(item: Item) -> str:
+    spoken = [{"role": message.role, "content": message.content} for message in item.prompt]
+    return json.dumps(spoken, ensure_ascii=False)
 
 
 def _answers(item: Item) -> str:
@@ -195,25 +217,26 @@ def is_database(path: Path) -> bool:
         return handle.read(len(_MAGIC)) == _MAGIC
 
 
-def rankings(path: Path) -> Iterator[tuple[int, Row | Problem]]:
+def rankings(path: Path, *, audit: bool = False, empty: bool = False) -> Iterator[tuple[int, Row | Problem]]:
     """The rankings that count, each as the number of its event and a row of prompt, responses, ranks and annotator.
 
-    In the place of one whose item or event holds something else stands what is wrong.
-    The store is opened for reading only; others may write meanwhile, and what they write then is not seen. Raises
-    DataError for a file that is no ranking store, one of a newer version, and one in which nothing is ranked.
+    Those of items to train on, or with `audit` those of items that check people. In the place of one whose item or
+    event holds something else stands what is wrong. The store is opened for reading only; others may write meanwhile,
+    and what they write then is not seen. Raises DataError for a file that is no ranking store, one of a newer version,
+    and, unless it may be `empty`, one in which none of these items is ranked.
     """
-    empty = True
+    ranked = False
     with _opened(path) as connection:
-        for event, item, annotator, prompt, responses, payload in connection.execute(_RANKINGS):
-            empty = False
+        for event, item, annotator, prompt, responses, payload in connection.execute(_RANKINGS, (audit,)):
+            ranked = True
             try:
                 row = _row(item, annotator, json.loads(prompt), json.loads(responses), json.loads(payload))
             except (ValueError, TypeError, AttributeError, RecursionError):
                 yield int(event), _no_ranking(f"{path}:{event}", item)
             else:
                 yield int(event), row
-        if empty:
-            raise DataError([_unranked(path, connection)])
+        if not ranked and not empty:
+            raise DataError([_unranked(path, connection, audit=audit)])
 
 
 def _row(item: str, annotator: str, prompt: JSON, answers: list[Row], payload: Row) -> Row:
@@ -235,7 +258,7 @@ def fingerprint(path: Path) -> str:
     """The sha256 of all items and events, whatever else the file and the log beside it hold."""
     digest = hashlib.sha256()
     with _opened(path) as connection:
-        for query in ("SELECT id, prompt, responses, audit FROM items ORDER BY id", "SELECT * FROM events ORDER BY id"):
+        for query in _CONTENT:
             for row in connection.execute(query):
                 digest.update(
                     f"{json.dumps(row, default=repr)}\n".encode()
@@ -246,14 +269,40 @@ def fingerprint(path: Path) -> str:
 @contextmanager
 def _opened(path: Path) -> Generator[sqlite3.Connection]:
     """A connection for reading only; what breaks while it is read is a DataError."""
-    _refuse_other_files(path)
-    connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=5.0)
-    with closing(connection):
-        _refuse_other_databases(path, connection)
+    with closing(reader(path)) as connection:
         try:
             yield connection
         except (sqlite3.Error, UnicodeDecodeError) as reason:
             raise DataError([_damaged(path, reason)]) from reason
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A connection for reading only, of a store of any version, for threads that take turns.
+
+    Raises DataError as `rankings` does.
+    """
+    _refuse_other_files(path)
+    name = f"file:{quote(str(path.resolve()))}?mode=ro"
+    connection = sqlite3.connect(name, uri=True, timeout=5.0, check_same_thread=False)
+    try:
+        _refuse_other_databases(path, connection)
+    except DataError:
+        connection.close()
+        raise
+    return connection
+
+
+def texts(connection: sqlite3.Connection, item: str) -> tuple[list[Row], list[Row]]:
+    """The messages of an item's prompt, and its answers. Raises KeyError for an item that there is not."""
+    found = connection.execute("SELECT prompt, responses FROM items WHERE id = ?", (item,)).fetchone()
+    if found is None:
+        raise KeyError(item)
+    return orjson.loads(found[0]), orjson.loads(found[1])
+
+
+def _unwritten(path: Path, reason: sqlite3.Error) -> Problem:
+    fix = "check the rights of the file and its folder, the room on the disk, and who else writes to it"
+    return Problem(place=str(path), what=f"the store cannot be written to: {reason}", fix=fix)
 
 
 def _damaged(path: Path, reason: Exception) -> Problem:
@@ -285,9 +334,11 @@ def _refuse_other_databases(path: Path, connection: sqlite3.Connection) -> None:
         raise DataError([Problem(place=str(path), what=what, fix="pip install --upgrade posttrain")])
 
 
-def _unranked(path: Path, connection: sqlite3.Connection) -> Problem:
-    items = int(connection.execute("SELECT count(*) FROM items WHERE NOT audit").fetchone()[0])
-    what = f"there are no rankings yet of its {items:,} items" if items else "there is nothing to rank in it yet"
+def _unranked(path: Path, connection: sqlite3.Connection, *, audit: bool) -> Problem:
+    items = int(connection.execute("SELECT count(*) FROM items WHERE audit = ?", (audit,)).fetchone()[0])
+    kind = "audit items" if audit else "items"
+    nothing = "it has no audit items" if audit else "there is nothing to rank in it yet"
+    what = f"there are no rankings yet of its {items:,} {kind}" if items else nothing
     return Problem(
         place=str(path), what=what, fix="rank some: posttrain rank" if items else "add answers: posttrain rank"
     )

@@ -19,6 +19,7 @@ COMMANDS: Mapping[Kind, str] = {
     "text": "sft",
     "ranked": "reward or dpo",
     "target": "classify",
+    "pool": "rank",
     "prompt": "ppo, online-dpo or sample",
 }
 EXAMPLES: Mapping[Kind, str] = {
@@ -27,6 +28,7 @@ EXAMPLES: Mapping[Kind, str] = {
     "ranked": '{"prompt": …, "chosen": …, "rejected": …} or {"prompt": …, "responses": […], "ranks": […]}',
     "labelled": '{"prompt": …, "completion": …, "label": true}',
     "target": '{"text": …, "label": …}',
+    "pool": '{"prompt": …, "responses": […]}',
     "prompt": '{"prompt": …}',
 }
 
@@ -152,6 +154,15 @@ def _ranking(name: str, needs: Mapping[str, Shape], to_records: Convert) -> Form
     return Format(name=name, kind="ranked", needs=needs, convert=to_records)
 
 
+def _to_rank(
+    name: str, needs: Mapping[str, Shape], to_records: Convert, has: Callable[[Row], bool] | None = None
+) -> Format:
+    """A layout of answers to be ranked; the ranks that some have are left aside."""
+    return Format(
+        name=name, kind="pool", needs=needs, has=has, convert=partial(comparisons.unranked, ranked=to_records)
+    )
+
+
 def _labelled_answers() -> list[Format]:
     """Every layout of a conversation, with a column that says whether its last answer was good."""
     chats = [layout for layout in _layouts("chat") if layout.name != "self-instruct (instruction, instances)"]
@@ -214,6 +225,10 @@ FORMATS: tuple[Format, ...] = (
     Format(name="labelled solutions", kind="ranked", needs={}, has=_labelled, convert=comparisons.solutions),
     *_labelled_answers(),
     *_targets(),
+    _to_rank("responses", {"responses": LIST}, comparisons.tied),
+    _to_rank("pairs (chosen, rejected)", _PAIR, comparisons.pair),
+    _to_rank("UltraFeedback (instruction, completions)", {"completions": RATED}, comparisons.tied_completions),
+    _to_rank("labelled solutions", {}, comparisons.solutions, has=_labelled),
     *_layouts("prompt"),
     Format(name="pairs (chosen, rejected)", kind="prompt", needs=_PAIR, convert=comparisons.prompt),
     *(

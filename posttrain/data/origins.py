@@ -13,6 +13,9 @@ from posttrain.data.json_rows import Found, Placed
 from posttrain.data.rows import Stamps, files_of, fingerprint, rows_of, size_of, stamps
 from posttrain.errors import DataError, Problem
 
+AUDIT = "audit"
+"""The split of a ranking store that is never trained on."""
+
 
 class Origin(Protocol):
     """A source of rows that can be read again and again."""
@@ -80,16 +83,20 @@ class FileRows:
 
 
 class RankingRows:
-    """The rankings that people gave in a ranking store, as rows of prompt, responses and ranks."""
+    """The rankings that people gave in a ranking store, as rows of prompt, responses and ranks.
 
-    def __init__(self, path: str) -> None:
+    Those of the items to train on, or with `audit` those of the items that check people and models.
+    """
+
+    def __init__(self, path: str, *, audit: bool = False) -> None:
         self.path = path
+        self.audit = audit
         self._path = Path(path)
 
     @property
     def identity(self) -> str:
-        """The sha256 of all items and events."""
-        return self._identity
+        """The sha256 of all items and events, and which of the two sets of items is meant."""
+        return f"{self._identity}-audit" if self.audit else self._identity
 
     @cached_property
     def _identity(self) -> str:
@@ -100,22 +107,25 @@ class RankingRows:
         return self._path.stat().st_size
 
     def rows(self) -> Iterator[Found]:
-        for number, ranking in feedback_db.rankings(self._path):
+        for number, ranking in feedback_db.rankings(self._path, audit=self.audit):
             yield ranking if isinstance(ranking, Problem) else Placed(self.path, number, ranking)
 
 
 def origin_of(path: str, *, subset: str | None = None, split: str | None = None) -> Origin:
     """The rows of a path, of a ranking store, or of `owner/name` on the hub.
 
-    Raises DataError for a path that does not exist and is no name of a data set, and for a subset of a file.
+    A store has the splits train, which is its own, and audit. Raises DataError for a path that does not exist and is no
+    name of a data set, and for a subset of a file.
     """
     if is_hub_id(path):
         return HubRows(path, subset=subset, split=split)
+    file = Path(path)
+    if file.is_file() and feedback_db.is_database(file) and subset is None and split in (None, "train", AUDIT):
+        return RankingRows(path, audit=split == AUDIT)
     if subset is not None or split is not None:
         name = "subset" if subset is not None else "split"
         what = f"a file has no {name}; only data sets of the hub, named owner/name, have one"
+        if file.is_file() and feedback_db.is_database(file):
+            what = f"a ranking store has no such {name}; it has the splits train and {AUDIT}"
         raise DataError([Problem(place=path, what=what, fix=f"take {name} out, or check the name")])
-    file = Path(path)
-    if file.is_file() and feedback_db.is_database(file):
-        return RankingRows(path)
     return FileRows(path)

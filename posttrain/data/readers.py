@@ -15,7 +15,7 @@ import orjson
 from posttrain.counted import counted
 from posttrain.data.json_rows import Found, Placed
 from posttrain.data.messages import BadRow, Messages
-from posttrain.data.origins import FileRows, Origin, origin_of
+from posttrain.data.origins import FileRows, Origin, RankingRows, origin_of
 from posttrain.data.recognise import SNIFFED, misfit, recognise, unknown_columns, unread_label
 from posttrain.errors import DataError, Problem
 from posttrain.records import (
@@ -89,6 +89,11 @@ class Reading(Iterable[Record]):
         The file is read for it when it is first asked for.
         """
         return self._origin.identity
+
+    @property
+    def audit(self) -> bool:
+        """Whether these are the rankings of a store that serve to check people and models."""
+        return isinstance(self._origin, RankingRows) and self._origin.audit
 
     @property
     def size(self) -> int | None:

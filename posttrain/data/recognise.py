@@ -27,6 +27,8 @@ from posttrain.records import (
 )
 
 SNIFFED = 200
+# What nearly every row can serve as: it says little of what a row is.
+_ANYTHING = ("prompt", "pool")
 _PLAIN = re.compile(r"[A-Za-z_~./][A-Za-z0-9_~./+-]*")
 _YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "~"}
 
@@ -64,7 +66,7 @@ def misfit(row: Row, layout: Format) -> BadRow | None:
         return None
     missing = [key for key in layout.needs if key not in row]
     other = next(
-        (each for each in FORMATS if each.name != layout.name and each.kind != "prompt" and each.fits(row)), None
+        (each for each in FORMATS if each.name != layout.name and each.kind not in _ANYTHING and each.fits(row)), None
     )
     unlabelled = layout.kind == "target" and missing == ["label"]
     if missing and other is not None and not unlabelled:
@@ -178,7 +180,7 @@ def _unrecognised(path: str, sample: Sequence[Placed], kinds: Sequence[Kind]) ->
         fix = f"{COMMANDS[other[0].kind]} takes this file; here give {example}"
         return Problem(place=path, what=what, fix=fix)
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    sought = "" if len(kinds) == len(COMMANDS) else f" of {wanted} data"
+    sought = "" if COMMANDS.keys() - {*kinds, "pool"} == set() else f" of {wanted} data"
     what = f"no layout{sought} fits its columns: {_listed(keys)}"
     if any(len(key) > 60 or key.replace(".", "", 1).isdigit() for key in keys):
         what += "\n  these look like a row, not like the names of columns"

@@ -210,9 +210,9 @@ def _open(config: Training, reads: Reads, console: Console) -> Door:
 
     max_bad = share(config.max_bad)
     shape = tried(lambda: _shape(config))
-    data = tried(lambda: open_sources(reads.data, reads.kinds, max_bad=max_bad))
+    data = tried(lambda: _trainable(open_sources(reads.data, reads.kinds, max_bad=max_bad)))
     held = tried(lambda: open_sources(reads.eval_file, reads.kinds, max_bad=max_bad))
-    aside = tried(lambda: open_sources(reads.aside, reads.aside_kinds, max_bad=max_bad))
+    aside = tried(lambda: _trainable(open_sources(reads.aside, reads.aside_kinds, max_bad=max_bad)))
     if shape is None or data is None or held is None or aside is None:
         raise _together(problems)
     data, held, aside = _told_apart(data, held, aside)
@@ -221,6 +221,15 @@ def _open(config: Training, reads: Reads, console: Console) -> Door:
     limit = setup.max_length(config.max_length, context_length(shape), console)
     embedding: int = max(shape.get_text_config().vocab_size, 1 + max(codec.words.new, default=0))
     return Door(data=data, held=held, aside=aside, codec=codec, limit=limit, embedding=embedding, console=console)
+
+
+def _trainable(sources: list[Source]) -> list[Source]:
+    """The sources. Raises DataError for rankings that were set apart to check people and models."""
+    fix = "take split: audit out; eval takes it: posttrain eval runs/rm --data '{path: feedback.db, split: audit}'"
+    audits = [source.reading.path for source in sources if source.reading.audit]
+    if audits:
+        raise DataError([Problem(place=path, what="the audit items are never trained on", fix=fix) for path in audits])
+    return sources
 
 
 def _told_apart(*groups: Sequence[Source]) -> Iterator[list[Source]]:

@@ -1,0 +1,1 @@
+"""People rank answers: the page and its server, who gets which item, what it all says, and rows that train."""

@@ -1,0 +1,82 @@
+"""Rankings from files into a store: the same items whichever file brings them, and no ranking twice."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from posttrain.counted import counted
+from posttrain.data import feedback_db
+from posttrain.data.feedback_db import Answer, Event, Item
+from posttrain.feedback.pool import item_of
+from posttrain.records import RankedRecord, Record
+
+# The same ranks of an item by the same person, unless they were taken back.
+_KNOWN = """
+SELECT 1 FROM events
+WHERE item = ? AND annotator = ? AND kind = 'rank' AND json_extract(payload, '$.ranks') = json(?)
+    AND id NOT IN (SELECT json_extract(payload, '$.event') FROM events WHERE kind = 'undo')
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Imported:
+    """What came into a store. `known` rankings were there; `weighed` had a weight or margin, which no store keeps.
+
+    `items` are new; `annotators` are those of all rankings of the file.
+    """
+
+    items: int = 0
+    rankings: int = 0
+    known: int = 0
+    weighed: int = 0
+    annotators: int = 0
+
+    def facts(self) -> dict[str, int]:
+        """The same as plain values, for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person is told."""
+        new = f"{counted(self.rankings, 'ranking')} by {counted(self.annotators, 'annotator')}"
+        said = [f"{new}, {counted(self.items, 'item')} new"]
+        if self.known:
+            said.append(f"{counted(self.known, 'ranking')} left as they were: the store has them already")
+        if self.weighed:
+            said.append(f"{counted(self.weighed, 'ranking')} had a weight or a margin, which a store does not keep")
+        return said
+
+
+def import_rankings(
+    connection: sqlite3.Connection, records: Iterable[Record], *, annotator: str, seed: int
+) -> Imported:
+    """Takes ranked records in, all or none of them; those that name nobody are by `annotator`."""
+    found = Imported()
+    names: set[str] = set()
+    ready: list[tuple[Item, Event]] = []
+    for record in records:
+        assert isinstance(record, RankedRecord)
+        item = item_of(record.prompt, _answers(record), seed=seed)
+        name = record.annotator or annotator
+        names.add(name)
+        found.weighed += record.weight != 1.0 or record.margin is not None
+        ready.append((item, Event(item=item.id, annotator=name, kind="rank", payload={"ranks": [*record.ranks]})))
+    found.annotators = len(names)
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        found.items = feedback_db.put_items(connection, [item for item, _ in ready])
+        for _, event in ready:
+            ranks = json.dumps(event.payload["ranks"])
+            if connection.execute(_KNOWN, (event.item, event.annotator, ranks)).fetchone():
+                found.known += 1
+                continue
+            feedback_db.record(connection, event)
+            found.rankings += 1
+    return found
+
+
+def _answers(record: RankedRecord) -> list[Answer]:
+    stopped = record.stopped or (None,) * len(record.responses)
+    return [Answer(text=text, stopped=ended) for text, ended in zip(record.responses, stopped, strict=True)]

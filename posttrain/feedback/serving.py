@@ -1,0 +1,89 @@
+"""A ranking server while it runs: its address, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from types import TracebackType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from posttrain.errors import ConfigError, Problem
+
+_ENDS_IN = 5  # seconds that requests under way have when the server ends
+_LOOK = 0.01
+
+
+class Serving:
+    """An application that is served while the context lasts, in a thread of its own, so that Ctrl-C stays ours.
+
+    Raises ConfigError for an address that cannot be taken. `port` 0 takes any that is free.
+    """
+
+    def __init__(self, app: Starlette, *, host: str, port: int) -> None:
+        self._socket = _listening(host, port)
+        self._host = host
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="critical",  # what fails is told by our own middleware; addresses hold links and tokens
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_ENDS_IN,
+        )
+        self._server = uvicorn.Server(config)
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, name="server")
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it."""
+        host = "localhost" if self._host in ("0.0.0.0", "::") else self._host
+        port = self._socket.getsockname()[1]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def __enter__(self) -> Serving:
+        self._thread.start()
+        while self._thread.is_alive() and not self._server.started:
+            time.sleep(_LOOK)
+        self._raise()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+        if error is None:
+            self._raise()
+
+    def wait(self) -> None:
+        """Returns when the server has ended; a signal ends the wait."""
+        self._thread.join()
+        self._raise()
+
+    def _serve(self) -> None:
+        try:
+            asyncio.run(self._server.serve(sockets=[self._socket]))
+        except BaseException as error:
+            self._failed = error
+
+    def _raise(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ConfigError where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as reason:
+        why = getattr(reason, "strerror", None) or str(reason)
+        fix = "give another --port, or --port 0 for any that is free"
+        raise ConfigError([Problem(place=f"{host}:{port}", what=f"cannot be served: {why}", fix=fix)]) from reason
