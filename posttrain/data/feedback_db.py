@@ -26,6 +26,9 @@ from posttrain.records import JSON, Message
 
 EventKind: TypeAlias = Literal["rank", "skip", "cant_judge", "flag", "note", "undo"]
 
+PATIENCE = 5000
+"""Milliseconds that a writer waits for another one."""
+
 _MAGIC = b"SQLite format 3\x00"
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 # The newest rank of each person and item that no undo names, in the order in which they were given. Of an item that was
@@ -97,9 +100,7 @@ class Event:
 def create(path: Path) -> sqlite3.Connection:
     """A connection to a new, empty store. Raises FileExistsError where there is a file already."""
     path.touch(exist_ok=False)
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    return _writing(connection)
+    return _writing(sqlite3.connect(path))
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -108,7 +109,7 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises DataError as `rankings` does.
     """
     _refuse_other_files(path)
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, timeout=PATIENCE / 1000)
     try:
         _refuse_other_databases(path, connection)
         return _writing(connection)
@@ -127,9 +128,10 @@ def version_of(path: Path) -> int:
 
 
 def _writing(connection: sqlite3.Connection) -> sqlite3.Connection:
+    connection.execute(f"PRAGMA busy_timeout = {PATIENCE}")
+    connection.execute("PRAGMA journal_mode = WAL")
     # What was acknowledged survives a power cut, and a second writer waits instead of failing.
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 5000")
     migrate(connection)
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
@@ -306,7 +308,8 @@ def _unwritten(path: Path, reason: sqlite3.Error) -> Problem:
 
 
 def _damaged(path: Path, reason: Exception) -> Problem:
-    return Problem(place=str(path), what=f"the database cannot be read: {reason}", fix="restore it from a copy")
+    fix = "wait for whoever writes to it" if "locked" in str(reason) else "restore it from a copy"
+    return Problem(place=str(path), what=f"the database cannot be read: {reason}", fix=fix)
 
 
 def _refuse_other_files(path: Path) -> None:

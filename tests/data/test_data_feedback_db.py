@@ -72,6 +72,51 @@ def test_items_that_check_people_are_not_trained_on(tmp_path: Path) -> None:
     assert [record.id for record in read(path, "ranked").records] == ["a/ada"]
 
 
+def test_audit_items_are_a_split_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    with closing(store(path, item("a", "one", "two"), item("b", "three", "four", audit=True))) as connection:
+        rank(connection, "a", "ada", 1, 2)
+        assert said(path, split="audit") == (
+            "feedback.db  there are no rankings yet of its 1 audit items\n  fix: rank some: posttrain rank"
+        )
+        rank(connection, "b", "ada", 2, 1)
+    audits, trained = open_data(path, "ranked", split="audit"), open_data(path, "ranked", split="train")
+    assert [record.id for record in audits] == ["b/ada"]
+    assert [record.id for record in trained] == ["a/ada"]
+    assert (audits.audit, trained.audit) == (True, False)
+    assert audits.identity != trained.identity
+    assert "a ranking store has no such split; it has the splits train and audit" in said(path, split="test")
+
+
+def test_of_an_item_that_was_settled_one_ranking_counts(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    with closing(store(path, item("a", "one", "two"), item("b", "three", "four"))) as connection:
+        rank(connection, "a", "ada", 1, 2)
+        rank(connection, "b", "ada", 1, 2)
+        rank(connection, "a", "bo", 2, 1)
+        settles = Event(item="a", annotator="bo", kind="rank", payload={"ranks": [1, 1], "adjudicates": True})
+        settled = feedback_db.append(connection, settles)
+        rank(connection, "a", "cy", 1, 2)
+        assert [(r.id, r.ranks) for r in ranked(path)] == [("b/ada", (1, 2)), ("a/bo", (1, 1))]
+        feedback_db.append(connection, Event(item="a", annotator="bo", kind="undo", payload={"event": settled}))
+    assert [r.id for r in ranked(path)] == ["a/ada", "b/ada", "a/bo", "a/cy"]
+
+
+def ranked(path: Path) -> list[RankedRecord]:
+    return [record for record in open_data(path, "ranked") if isinstance(record, RankedRecord)]
+
+
+def test_an_event_that_is_sent_again_is_the_same(tmp_path: Path) -> None:
+    with closing(store(tmp_path / "feedback.db", item("a", "one", "two"))) as connection:
+        event = Event(item="a", annotator="ada", kind="rank", payload={"ranks": [1, 2]}, key="k", seconds=3.5)
+        first = feedback_db.append(connection, event)
+        assert feedback_db.append(connection, event) == first
+        other = Event(item="a", annotator="bo", kind="skip", key="k")
+        assert feedback_db.append(connection, other) != first
+        kept = connection.execute("SELECT annotator, key, seconds FROM events ORDER BY id").fetchall()
+    assert kept == [("ada", "k", 3.5), ("bo", "k", None)]
+
+
 def test_the_items_serve_as_prompts(tmp_path: Path) -> None:
     path = tmp_path / "feedback.db"
     with closing(store(path, item("a", "one", "two"))) as connection:
@@ -139,9 +184,9 @@ def test_the_identity_follows_what_people_said(tmp_path: Path) -> None:
     assert open_data(path, "ranked").identity != before
 
 
-def said(path: Path) -> str:
+def said(path: Path, split: str | None = None) -> str:
     with pytest.raises(DataError) as caught:
-        read(path, "ranked")
+        list(open_data(path, "ranked", split=split))
     return str(caught.value).replace(f"{path.parent}/", "")
 
 
@@ -162,9 +207,9 @@ def test_other_files_and_empty_stores_say_what_they_are(tmp_path: Path) -> None:
         assert said(path) == "feedback.db  there is nothing to rank in it yet\n  fix: add answers: posttrain rank"
         feedback_db.add_items(connection, [item("a", "one", "two")])
         assert said(path) == "feedback.db  there are no rankings yet of its 1 items\n  fix: rank some: posttrain rank"
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     assert said(path) == (
-        "feedback.db  this ranking store has version 2; this posttrain reads up to 1\n"
+        "feedback.db  this ranking store has version 3; this posttrain reads up to 2\n"
         "  fix: pip install --upgrade posttrain"
     )
     with pytest.raises(FileExistsError):
