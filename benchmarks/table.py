@@ -131,6 +131,13 @@ GOALS: list[Goal] = [
         work="checkpoints", what="share of its time that SFT at 15m loses to saves every 10 steps",
         finding="saves-15m", key="beside held", most=0.05, unit="%",
     ),
+    Goal(
+        work="ranking", what="50 annotators on 2 cores: seconds of 95 % of their actions, a second between two",
+        finding="rank", key="paused all p95", most=0.1, unit=" s",
+    ),
+    Goal(
+        work="ranking", what="the same without a pause", finding="rank", key="no pause all p95", most=0.1, unit=" s",
+    ),
 ]  # fmt: skip
 
 

@@ -84,7 +84,8 @@ def test_every_row_of_the_table_of_layouts_is_read_as_the_table_says(repository:
     file = tmp_path / "rows.jsonl"
     for layout, row, read in rows:
         file.write_text(row + "\n", encoding="utf-8")
-        found = open_data(file, ("labelled", "target", "chat", "text", "ranked", "prompt"))
+        pool = layout.endswith("→ pool")  # pairs and rankings are one too, where answers to rank are asked for
+        found = open_data(file, "pool" if pool else ("labelled", "target", "chat", "text", "ranked", "prompt"))
         assert (found.format, [spelled(record) for record in found]) == (layout, [read])
 
 

@@ -1,0 +1,105 @@
+"""A server killed in the middle of its work loses nothing that it acknowledged, and pages go on with the next one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import Browser
+from rankings_at_hand import item, store
+
+from posttrain.data import feedback_db
+
+SERVE = """
+import sys
+from pathlib import Path
+from posttrain.feedback.assigning import Rules
+from posttrain.feedback.server import Options, application
+from posttrain.feedback.serving import Serving
+app = application(Path(sys.argv[1]), Options(rules=Rules(overlap=0.5)))
+with Serving(app, host="127.0.0.1", port=int(sys.argv[2])) as serving:
+    print(serving.address, flush=True)
+    serving.wait()
+"""
+PEOPLE, LIVES, SECONDS = 6, 3, 0.6
+
+
+class Person(threading.Thread):
+    """Ranks as fast as it can; what was not acknowledged is sent again with the same key."""
+
+    def __init__(self, name: str, address: str) -> None:
+        super().__init__(name=name)
+        self.browser = Browser(address)
+        self.browser.enter(name)
+        self.acknowledged: dict[str, int] = {}
+        self.resent = 0
+        self.turn = 0
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            shown = self.tried(lambda: self.browser.get("/api/next").json)
+            if shown is None or shown["item"] is None:
+                return
+            self.turn += 1
+            key = f"{self.name}-{self.turn}"
+            body = {"item": shown["item"]["id"], "kind": "rank", "tiers": [["a"], ["b"]], "key": key}
+            answer = self.tried(lambda body=body: self.browser.post("/api/events", body))
+            if answer is not None and answer.status in (200, 201):
+                self.acknowledged[key] = answer.json["event"]
+            elif answer is not None:
+                assert answer.status == 409, answer.text
+
+    def tried(self, ask: Callable[[], Any]) -> Any:
+        """What an asking gives, tried until there is a server; None when the day is over."""
+        while not self.over.is_set():
+            try:
+                return ask()
+            except (OSError, ValueError, HTTPException):  # nobody there, or an answer that was cut
+                self.resent += 1
+                time.sleep(0.02)
+        return None
+
+
+def serving(path: Path, port: int) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(path), str(port)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.medium
+def test_a_server_that_is_killed_under_load_loses_no_acknowledged_event(tmp_path: Path) -> None:
+    path = store(tmp_path / "feedback.db", *(item(f"i{n:05}") for n in range(5000)))
+    process, address = serving(path, 0)
+    port = int(address.rsplit(":", 1)[1])
+    people = [Person(f"p{n}", address) for n in range(PEOPLE)]
+    for person in people:
+        person.start()
+    for _ in range(LIVES):
+        time.sleep(SECONDS)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process, _ = serving(path, port)
+    time.sleep(SECONDS)
+    for person in people:
+        person.over.set()
+    for person in people:
+        person.join()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    acknowledged = {key: event for person in people for key, event in person.acknowledged.items()}
+    assert len(acknowledged) > 50
+    assert sum(person.resent for person in people) > 0
+    with closing(feedback_db.connect(path)) as connection:
+        kept = dict(connection.execute("SELECT key, id FROM events WHERE kind = 'rank'").fetchall())
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert {key: kept.get(key) for key in acknowledged} == acknowledged
