@@ -10,6 +10,7 @@ Every name is loaded when it is first used: importing the package imports neithe
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -201,8 +202,11 @@ def start(config: Settings, *, console: Console, **options: bool) -> object:
     module, name = _RECIPES[config.command].split(":")
     try:
         return getattr(import_module(module), name)(config, console=console, **options)
-    except import_module("posttrain.recipes.preflight").Rehearsed as end:
-        return end.forecast
+    except Exception as end:
+        preflight = sys.modules.get("posttrain.recipes.preflight")  # what never was loaded raised nothing
+        if preflight is not None and isinstance(end, preflight.Rehearsed):
+            return end.forecast
+        raise
     finally:
         console.finish()
 

@@ -66,8 +66,10 @@ class Door:
         return self._with_cookie(request, self.cookie, cookie, response)
 
     def take_token(self, request: Request, token: str) -> Response:
-        """The page that leads on once the token is right. Raises Refused for a wrong one."""
-        if not self.token or not same_secret(token, self.token):
+        """The page that leads on once the token is right, or none is asked for. Raises Refused for a wrong one."""
+        if not self.token:
+            return going_on(request.url.path)
+        if not same_secret(token, self.token):
             raise Refused(403, "this is not the token of the server; open the address that it printed")
         return self._with_cookie(request, self.token_cookie, token, going_on(request.url.path))
 

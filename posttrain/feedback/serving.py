@@ -37,7 +37,8 @@ class Serving:
         )
         self._server = uvicorn.Server(config)
         self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="server")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="server", daemon=True)
 
     @property
     def address(self) -> str:
@@ -48,7 +49,7 @@ class Serving:
 
     def __enter__(self) -> Serving:
         self._thread.start()
-        while self._thread.is_alive() and not self._server.started:
+        while not self._ended.is_set() and not self._server.started:
             time.sleep(_LOOK)
         self._raise()
         return self
@@ -57,14 +58,17 @@ class Serving:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.should_exit = True
-        self._thread.join()
+        self._ended.wait()
         self._socket.close()
         if error is None:
             self._raise()
 
     def wait(self) -> None:
-        """Returns when the server has ended; a signal ends the wait."""
-        self._thread.join()
+        """Returns when the server has ended; a signal ends the wait.
+
+        A thread that is joined counts as ended once that is interrupted, though it runs on; an event does not.
+        """
+        self._ended.wait()
         self._raise()
 
     def _serve(self) -> None:
@@ -72,6 +76,8 @@ class Serving:
             asyncio.run(self._server.serve(sockets=[self._socket]))
         except BaseException as error:
             self._failed = error
+        finally:
+            self._ended.set()
 
     def _raise(self) -> None:
         if self._failed is not None:

@@ -89,8 +89,8 @@ class Standing:
             gone = self._said.pop(said.undone, None) if said.undone is not None else None
             if gone is None:
                 return
-            self._of_person[gone.annotator].remove(gone)
-            self._of_item[gone.item][gone.annotator].remove(gone)
+            _drop(self._of_person[gone.annotator], gone)
+            _drop(self._of_item[gone.item][gone.annotator], gone)
         else:
             self._said[said.event] = said
             self._of_person[said.annotator].append(said)
@@ -179,6 +179,11 @@ class Standing:
     def said(self) -> Iterator[Said]:
         """All that stands, in order."""
         return iter(self._said.values())
+
+
+def _drop(said: list[Said], gone: Said) -> None:
+    """Takes an event out, which is mostly one of the last."""
+    del said[next(place for place in reversed(range(len(said))) if said[place] is gone)]
 
 
 def _opposed(rankings: Sequence[Said]) -> int:

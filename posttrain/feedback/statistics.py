@@ -44,6 +44,7 @@ class Overview:
         self._mirror = Mirror(self._connection)
         self._lengths: dict[str, list[int]] = {}
         self._found: tuple[int, Told] | None = None
+        self._twice: list[str] = []  # the items that are for two people
 
     def close(self) -> None:
         """Closes the store."""
@@ -53,11 +54,13 @@ class Overview:
     def statistics(self) -> Told:
         """All of it, as the page of statistics is told."""
         with self._lock:
-            self._mirror.catch_up()
+            new, _ = self._mirror.catch_up()
+            if new:
+                self._twice = [item for item in self._mirror.standing.items if self._rules.needs(item) > 1]
             found = self._found
             if found is None or found[0] != self._mirror.last_event:
                 found = self._found = self._mirror.last_event, self._measured()
-            return {**found[1], **_progress(self._mirror.standing, self._rules), **self._pace()}
+            return {**found[1], **self._progress(), **self._pace()}
 
     def disputes(self, item: str | None = None) -> Told:
         """The items on which people disagree, and one of them with everyone's rankings: the first that nobody settled.
@@ -92,6 +95,24 @@ class Overview:
             "annotators": [_person(standing, name, ranked) for name in standing.annotators()],
             "disputed": [self._listed(item) for item in standing.disputed()],
             "flags": dict(Counter(flag for said in standing.said() for flag in said.flags)),
+        }
+
+    def _progress(self) -> Told:
+        standing = self._mirror.standing
+        kinds = Counter(said.kind for said in standing.said())
+        return {
+            "progress": {
+                "done": standing.started,
+                "of": len(standing.items),
+                "rankings": standing.ranked.total(),
+                "second": {
+                    "done": sum(len(standing.rankers(item)) > 1 for item in self._twice),
+                    "of": len(self._twice),
+                },
+                "skipped": kinds["skip"],
+                "cant_judge": kinds["cant_judge"],
+                "audit": sum(item.audit for item in standing.items.values()),
+            }
         }
 
     def _pace(self) -> Told:
@@ -133,22 +154,6 @@ class Overview:
             "rankings": [_ranking(said, letters) for said in standing.rankings(item)],
             "adjudicated": None if settled is None else _ranking(settled, letters),
         }
-
-
-def _progress(standing: Standing, rules: Rules) -> Told:
-    kinds = Counter(said.kind for said in standing.said())
-    second = [item for item in standing.items if rules.needs(item) > 1]
-    return {
-        "progress": {
-            "done": standing.started,
-            "of": len(standing.items),
-            "rankings": standing.ranked.total(),
-            "second": {"done": sum(len(standing.rankers(item)) > 1 for item in second), "of": len(second)},
-            "skipped": kinds["skip"],
-            "cant_judge": kinds["cant_judge"],
-            "audit": sum(item.audit for item in standing.items.values()),
-        }
-    }
 
 
 def _person(standing: Standing, name: str, ranked: Mapping[str, Sequence[Said]]) -> Told:

@@ -71,11 +71,12 @@ def rank_export(db: str, *, out: str, pairs: bool, held_out: str, fresh: bool, c
 def rank_import(data: str, *, db: str, annotator: str, console: Console) -> Imported:
     """Rankings of a file into a store, which is made where there is none; says what was new."""
     reading = open_data(data, "ranked")
+    records, who = list(reading), _name(annotator, "--annotator")
     store = Path(db)
     connection = feedback_db.connect(store) if store.exists() else feedback_db.create(store)
     with closing(connection):
         seed = cast("int", kept_settings(connection).get("seed", 0))
-        found = import_rankings(connection, reading, annotator=_name(annotator, "--annotator"), seed=seed)
+        found = import_rankings(connection, records, annotator=who, seed=seed)
     tally = reading.tally
     lost = f"; {tally.bad:,} bad (left out)" if tally.bad else ""
     console.say(f"{data}: {counted(tally.rows, 'row')}, {reading.format}{lost}")
