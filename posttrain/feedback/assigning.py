@@ -131,7 +131,7 @@ class Assignment:
         again = self._repeated(annotator)
         if again is not None:
             return again, 1
-        by_item = _others(annotator, held)
+        by_item = _holders(held)
         for place in self._open:
             item = self._order[place]
             if not self._standing.done_by(item, annotator) and self._has_room(item, annotator, by_item):
@@ -140,7 +140,7 @@ class Assignment:
 
     def has_room(self, item: str, annotator: str, held: Sequence[Showing]) -> bool:
         """Whether an item wants a ranking of this person beside those of others that are there or on their way."""
-        return self._has_room(item, annotator, _others(annotator, held))
+        return self._has_room(item, annotator, _holders(held))
 
     def is_full(self, item: str, annotator: str) -> bool:
         """Whether others gave all the rankings that an item wants."""
@@ -172,10 +172,9 @@ class Assignment:
         return self._comes_back[key]
 
 
-def _others(annotator: str, held: Iterable[Showing]) -> dict[str, set[str]]:
-    """Who else holds each item."""
+def _holders(held: Iterable[Showing]) -> dict[str, set[str]]:
+    """Who holds each item."""
     found: dict[str, set[str]] = defaultdict(set)
     for each in held:
-        if each.annotator != annotator:
-            found[each.item].add(each.annotator)
+        found[each.item].add(each.annotator)
     return found

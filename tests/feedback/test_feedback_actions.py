@@ -145,6 +145,31 @@ def test_what_is_skipped_goes_to_others_and_does_not_come_back(people: People) -
     assert people.next("ann") == first
 
 
+def test_a_ranking_that_is_taken_back_leaves_its_item_to_others(people: People) -> None:
+    first = people.next("ann")
+    assert first is not None
+    people.rank("ann", first, [1, 2, 3, 4])
+    assert people.next("ben") != first
+    people.say("ben", str(people.next("ben")), "skip")
+    people.take_back("ann")
+    people.say("ann", first, "skip")
+    assert people.next("ben") == first
+
+
+def test_what_is_sent_again_is_acknowledged_whatever_happened_since(people: People) -> None:
+    first = people.next("ann")
+    assert first is not None
+    tiers = people.tiers("ann", first, [1, 2, 3, 4])
+    told, _ = people.say("ann", first, "rank", key="k", tiers=tiers)
+    people.take_back("ann")
+    people.next("ann")
+    people.clock.now += 10_000
+    assert people.next("ben") == first
+    people.rank("ben", first, [4, 3, 2, 1])
+    again, new = people.say("ann", first, "rank", key="k", tiers=tiers)
+    assert (again["event"], new) == (told["event"], False)
+
+
 def test_flags_and_notes_are_kept_with_the_row_of_the_answer_and_hold_nothing_up(people: People) -> None:
     shown = people.shown("ann")["item"]
     key_of = {answer["text"]: answer["key"] for answer in shown["answers"]}

@@ -14,6 +14,7 @@ from rankings_at_hand import People, item, store
 from posttrain.data import feedback_db
 from posttrain.data.readers import read
 from posttrain.errors import DataError
+from posttrain.feedback.assigning import Rules
 from posttrain.feedback.exporting import export
 from posttrain.feedback.importing import import_rankings
 from posttrain.feedback.pool import item_id, pool_of
@@ -169,6 +170,19 @@ def test_an_export_as_pairs_has_a_row_for_each_strict_pair_and_splits_by_prompt(
     assert (first["chosen"], first["rejected"], first["stopped"]) == ("two", "one", [True, True])
     assert f"split {len(train)}/{len(held)} by prompt" in next(found.lines())
     assert len(read(found.train.out, "ranked").records) == len(train)
+
+
+def test_all_rankings_of_a_prompt_are_on_one_side(tmp_path: Path) -> None:
+    path = store(tmp_path / "feedback.db", *(item(f"i{n:02}") for n in range(40)))
+    with closing(People(path, Rules(overlap=1.0, repeat=0.0))) as people:
+        for who in ("ann", "ben"):
+            while (name := people.next(who)) is not None:
+                people.rank(who, name, [1, 2])
+    found = export(path, tmp_path / "rankings.jsonl", pairs=False, share=0.5)
+    assert found.held_out is not None
+    sides = [[row["prompt"][0]["content"] for row in rows_of(part.out)] for part in (found.train, found.held_out)]
+    assert all(side.count(prompt) == 2 for side in sides for prompt in side)
+    assert 20 < len(sides[0]) < 60
 
 
 def test_a_pair_with_an_empty_answer_is_told_and_left_out(tmp_path: Path) -> None:

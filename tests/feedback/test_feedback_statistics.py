@@ -78,6 +78,16 @@ def test_who_did_what_and_how_far_they_agree(people: People, path: Path) -> None
     assert [(each["id"], each["annotators"], each["pairs"]) for each in found["disputed"]] == [("b", ["ann", "ben"], 1)]
 
 
+def test_agreement_of_a_person_is_with_others_alone(path: Path) -> None:
+    with closing(People(path, Rules(overlap=0.0, repeat=0.0))) as people:
+        for who, ranks in (("ann", [1, 2, 3]), ("ben", [1, 2, 3]), ("cy", [3, 2, 1])):
+            people.connection.execute("INSERT INTO showings VALUES ('a', ?, 0, 9e9)", (who,))
+            people.connection.commit()
+            people.rank(who, "a", ranks)
+    told = {row["name"]: row["agreement"] for row in of(path)["annotators"]}
+    assert told == {"ann": 0.5, "ben": 0.5, "cy": 0.0}
+
+
 def test_longer_answers_that_win_are_a_bias_of_length(people: People, path: Path) -> None:
     # lengths 11, 5, 7: long over short and over mid, mid over short
     all_ranked(people, "ann", {"a": [1, 3, 2], "b": [1, 2, 3], "c": [3, 1, 2]})
