@@ -5,10 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
@@ -85,3 +85,7 @@ class Browser:
 
     def say(self, item: str, kind: str, **parts: Any) -> Answer:
         return self.post("/api/events", {"item": item, "kind": kind, "key": str(uuid4()), **parts})
+
+
+Serve: TypeAlias = Callable[..., Callable[[], Browser]]
+"""What serves a store, and gives a maker of browsers at it."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-from browsing import Browser
+from browsing import Browser, Serve
 from rankings_at_hand import EVERYTHING_ONCE
 
 from posttrain.feedback.server import Options, application
 from posttrain.feedback.serving import Serving
-
-Serve: TypeAlias = Callable[..., Callable[[], Browser]]
 
 
 @pytest.fixture

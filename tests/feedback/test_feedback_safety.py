@@ -10,8 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import Browser
-from conftest import Serve
+from browsing import Browser, Serve
 from rankings_at_hand import item, store
 
 from posttrain.data import feedback_db

@@ -6,8 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from browsing import Browser
-from conftest import Serve
+from browsing import Browser, Serve
 from rankings_at_hand import Clock, item, store
 
 from posttrain.data import feedback_db
