@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Browser
+from http_at_hand import Caller
 from rankings_at_hand import item, store
 
 from posttrain.data import feedback_db
@@ -38,7 +38,7 @@ class Person(threading.Thread):
 
     def __init__(self, name: str, address: str) -> None:
         super().__init__(name=name)
-        self.browser = Browser(address)
+        self.browser = Caller(address)
         self.browser.enter(name)
         self.acknowledged: dict[str, int] = {}
         self.resent = 0

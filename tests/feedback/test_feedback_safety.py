@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import Browser, Serve
+from http_at_hand import Caller, Serve, served
 from rankings_at_hand import item, store
 
 from posttrain.data import feedback_db
@@ -23,18 +24,24 @@ POSTS = ("/api/events", "/api/undo", "/api/renew", "/leave")
 
 
 @pytest.fixture
+def serve() -> Iterator[Serve]:
+    with ExitStack() as stack:
+        yield partial(served, stack)
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return store(tmp_path / "feedback.db", item("a"), item("b"))
 
 
 @pytest.fixture
-def ann(serve: Serve, path: Path) -> Browser:
+def ann(serve: Serve, path: Path) -> Caller:
     browser = serve(path)()
     browser.enter("ann")
     return browser
 
 
-def test_every_answer_has_the_headers_that_keep_texts_inert(ann: Browser) -> None:
+def test_every_answer_has_the_headers_that_keep_texts_inert(ann: Caller) -> None:
     asked = ["/", "/statistics", "/api/next", "/nowhere", "/a/wrong"]
     for answer in [*map(ann.get, asked), ann.post("/api/events", {}), ann.ask("POST", "/api/events", b"{}")]:
         policy = answer.headers["content-security-policy"]
@@ -58,7 +65,7 @@ def test_cookies_are_out_of_reach_of_scripts_and_of_other_sites(serve: Serve, pa
 
 
 @pytest.mark.parametrize("path_asked", POSTS)
-def test_what_changes_something_needs_the_token_of_the_page(ann: Browser, path_asked: str) -> None:
+def test_what_changes_something_needs_the_token_of_the_page(ann: Caller, path_asked: str) -> None:
     for token in ("", "0" * 64, csrf_of("another cookie")):
         answer = ann.post(path_asked, {"item": "a", "key": "k"}, **{"X-CSRF-Token": token})
         assert answer.status == 403
@@ -84,13 +91,13 @@ def test_entering_needs_the_token_of_the_form(serve: Serve, path: Path) -> None:
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_what_another_site_sends_is_refused(ann: Browser, path_asked: str, headers: dict[str, str]) -> None:
+def test_what_another_site_sends_is_refused(ann: Caller, path_asked: str, headers: dict[str, str]) -> None:
     answer = ann.ask("POST", path_asked, b"{}", {"X-CSRF-Token": ann.csrf, **headers})
     assert (answer.status, answer.json) == (403, {"error": "another site sent this"})
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "["])
-def test_on_this_machine_a_strangers_name_is_not_answered(ann: Browser, host: str) -> None:
+def test_on_this_machine_a_strangers_name_is_not_answered(ann: Caller, host: str) -> None:
     for page in ("/", "/api/next", "/static/page.js"):
         answer = ann.ask("GET", page, headers={"Host": host})
         assert answer.status in (400, 403)  # 400: the HTTP library itself refuses what is no name
@@ -98,11 +105,11 @@ def test_on_this_machine_a_strangers_name_is_not_answered(ann: Browser, host: st
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8712", "127.0.0.1:1", "[::1]:8712"])
-def test_names_of_this_machine_are_answered(ann: Browser, host: str) -> None:
+def test_names_of_this_machine_are_answered(ann: Caller, host: str) -> None:
     assert ann.ask("GET", "/api/next", headers={"Host": host}).status == 200
 
 
-def test_too_large_a_body_is_refused_before_it_is_read(ann: Browser) -> None:
+def test_too_large_a_body_is_refused_before_it_is_read(ann: Caller) -> None:
     large = json.dumps({"item": "a", "kind": "note", "key": "k", "text": "x" * LARGEST_BODY}).encode()
     answer = ann.ask("POST", "/api/events", large, {"X-CSRF-Token": ann.csrf})
     assert answer.status == 413
@@ -122,7 +129,7 @@ def tuple_of(host: str) -> tuple[str, int]:
     return str(split.hostname), int(split.port or 80)
 
 
-def head(browser: Browser, path: str, line: str) -> bytes:
+def head(browser: Caller, path: str, line: str) -> bytes:
     cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     lines = [f"POST {path} HTTP/1.1", f"Host: {browser.host}", f"Cookie: {cookies}", f"X-CSRF-Token: {browser.csrf}"]
     return ("\r\n".join([*lines, line]) + "\r\n\r\n").encode()
@@ -132,8 +139,8 @@ def head(browser: Browser, path: str, line: str) -> bytes:
 
 
 @pytest.fixture
-def guarded(serve: Serve, path: Path) -> Callable[[], Browser]:
-    """Browsers at a server that asks for a token, as one does that other machines reach."""
+def guarded(serve: Serve, path: Path) -> Callable[[], Caller]:
+    """Callers at a server that asks for a token, as one does that other machines reach."""
     return serve(path, host="0.0.0.0", token=TOKEN)
 
 
@@ -158,7 +165,7 @@ def test_an_address_for_others_needs_a_token(path: Path) -> None:
     assert not any(map(is_local, ("0.0.0.0", "::", "192.168.1.5", "example.org")))
 
 
-def test_without_the_token_nothing_is_answered(guarded: Callable[[], Browser]) -> None:
+def test_without_the_token_nothing_is_answered(guarded: Callable[[], Caller]) -> None:
     browser = guarded()
     for page in ALL_PATHS:
         assert browser.get(page).status == 403, page
@@ -170,7 +177,7 @@ def test_without_the_token_nothing_is_answered(guarded: Callable[[], Browser]) -
     assert browser.get("/").status == 403
 
 
-def test_with_the_token_one_enters_and_it_stays(guarded: Callable[[], Browser]) -> None:
+def test_with_the_token_one_enters_and_it_stays(guarded: Callable[[], Caller]) -> None:
     browser = guarded()
     answer = browser.get(f"/?token={TOKEN}")
     assert answer.status == 200
@@ -180,7 +187,7 @@ def test_with_the_token_one_enters_and_it_stays(guarded: Callable[[], Browser]) 
 
 
 def test_a_personal_link_is_as_good_as_the_token_and_a_mere_session_is_not(
-    guarded: Callable[[], Browser], path: Path
+    guarded: Callable[[], Caller], path: Path
 ) -> None:
     with closing(feedback_db.connect(path)) as connection, connection:
         link = people.new_link(connection, "ann")

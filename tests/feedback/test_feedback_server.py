@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
-from browsing import Browser, Serve
+from http_at_hand import Caller, Serve, served
 from rankings_at_hand import Clock, item, store
 
 from posttrain.data import feedback_db
@@ -15,11 +17,17 @@ from posttrain.feedback.assigning import Rules
 
 
 @pytest.fixture
+def serve() -> Iterator[Serve]:
+    with ExitStack() as stack:
+        yield partial(served, stack)
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return store(tmp_path / "feedback.db", *(item(name, "one", "two", "three") for name in "abc"))
 
 
-def entered(browser: Browser, name: str) -> Browser:
+def entered(browser: Caller, name: str) -> Caller:
     assert browser.enter(name).status == 303
     return browser
 

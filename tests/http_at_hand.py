@@ -6,11 +6,21 @@ import http.client
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
+
+from rankings_at_hand import EVERYTHING_ONCE
+
+from posttrain.feedback.server import Options, application
+from posttrain.feedback.serving import Serving
+
+Serve: TypeAlias = "Callable[..., Callable[[], Caller]]"
+"""What serves a store with these options, and gives a maker of callers at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +40,8 @@ class Answer:
         return self.body.decode()
 
 
-class Browser:
-    """One person's browser at a server."""
+class Caller:
+    """One person's browser at a server, or who passes for it."""
 
     def __init__(self, address: str) -> None:
         self.host = urlsplit(address).netloc
@@ -87,5 +97,8 @@ class Browser:
         return self.post("/api/events", {"item": item, "kind": kind, "key": str(uuid4()), **parts})
 
 
-Serve: TypeAlias = Callable[..., Callable[[], Browser]]
-"""What serves a store, and gives a maker of browsers at it."""
+def served(stack: ExitStack, path: Path, **options: Any) -> Callable[[], Caller]:
+    """Serves a store until the stack ends, and gives a maker of callers at it."""
+    app = application(path, Options(**{"rules": EVERYTHING_ONCE, **options}))
+    serving = stack.enter_context(Serving(app, host="127.0.0.1", port=0))
+    return lambda: Caller(serving.address)
