@@ -6,6 +6,7 @@ import math
 from itertools import permutations
 from random import Random
 
+import krippendorff
 import numpy as np
 import pytest
 
@@ -51,6 +52,18 @@ def test_alpha_of_two_observers_is_that_of_krippendorffs_first_example() -> None
 def test_without_two_different_values_chance_cannot_be_told() -> None:
     assert math.isnan(nominal_alpha(coincidences([1, 1, 1], 3)))
     assert math.isnan(nominal_alpha(coincidences([1], 3)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_alpha_is_that_of_another_implementation(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    values = random.integers(0, 4, size=(3, 40)).astype(float)
+    values[1] = np.where(random.random(40) < 0.6, values[0], values[1])
+    values[random.random(values.shape) < 0.2] = np.nan
+    units = ([int(value) for value in unit if not np.isnan(value)] for unit in values.T)
+    ours = nominal_alpha(sum(coincidences(unit, 4) for unit in units))
+    theirs = krippendorff.alpha(reliability_data=values, level_of_measurement="nominal")
+    assert ours == pytest.approx(theirs, abs=1e-12)
 
 
 def by_hand(prompts: list[list[list[int | None]]]) -> float:
