@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import orjson
@@ -51,7 +52,10 @@ HEADERS: Mapping[str, str] = {
 
 def is_local(host: str) -> bool:
     """Whether an address to listen on is reached from this machine alone."""
-    return host in _LOCAL or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def same_secret(given: str, secret: str) -> bool:

@@ -42,8 +42,8 @@ class Serving:
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
-        host = "localhost" if self._host in ("0.0.0.0", "::") else self._host
+        """Where a browser finds it; by the machine's name where it listens on all of its addresses."""
+        host = socket.gethostname() if self._host in ("0.0.0.0", "::") else self._host
         port = self._socket.getsockname()[1]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

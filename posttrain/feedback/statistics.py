@@ -6,9 +6,10 @@ Read over a connection of its own, beside the one thread that writes: nobody wai
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import median
 from string import ascii_lowercase
@@ -26,11 +27,27 @@ from posttrain.records import JSON
 _PAUSE = 600.0  # seconds without a ranking that are no work
 _HOUR = 3600.0
 _EXCERPT = 120
+_CHEAP, _REST = 0.05, 10  # seconds that may be spent at any time; from there on the share of time is one in eleven
 _AT_ONCE = 500  # names in one query
 _LENGTHS = """
 SELECT items.id, json_group_array(length(json_extract(value, '$.text'))) FROM items, json_each(items.responses)
 WHERE items.id IN ({}) GROUP BY items.id
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What was measured up to an event, and when, in seconds of a clock that never goes back."""
+
+    told: Told
+    event: int
+    began: float
+    ended: float
+
+    def is_old(self) -> bool:
+        """Whether it is time to measure again: a large store is not measured all the time while people wait."""
+        cost = self.ended - self.began
+        return cost < _CHEAP or time.monotonic() - self.ended > _REST * cost
 
 
 class Overview:
@@ -43,7 +60,7 @@ class Overview:
         self._connection = feedback_db.reader(path)
         self._mirror = Mirror(self._connection)
         self._lengths: dict[str, list[int]] = {}
-        self._found: tuple[int, Told] | None = None
+        self._found: _Found | None = None
         self._twice: list[str] = []  # the items that are for two people
 
     def close(self) -> None:
@@ -57,10 +74,11 @@ class Overview:
             new, _ = self._mirror.catch_up()
             if new:
                 self._twice = [item for item in self._mirror.standing.items if self._rules.needs(item) > 1]
-            found = self._found
-            if found is None or found[0] != self._mirror.last_event:
-                found = self._found = self._mirror.last_event, self._measured()
-            return {**found[1], **self._progress(), **self._pace()}
+            if self._found is None or (self._found.event != self._mirror.last_event and self._found.is_old()):
+                began = time.monotonic()
+                told = self._measured()
+                self._found = _Found(told=told, event=self._mirror.last_event, began=began, ended=time.monotonic())
+            return {**self._found.told, **self._progress(), **self._pace()}
 
     def disputes(self, item: str | None = None) -> Told:
         """The items on which people disagree, and one of them with everyone's rankings: the first that nobody settled.
@@ -86,13 +104,14 @@ class Overview:
         orders = [(said.ranks, said.order) for several in ranked.values() for said in several if said.order]
         lengths = [(said.ranks, self._lengths[item]) for item, several in ranked.items() for said in several]
         of_prompts = [[said.ranks for said in several] for several in ranked.values()]
+        compared = _compared(ranked.values())
         return {
             "alpha": _facts(pairwise_alpha(of_prompts)),
             "agreement": _facts(pairwise_agreement(of_prompts)),
             "self_consistency": _facts(pairwise_agreement(_twice(standing))),
             "position_bias": _facts(first_wins(orders)),
             "length_bias": _facts(longer_wins(lengths)),
-            "annotators": [_person(standing, name, ranked) for name in standing.annotators()],
+            "annotators": [_person(standing, name, compared.get(name, ())) for name in standing.annotators()],
             "disputed": [self._listed(item) for item in standing.disputed()],
             "flags": dict(Counter(flag for said in standing.said() for flag in said.flags)),
         }
@@ -156,20 +175,22 @@ class Overview:
         }
 
 
-def _person(standing: Standing, name: str, ranked: Mapping[str, Sequence[Said]]) -> Told:
+def _compared(rankings: Iterable[Sequence[Said]]) -> dict[str, list[tuple[float, int]]]:
+    """Of each person the agreement with every other one on every item that both ranked."""
+    found: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for several in rankings:
+        for first, second in combinations(several, 2):
+            both = agreement(first.ranks, second.ranks)
+            found[first.annotator].append(both)
+            found[second.annotator].append(both)
+    return found
+
+
+def _person(standing: Standing, name: str, others: Sequence[tuple[float, int]]) -> Told:
     """What a person did, how long a ranking takes them, and how far they agree with others and with themselves."""
     history = standing.history(name)
     kinds = Counter(said.kind for said in history)
     seconds = [said.seconds for said in history if said.is_ranking and said.seconds is not None]
-    others = [
-        agreement(own.ranks, other.ranks)
-        for several in ranked.values()
-        if len(several) > 1
-        for own in several
-        if own.annotator == name
-        for other in several
-        if other is not own
-    ]
     return {
         "name": name,
         "ranked": standing.ranked[name],

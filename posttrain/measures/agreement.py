@@ -95,7 +95,7 @@ def pairwise_alpha(prompts: Iterable[Sequence[Ranks]], *, seed: int = 0) -> Esti
 def _judgements(rankings: Sequence[Ranks]) -> tuple[Numbers, int]:
     """The coincidences of one prompt's judgements, and how many of its pairs several people judged."""
     said: dict[tuple[int, int], list[int]] = {}
-    for ranks in rankings:
+    for ranks in rankings if len(rankings) > 1 else ():
         pairs = pairs_from_ranks(ranks)
         for i, j in pairs.strict:
             said.setdefault((i, j), []).append(BETTER)

@@ -162,7 +162,7 @@ def test_an_address_for_others_needs_a_token(path: Path) -> None:
     assert is_local("127.0.0.1")
     assert is_local("localhost")
     assert is_local("127.8.8.8")
-    assert not any(map(is_local, ("0.0.0.0", "::", "192.168.1.5", "example.org")))
+    assert not any(map(is_local, ("0.0.0.0", "::", "192.168.1.5", "example.org", "127.example.org")))
 
 
 def test_without_the_token_nothing_is_answered(guarded: Callable[[], Caller]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rankings_at_hand import Clock, People, item, store
 
+from posttrain.feedback import statistics
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.statistics import Overview
 
@@ -168,3 +169,26 @@ def test_a_dispute_shows_everyones_ranking_in_the_stored_order_and_no_model(peop
         assert [each["adjudicated"] for each in found["disputed"]] == ["cy", None]
         assert overview.disputes("a")["item"]["adjudicated"] == {"annotator": "cy", "tiers": [["c"], ["a", "b"]]}
         assert overview.disputes("nowhere")["item"]["id"] == "c"
+
+
+def test_a_large_store_is_not_measured_all_the_time(
+    people: People, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(statistics.time, "monotonic", lambda: now[0])
+    with closing(Overview(path, ALL_TWICE, clock=Clock())) as overview:
+        measured = overview._measured
+
+        def slowly() -> Any:
+            now[0] += 2.0
+            return measured()
+
+        monkeypatch.setattr(overview, "_measured", slowly)
+        names: list[int] = []
+        for pause in (0.0, 19.0, 2.0):
+            people.rank("ann", str(people.next("ann")), [1, 2, 3])
+            now[0] += pause
+            found = overview.statistics()
+            assert found["progress"]["rankings"] == len(names) + 1  # what costs little is told at once
+            names.append(sum(row["ranked"] for row in found["annotators"]))
+        assert names == [1, 1, 3]
