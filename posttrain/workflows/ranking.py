@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -27,9 +27,7 @@ from posttrain.feedback.pool import pool_of
 from posttrain.feedback.safety import is_local
 from posttrain.feedback.server import Options, application
 from posttrain.feedback.serving import Serving
-from posttrain.records import JSON, Message, RankedRecord
-
-_NOT_SHOWN = 200  # characters of a guideline are too many for a line
+from posttrain.records import JSON, Message, RankedRecord, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,26 +54,25 @@ def rank(config: RankConfig, *, console: Console) -> Ranked:
 
     Raises ConfigError for settings that cannot be followed, DataError for a pool or a store that cannot be read.
     """
-    guidelines = _guidelines(config)
-    readings = _opened(config)
+    guidelines, token = _guidelines(config), _token(config)
+    pools = [(reading, list(reading)) for reading in _opened(config)]
     store = Path(config.db)
-    _prepare(store, console)
+    _prepare(store, console, filled=bool(pools))
     with closing(feedback_db.connect(store)) as connection:
         kept = _settle(connection, config, guidelines, console)
-        _add(connection, readings, kept, console)
+        _add(connection, pools, kept, console)
         if not connection.execute("SELECT 1 FROM items").fetchone():
-            fix = "give a pool: posttrain rank pool.jsonl"
-            raise DataError([Problem(place=config.db, what="there is nothing to rank in it yet", fix=fix)])
+            raise _nothing(store, "there is nothing to rank in it yet")
         rules = _rules(config, kept, connection, console)
     options = Options(
         rules=rules,
         host=config.host,
-        token=_token(config),
+        token=token,
         guidelines=cast("str", kept["guidelines"]),
         tell=console.say,
     )
     with Serving(application(store, options), host=config.host, port=config.port) as serving:
-        console.say(f"rank at {serving.address}/{f'?token={options.token}' if options.token else ''}")
+        console.say(f"rank at {serving.address}/{f'?token={token}' if token else ''}")
         console.say("Ctrl-C ends it; everything that was ranked by then is in the store")
         with suppress(KeyboardInterrupt):
             serving.wait()
@@ -117,14 +114,23 @@ def _opened(config: RankConfig) -> list[Reading]:
     return readings
 
 
-def _prepare(store: Path, console: Console) -> None:
-    """Makes a store where there is none, and says what becomes of one of an earlier version."""
+def _prepare(store: Path, console: Console, *, filled: bool) -> None:
+    """Makes a store where there is none, and says what becomes of one of an earlier version.
+
+    Raises DataError where there is none, and nothing it would be `filled` with.
+    """
     if not store.exists():
+        if not filled:
+            raise _nothing(store, "there is no such store yet")
         store.parent.mkdir(parents=True, exist_ok=True)
         feedback_db.create(store).close()
         console.say(f"{store}: a new store")
     elif (version := feedback_db.version_of(store)) < VERSION:
         console.say(f"{store}: version {version} becomes {VERSION}; earlier ones of this program cannot open it then")
+
+
+def _nothing(store: Path, what: str) -> DataError:
+    return DataError([Problem(place=str(store), what=what, fix="give a pool: posttrain rank pool.jsonl")])
 
 
 def _settle(
@@ -147,10 +153,15 @@ def _settle(
     return kept
 
 
-def _add(connection: sqlite3.Connection, readings: list[Reading], kept: Mapping[str, JSON], console: Console) -> None:
+def _add(
+    connection: sqlite3.Connection,
+    pools: Sequence[tuple[Reading, Sequence[Record]]],
+    kept: Mapping[str, JSON],
+    console: Console,
+) -> None:
     """Puts the answers of all files into the store; says what was read, left out and there already."""
-    for reading in readings:
-        pool = pool_of(reading, seed=cast("int", kept["seed"]), audit=cast("float", kept["audit"]))
+    for reading, records in pools:
+        pool = pool_of(records, seed=cast("int", kept["seed"]), audit=cast("float", kept["audit"]))
         new = feedback_db.add_items(connection, pool.items)
         tally = reading.tally
         lost = {

@@ -18,6 +18,7 @@ from http_at_hand import Caller
 from rankings_at_hand import item, store
 
 from posttrain.data import feedback_db
+from posttrain.feedback.assigning import Rules
 
 SERVE = """
 import sys
@@ -25,12 +26,13 @@ from pathlib import Path
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.server import Options, application
 from posttrain.feedback.serving import Serving
-app = application(Path(sys.argv[1]), Options(rules=Rules(overlap=0.5)))
+app = application(Path(sys.argv[1]), Options(rules=Rules(overlap=0.5, repeat=0.0)))
 with Serving(app, host="127.0.0.1", port=int(sys.argv[2])) as serving:
     print(serving.address, flush=True)
     serving.wait()
 """
 PEOPLE, LIVES, SECONDS = 6, 3, 0.6
+RULES = Rules(overlap=0.5, repeat=0.0)
 
 
 class Person(threading.Thread):
@@ -102,4 +104,9 @@ def test_a_server_that_is_killed_under_load_loses_no_acknowledged_event(tmp_path
     with closing(feedback_db.connect(path)) as connection:
         kept = dict(connection.execute("SELECT key, id FROM events WHERE kind = 'rank'").fetchall())
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        rankers = connection.execute(
+            "SELECT item, count(DISTINCT annotator), count(*) FROM events WHERE kind = 'rank' GROUP BY item"
+        ).fetchall()
     assert {key: kept.get(key) for key in acknowledged} == acknowledged
+    # Locks are in the store too: nobody ranked what was another's, nor anything twice.
+    assert all(people == events <= RULES.needs(name) for name, people, events in rankers)
