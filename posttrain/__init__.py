@@ -203,9 +203,10 @@ def start(config: Settings, *, console: Console, **options: bool) -> object:
     try:
         return getattr(import_module(module), name)(config, console=console, **options)
     except Exception as end:
-        preflight = sys.modules.get("posttrain.recipes.preflight")  # what never was loaded raised nothing
+        # What was never loaded has raised nothing.
+        preflight: Any = sys.modules.get("posttrain.recipes.preflight")
         if preflight is not None and isinstance(end, preflight.Rehearsed):
-            return end.forecast
+            return cast("Any", end).forecast
         raise
     finally:
         console.finish()

@@ -322,10 +322,11 @@ def runs(*words: str, **options: bool) -> int:
     return 0 if found.identical else 1
 
 
-def _of_store(name: str, *words: str, quiet: bool, json: bool, debug: bool, **options: object) -> None:
+def _of_store(name: str, *words: str, **given: object) -> None:
     """Do what a command of two words says with a ranking store."""
-    _hush(debug=debug)
-    shown = {"quiet": quiet, "json": json}
+    shown = {switch: bool(given[switch]) for switch in ("quiet", "json", "debug")}
+    options = {option: value for option, value in given.items() if option not in shown}
+    _hush(debug=shown["debug"])
     work = getattr(import_module("posttrain.workflows.ranking_store"), name.replace(" ", "_"))
     _print_result(work(*words, console=_console(shown), **options), shown)
 

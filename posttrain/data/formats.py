@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 from posttrain.data import comparisons, convert, targets
 from posttrain.data.json_rows import Row
-from posttrain.records import JSON, Kind, Record
+from posttrain.records import JSON, Kind, RankedRecord, Record
 
 Convert: TypeAlias = Callable[[Row, str], Sequence[Record]]
+Rank: TypeAlias = Callable[[Row, str], Sequence[RankedRecord]]
 
 COMMANDS: Mapping[Kind, str] = {
     "labelled": "dpo --loss kto",
@@ -155,7 +156,7 @@ def _ranking(name: str, needs: Mapping[str, Shape], to_records: Convert) -> Form
 
 
 def _to_rank(
-    name: str, needs: Mapping[str, Shape], to_records: Convert, has: Callable[[Row], bool] | None = None
+    name: str, needs: Mapping[str, Shape], to_records: Rank, has: Callable[[Row], bool] | None = None
 ) -> Format:
     """A layout of answers to be ranked; the ranks that some have are left aside."""
     return Format(

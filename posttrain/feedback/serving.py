@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -89,7 +90,7 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=512)
-    except (OSError, OverflowError) as reason:
-        why = getattr(reason, "strerror", None) or str(reason)
+    except OSError as reason:
+        why = os.strerror(reason.errno) if reason.errno and reason.errno > 0 else str(reason)  # else: of the resolver
         fix = "give another --port, or --port 0 for any that is free"
         raise ConfigError([Problem(place=f"{host}:{port}", what=f"cannot be served: {why}", fix=fix)]) from reason

@@ -78,6 +78,11 @@ def serving(path: Path, port: int) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
 @pytest.mark.medium
 def test_a_server_that_is_killed_under_load_loses_no_acknowledged_event(tmp_path: Path) -> None:
     path = store(tmp_path / "feedback.db", *(item(f"i{n:05}") for n in range(5000)))
@@ -88,16 +93,14 @@ def test_a_server_that_is_killed_under_load_loses_no_acknowledged_event(tmp_path
         person.start()
     for _ in range(LIVES):
         time.sleep(SECONDS)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill(process)
         process, _ = serving(path, port)
     time.sleep(SECONDS)
     for person in people:
         person.over.set()
     for person in people:
         person.join()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill(process)
     acknowledged = {key: event for person in people for key, event in person.acknowledged.items()}
     assert len(acknowledged) > 50
     assert sum(person.resent for person in people) > 0

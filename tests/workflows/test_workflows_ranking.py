@@ -17,6 +17,8 @@ from http_at_hand import Caller
 
 from posttrain.data import feedback_db
 
+pytestmark = pytest.mark.medium
+
 ROWS = [{"prompt": f"Say {n}.", "responses": [f"{n}", f"{n} {n}", "no"]} for n in range(12)]
 ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 
