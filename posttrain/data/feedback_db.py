@@ -312,14 +312,17 @@ def _damaged(path: Path, reason: Exception) -> Problem:
     return Problem(place=str(path), what=f"the database cannot be read: {reason}", fix=fix)
 
 
+def _other(path: Path, what: str) -> Problem:
+    return Problem(place=str(path), what=what, fix="give a ranking store, or a file such as .jsonl")
+
+
 def _refuse_other_files(path: Path) -> None:
     if not path.is_file():
         raise DataError([Problem(place=str(path), what="there is no such file", fix="check the path")])
-    with path.open("rb") as handle:
-        head = handle.read(len(_MAGIC))
-    if head != _MAGIC:
-        what = "the file is empty" if not head else "this is no SQLite database"
-        raise DataError([Problem(place=str(path), what=what, fix="give a ranking store, or a file such as .jsonl")])
+    # SQLite alone opens the file: whatever else closes it takes away the locks of all connections of this process, and
+    # another process that comes and goes removes the log from under a server that goes on writing to it.
+    if path.stat().st_size == 0:
+        raise DataError([_other(path, "the file is empty")])
 
 
 def _refuse_other_databases(path: Path, connection: sqlite3.Connection) -> None:
@@ -328,6 +331,8 @@ def _refuse_other_databases(path: Path, connection: sqlite3.Connection) -> None:
         application = int(connection.execute("PRAGMA application_id").fetchone()[0])
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     except sqlite3.Error as reason:
+        if reason.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise DataError([_other(path, "this is no SQLite database")]) from reason
         raise DataError([_damaged(path, reason)]) from reason
     if application != APPLICATION:
         fix = "export its rows as .jsonl or .csv"

@@ -113,3 +113,18 @@ def test_a_server_that_is_killed_under_load_loses_no_acknowledged_event(tmp_path
     assert {key: kept.get(key) for key in acknowledged} == acknowledged
     # Locks are in the store too: nobody ranked what was another's, nor anything twice.
     assert all(people == events <= RULES.needs(name) for name, people, events in rankers)
+
+
+def test_another_process_that_opens_and_closes_the_store_takes_no_log_from_under_its_server(tmp_path: Path) -> None:
+    path = store(tmp_path / "feedback.db", *(item(f"i{n}") for n in range(4)))
+    process, address = serving(path, 0)
+    browser = Caller(address)
+    browser.enter("ann")
+    for key in ("first", "second"):
+        feedback_db.connect(path).close()  # as `rank link` and `rank import` do
+        shown = browser.get("/api/next").json["item"]["id"]
+        body = {"item": shown, "kind": "rank", "tiers": [["a"], ["b"]], "key": key}
+        assert browser.post("/api/events", body).status == 201
+    kill(process)
+    with closing(feedback_db.connect(path)) as connection:
+        assert connection.execute("SELECT key FROM events ORDER BY id").fetchall() == [("first",), ("second",)]
