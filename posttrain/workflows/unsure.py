@@ -52,6 +52,6 @@ def mean_bits(scores: Sequence[float]) -> float:
 
 
 def _entropy(log_odds: float) -> float:
-    """Bits of an event with these log-odds."""
+    """Bits of an event with these log-odds, which beyond 700 no float tells from none."""
     rare = 1 / (1 + math.exp(min(abs(log_odds), 700.0)))
-    return 0.0 if rare == 0 else -(rare * math.log2(rare) + (1 - rare) * math.log2(1 - rare))
+    return -(rare * math.log2(rare) + (1 - rare) * math.log2(1 - rare))
