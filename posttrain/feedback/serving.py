@@ -28,7 +28,7 @@ class Serving:
 
     def __init__(self, app: Starlette, *, host: str, port: int) -> None:
         self._socket = _listening(host, port)
-        self._host = host
+        self.address = _address(host, self._socket.getsockname()[1])
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -43,13 +43,6 @@ class Serving:
         self._failed: BaseException | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="server", daemon=True)
-
-    @property
-    def address(self) -> str:
-        """Where a browser finds it; by the machine's name where it listens on all of its addresses."""
-        host = socket.gethostname() if self._host in ("0.0.0.0", "::") else self._host
-        port = self._socket.getsockname()[1]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def __enter__(self) -> Serving:
         self._thread.start()
@@ -86,6 +79,12 @@ class Serving:
     def _raise(self) -> None:
         if self._failed is not None:
             raise self._failed
+
+
+def _address(host: str, port: int) -> str:
+    """Where a browser finds a server; by the machine's name where it listens on all of its addresses."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def _listening(host: str, port: int) -> socket.socket:
