@@ -1,13 +1,13 @@
 """Whether memory stays flat: resident memory and living tensors early and late in runs of 1,000 updates.
 
-    python -m benchmarks flat [--steps 1000] [--methods sft dpo reward ppo]
+    python -m benchmarks flat [--steps 1000] [--methods sft dpo reward ppo] [--precision fp32 bf16]
 
-A small random Llama is trained by each method on generated rows of many lengths, each run in a process of its own with
-one thread and a fixed `micro_batch_tokens`. After each update the resident memory is noted; told is the highest of the
-hundred updates after the first hundred beside that of the last hundred, since lengths differ from step to step. Living
-tensors are counted after update 100 and after the last one. Memory is flat when the first grew by no more than the
-noise, 2 % or 8 MB, and the second not at all. Metrics that a run keeps in memory for its panel are numbers, not
-tensors: they are part of the resident memory.
+A small random Llama is trained by each method in each precision on generated rows of many lengths, each run in a
+process of its own with one thread and a fixed `micro_batch_tokens`. After each update the resident memory is noted;
+told is the highest of the hundred updates after the first hundred beside that of the last hundred, since lengths differ
+from step to step. Living tensors are counted after update 100 and after the last one. Memory is flat when the first
+grew by no more than the noise, 2 % or 8 MB, and the second not at all. Metrics that a run keeps in memory for its panel
+are numbers, not tensors: they are part of the resident memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from benchmarks.frame.texts import answers, pairs, write_tokenizer
 
 SMALL = Size(hidden=64, layers=2, heads=4, kv_heads=4, intermediate=128, vocabulary=2_000, tied=True)
 METHODS = ("sft", "dpo", "reward", "ppo")
+PRECISIONS = ("fp32", "bf16")
 EARLY, WINDOW = 100, 100
 SHARE, BYTES = 0.02, 8_000_000
 
@@ -51,9 +53,10 @@ def write_rows(folder: Path) -> None:
     (folder / "rewards.py").write_text("def short(prompt, response):\n    return -0.01 * len(response)\n")
 
 
-def settings_of(method: str, folder: Path, steps: int) -> dict[str, Any]:
+def settings_of(method: str, precision: str, folder: Path, steps: int) -> dict[str, Any]:
     """The settings of a run of so many updates."""
     settings: dict[str, Any] = {"model": str(folder / "model"), "out": str(folder / method), "steps": steps}
+    settings |= {"precision": precision}
     settings |= {"micro_batch_tokens": 1024, "save_every": None, "learning_rate": 1e-4}
     if method == "ppo":
         settings |= {"prompts": str(folder / "ppo.jsonl"), "reward": f"{folder / 'rewards.py'}:short"}
@@ -119,6 +122,7 @@ def main() -> int:
     )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
@@ -131,8 +135,9 @@ def main() -> int:
         write_rows(folder)
         write_tokenizer(folder / "words", vocabulary=SMALL.vocabulary)
         write_model(folder / "model", SMALL, folder / "words")
-        for method in given.methods:
-            found[method] = told(apart(method, settings_of(method, folder, given.steps)))
+        for method, precision in product(given.methods, given.precision):
+            settings = settings_of(method, precision, folder, given.steps)
+            found[f"{method} {precision}"] = told(apart(method, settings))
     print_table([_row(method, facts) for method, facts in found.items()])
     worst = max((facts["late"] - facts["early"]) / 1e6 for facts in found.values())
     keep("flat", {"methods": found, "measured": {"growth_mb": worst}})

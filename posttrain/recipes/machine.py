@@ -20,6 +20,10 @@ from posttrain.errors import ModelError
 from posttrain.models.quantize import Bits, check_quantizable
 
 _HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# On a CPU products in half precision have a kernel for each shape, kept with up to 8 MB of memory each, and hardly two
+# micro-batches of packed text have as many tokens. Two libraries keep 1,024 by default: a run would grow by hundreds
+# of MB a step. As many as one micro-batch needs are enough. Read when the first product is made.
+_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +121,8 @@ def same_bits(config: Training) -> Generator[None]:
 def machine(config: Training | Sampling | None = None, console: Console | None = None) -> Machine:
     """The first GPU where there is one, else the CPU; an automatic precision is said with its reason."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name, most in _KERNELS.items():
+        os.environ.setdefault(name, most)
     asked = "auto" if config is None else config.precision
     if asked == "auto":
         able = device.type == "cuda" and torch.cuda.is_bf16_supported()
