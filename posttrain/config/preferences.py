@@ -31,8 +31,7 @@ _PAIRS = (*_PAIRS_AGAINST_REFERENCE, *WITHOUT_REFERENCE)
 _OF_LOSS: dict[str, tuple[str, ...]] = {
     "beta": (*_PAIRS_AGAINST_REFERENCE, "simpo", "kto"),
     "label_smoothing": ("sigmoid", "robust"),
-    "length_normalize": ("sigmoid", "hinge", "robust"),
-    "ipo_average": ("ipo",),
+    "length_normalize": _PAIRS_AGAINST_REFERENCE,
     "gamma": ("simpo",),
     "lam": ("orpo",),
     "nll": (*_PAIRS_AGAINST_REFERENCE, "simpo"),
@@ -43,7 +42,6 @@ _OF_LOSS: dict[str, tuple[str, ...]] = {
 }
 # what to do instead, where that is more than choosing another loss
 _INSTEAD = {
-    ("length_normalize", "ipo"): "set ipo_average, which is the same for ipo",
     ("length_normalize", "simpo"): "leave it out: simpo takes means per token as it is",
     ("length_normalize", "orpo"): "leave it out: orpo takes means per token as it is",
     ("beta", "orpo"): "set lam, the weight of its odds ratio",
@@ -64,9 +62,8 @@ class Preferences(Settings):
         default=0.0, description="assumed share of swapped labels (sigmoid and robust)"
     )
     length_normalize: bool = Field(
-        default=False, description="log-ratios as means per token, not sums (sigmoid, hinge and robust)"
+        default=False, description="log-ratios as means per token, not sums (sigmoid, ipo, hinge and robust)"
     )
-    ipo_average: bool = Field(default=False, description="ipo of means per token, as TRL has it; the paper sums")
     gamma: NotNegative = Field(default=0.5, description="the margin that simpo asks for")
     lam: Positive = Field(default=0.1, description="weight of orpo's odds ratio beside its likelihood")
     nll: NotNegative = Field(

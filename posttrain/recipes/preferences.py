@@ -108,7 +108,7 @@ def pair_objective(config: DPOConfig | OnlineDPOConfig, policy: Policy, beta: fl
     return objectives.dpo(
         policy,
         pair_loss(config, beta),
-        per_token=config.length_normalize or config.ipo_average or config.loss in ("simpo", "orpo"),
+        per_token=config.length_normalize or config.loss in ("simpo", "orpo"),
         nll=1.0 if config.loss == "orpo" else config.nll,
         reference=config.loss not in ("simpo", "orpo"),
     )

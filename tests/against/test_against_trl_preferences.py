@@ -44,7 +44,7 @@ AGAINST_REFERENCE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"loss_type": ["robust"], "beta": 0.3, "label_smoothing": 0.2},
         {"loss": "robust", "beta": 0.3, "label_smoothing": 0.2},
     ),
-    "ipo": ({"loss_type": ["ipo"], "beta": 0.3}, {"loss": "ipo", "ipo_average": True, "beta": 0.3}),
+    "ipo": ({"loss_type": ["ipo"], "beta": 0.3}, {"loss": "ipo", "length_normalize": True, "beta": 0.3}),
     "length-normalised": ({"loss_type": ["sigmoid_norm"], "beta": 2.0}, {"length_normalize": True, "beta": 2.0}),
     "with the likelihood of the chosen": (
         {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7], "beta": 0.3},

@@ -37,7 +37,7 @@ def train(stages: Stages, data: Path, out: Path, **settings: Any) -> Run:
         ("robust", {"label_smoothing": 0.2}, LOG_2),
         ("hinge", {"length_normalize": True}, 1.0),
         ("ipo", {"beta": 0.25}, 4.0),
-        ("ipo", {"beta": 0.5, "ipo_average": True}, 1.0),
+        ("ipo", {"beta": 0.5, "length_normalize": True}, 1.0),
     ],
 )
 def test_a_loss_with_a_reference_begins_at_margin_0(
@@ -83,7 +83,7 @@ def test_an_added_likelihood_is_measured_and_makes_the_best_answers_likelier(
 def test_settings_of_another_loss_are_refused_with_what_to_do(stages: Stages, tmp_path: Path) -> None:
     for settings, said in (
         ({"gamma": 1.0}, "gamma.*use loss simpo"),
-        ({"loss": "ipo", "length_normalize": True}, "ipo_average"),
+        ({"loss": "simpo", "length_normalize": True}, "simpo takes means per token as it is"),
         ({"loss": "orpo", "beta": 0.2}, "lam"),
         ({"loss": "orpo", "nll": 1.0}, "nll"),
         ({"loss": "simpo", "reference": "start"}, "no reference"),
