@@ -35,7 +35,10 @@ def flaky(prompt: str, response: str) -> float:
 
 
 def commands(stages: Stages, folder: Path) -> Mapping[str, Words]:
-    """Every method, and PPO in every layout, without `--out`; files of their own go into `folder`."""
+    """Every method, and PPO in every layout, without `--out`; files of their own go into `folder`.
+
+    All but PPO keep their best weights, those over rows by themselves, since they pass over them several times.
+    """
     rows = [f'{{"text": "{n} is {word}", "label": "{word}"}}\n' for n, word in enumerate(["red", "round", "loud"] * 6)]
     labels, flaky = folder / "labels.jsonl", folder / "flaky.py"
     labels.write_text("".join(rows), encoding="utf-8")
@@ -45,11 +48,11 @@ def commands(stages: Stages, folder: Path) -> Mapping[str, Words]:
     words = {
         "sft": f"sft --model {stages.base} --data {stages.chats} {PASSES}",
         "sft-dropout": f"sft --model {stages.base} --data {stages.chats} {PASSES} {LORA} --lora.dropout 0.2",
-        "reward": f"reward --model {stages.sft} {rankings} {PASSES}",
+        "reward": f"reward --model {stages.sft} {rankings} {PASSES} --best eval_accuracy",
         "classify": f"classify --model {stages.base} --data {labels} {PASSES}",
         "dpo": f"dpo --model {lora} {rankings} {PASSES} {LORA}",
         "dpo-kto": f"dpo --loss kto --model {stages.sft} {rankings} {PASSES}",
-        "online-dpo": f"online-dpo --model {lora} {judge_lora} {prompts} {ONLINE} {LORA}",
+        "online-dpo": f"online-dpo --model {lora} {judge_lora} {prompts} {ONLINE} {LORA} --best reward",
         "ppo-separate": f"ppo --model {stages.sft} {judge} {prompts} {PPO} {CRITIC}",
         "ppo-adapters": f"ppo --model {lora} {judge_lora} {prompts} {PPO} {CRITIC} {LORA} --layout adapters",
         "ppo-trunk": f"ppo --model {lora} {judge} {prompts} {PPO} {CRITIC} {LORA} --layout trunk",

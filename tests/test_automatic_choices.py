@@ -10,7 +10,7 @@ import pytest
 
 from posttrain.cli import main
 from posttrain.config import PPOConfig, SFTConfig, load_config, make_config
-from posttrain.config.automatic import resolved
+from posttrain.config.automatic import auto_best_of_rows, resolved
 from posttrain.console import open_console
 
 
@@ -28,6 +28,24 @@ def test_a_choice_is_said_and_kept() -> None:
     console.choose("precision", "fp32", "precision fp32: few CPUs are faster in bf16")
     assert console.choices == {"precision": "fp32"}
     assert stream.getvalue() == "precision fp32: few CPUs are faster in bf16\n"
+
+
+@pytest.mark.parametrize(
+    ("passes", "evaluations", "measure", "reason"),
+    [
+        (3.0, 10, "eval_loss", "best eval_loss: 3 passes over the rows may be too many"),
+        (1.5, 2, "eval_loss", "best eval_loss: 1.5 passes over the rows may be too many"),
+        (1.49, 10, None, "best null: the rows are passed over once"),
+        (3.0, 1, None, "best null: only the last weights are evaluated"),
+        (3.0, 0, None, "best null: nothing is evaluated"),
+    ],
+)
+def test_the_best_weights_are_kept_where_the_last_ones_may_be_worse(
+    passes: float, evaluations: int, measure: str | None, reason: str
+) -> None:
+    assert auto_best_of_rows("auto", passes=passes, evaluations=evaluations) == (measure, reason)
+    for asked in (None, "eval_accuracy"):
+        assert auto_best_of_rows(asked, passes=passes, evaluations=evaluations) == (asked, "")
 
 
 @pytest.mark.medium

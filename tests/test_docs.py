@@ -120,7 +120,7 @@ def _said(command: str, *, wrong: bool) -> str:
 def _pattern(shown: str) -> str:
     """A pattern of the lines, each whole, in which `…` stands for anything, lines of their own too."""
     lines = [re.escape(line.rstrip()).replace("…", ".*?") for line in shown.strip("\n").split("\n")]
-    return "^" + r" *\n".join(lines).replace(r".*? *\n", r".*?")
+    return "^" + r" *\n".join(lines).replace(r".*? *\n", r".*?") + r" *(?=\n|\Z)"
 
 
 def _write(name: str, rows: list[dict[str, object]]) -> None:

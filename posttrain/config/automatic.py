@@ -98,6 +98,27 @@ def auto_best(setting: str | None, *, wired: bool, evaluated: bool = False) -> t
     return None, "best null: nothing ends the run before its last weights"
 
 
+_AGAIN = 1.5
+"""Passes over the rows from which on some have been learnt twice, so that the last weights may be worse on others."""
+
+
+def auto_best_of_rows(setting: str | None, *, passes: float, evaluations: int) -> tuple[str | None, str]:
+    """The measure by which the best weights are kept in a run over rows, None for none, and the reason in one line.
+
+    `passes`: over the rows that are passed over most. A copy of the weights costs memory and disk, so none is kept
+    where the last weights are the best as a rule.
+    """
+    if setting != "auto":
+        return setting, ""
+    if evaluations == 0:
+        return None, "best null: nothing is evaluated"
+    if evaluations == 1:
+        return None, "best null: only the last weights are evaluated"
+    if passes < _AGAIN:
+        return None, "best null: the rows are passed over once"
+    return "eval_loss", f"best eval_loss: {passes:.3g} passes over the rows may be too many"
+
+
 def resolved(config: SettingsT, choices: Mapping[str, object]) -> SettingsT:
     """The settings with what the automatic ones (dotted names) came to."""
     tree = config.model_dump()

@@ -99,6 +99,7 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
         "push_to_hub push_dataset_to_hub hf_use_auth_token hf_hub_token ms_hub_token om_hub_token",
     ),
     "no code of a model is run": ("TAL", "trust_remote_code"),
+    "the best value of a loss is its lowest, of every other measure its highest": ("TAL", "greater_is_better"),
     "samples are drawn by sampling, temperature 0 takes the likeliest token": ("TL", "do_sample num_beams"),
 }
 
@@ -123,9 +124,9 @@ _MISSING: dict[str, tuple[str, str]] = {
         "pissa_init loftq_config lora_modules_to_save"
         " modules_to_save additional_target relora freeze_trainable_layers unfrozen_parameters lora_fan_in_fan_out",
     ),
-    "the last model is the run's; ppo keeps its best one too (best), and the losses of the others say where to stop": (
-        "TAL",
-        "greater_is_better early_stopping_patience early_stopping_steps ckpt.best_metric_key",
+    "a run goes to its end, and best keeps the best model on its way": (
+        "AL",
+        "early_stopping_patience early_stopping_steps",
     ),
     "weight_decay and the model's dropout regularise": ("TAL", "neftune_noise_alpha noisy_embedding_alpha"),
     "label_smoothing belongs to preference losses": ("T", "label_smoothing_factor"),

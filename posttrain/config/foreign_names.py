@@ -19,6 +19,7 @@ class Foreign(NamedTuple):
 
 
 _FILE = "a path or a hub id; the format is recognised, columns: {prompt: question} names other columns"
+_BEST = "a measure; its best model stands in run/best, the last one in the run folder"
 # name: owners, setting here, note
 RENAMED: dict[str, Foreign] = {
     name: Foreign(*entry)
@@ -267,8 +268,9 @@ RENAMED: dict[str, Foreign] = {
         "ppo_score_norm": ("L", "reward_scale", "divides by the deviation and shifts no mean"),
         "normalize_reward": ("O", "reward_scale", "divides by the deviation and shifts no mean"),
         "reward.normalize_enable": ("O", "reward_scale", "divides by the deviation and shifts no mean"),
-        "load_best_model_at_end": ("TAL", "best", "a measure; the model stands in run/best"),
-        "metric_for_best_model": ("TAL", "best", "a measure of the rollouts or of eval_prompts"),
+        "load_best_model_at_end": ("TAL", "best", _BEST),
+        "metric_for_best_model": ("TAL", "best", _BEST),
+        "ckpt.best_metric_key": ("O", "best", _BEST),
         # preferences and rewards
         "loss_type": ("T", "loss"),
         "simpo_gamma": ("TAL", "gamma"),

@@ -55,7 +55,7 @@ _NO_VALUE = (
     "micro_train_batch_size", "train.micro_batch_size", "generation_batch_size", "reward_funcs", "resize_vocab",
     "reward_weights",
     "reward.remote_url",
-    "train.enable_ema", "load_best_model_at_end", "metric_for_best_model",
+    "train.enable_ema", "ckpt.best_metric_key",
 )  # fmt: skip
 ROWS = ("per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps")
 _TYPES: dict[str | bool, object] = {
@@ -212,6 +212,19 @@ def _bits(value: object, given: Mapping[str, object]) -> str:
     return f"{value}bit"
 
 
+_MEASURES = {"rewards/accuracies": "accuracy", "rewards/margins": "margin", "f1": "macro_f1"}
+
+
+def _best(value: object, given: Mapping[str, object]) -> str:
+    """Their measure as ours: of what is held out, the loss where none is named."""
+    name = str(value).removeprefix("eval_")
+    return f"eval_{_MEASURES.get(name, name)}"
+
+
+def _load_best(value: object, given: Mapping[str, object]) -> str | None:
+    return _best(given.get("metric_for_best_model", "loss"), given) if value else None
+
+
 def _targets(value: object, given: Mapping[str, object]) -> object:
     if value in ("all", "all-linear", ["all"], ["all-linear"]):
         return "all-linear"
@@ -250,6 +263,8 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, object]], object]] = {
     "quantization_bit": _bits,
     "add_special_tokens": lambda value, given: str(value).split(","),
     "report_to": _tracker,
+    "metric_for_best_model": _best,
+    "load_best_model_at_end": _load_best,
     "roles_to_train": _single,
     **dict.fromkeys(("loss_type", "dpo_loss_type"), _single),
     **dict.fromkeys(("use_wandb", "wandb_project"), _wandb),

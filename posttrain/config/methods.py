@@ -12,6 +12,7 @@ from posttrain.config.preferences import DPOConfig, OnlineDPOConfig
 from posttrain.config.ranking import RankConfig
 from posttrain.config.rewards import Functions, Rewards, refuse_idle_functions
 from posttrain.config.shared import (
+    BEST,
     Clash,
     Count,
     Data,
@@ -40,6 +41,20 @@ class SFTConfig(Training, Passes, Shown, Measured):
     add_tokens: Texts = Field(
         default=(), description="special tokens that the vocabulary gets; their rows begin as the mean of the others"
     )
+    best: (
+        Literal[
+            "auto", "eval_loss", "eval_exact_match", "eval_token_f1", "eval_bleu", "eval_chrf", "eval_rouge1",
+            "eval_rouge2", "eval_rougeL",
+        ]
+        | None
+    ) = Field(default="auto", description=BEST)  # fmt: skip
+
+    @model_validator(mode="after")
+    def _the_best_is_measured(self) -> SFTConfig:
+        name = (self.best or "auto").removeprefix("eval_")
+        if name not in ("auto", "loss", *self.measures):
+            raise Clash("best", f"{self.best} is of {name}, which measures do not name; add it")
+        return self
 
     @model_validator(mode="after")
     def _new_rows_are_weights_of_the_base(self) -> SFTConfig:
@@ -76,6 +91,7 @@ class RewardConfig(Training, Passes):
     annotators: Annotators = Field(
         default_factory=Annotators, description="weights of annotators, on top of those of rows"
     )
+    best: Literal["auto", "eval_loss", "eval_accuracy", "eval_margin"] | None = Field(default="auto", description=BEST)
 
 
 class Sampling(Settings):

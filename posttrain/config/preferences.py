@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from posttrain.config.rewards import Functions, Rewards, refuse_idle_functions
 from posttrain.config.shared import (
+    BEST,
     Clash,
     Count,
     Data,
@@ -110,11 +111,14 @@ class DPOConfig(Training, Passes, Shown, Preferences):
     )
     desirable_weight: Positive = Field(default=1.0, description="weight of the answers labelled good (kto)")
     undesirable_weight: Positive = Field(default=1.0, description="weight of the answers labelled bad (kto)")
+    best: Literal["auto", "eval_loss", "eval_accuracy", "eval_margin"] | None = Field(default="auto", description=BEST)
 
     @model_validator(mode="after")
-    def _kto_has_others_to_compare_with(self) -> DPOConfig:
+    def _kto_has_others_to_compare_with_and_no_pairs(self) -> DPOConfig:
         if self.loss == "kto" and self.batch_size < 2:
             raise Clash("batch_size", "kto compares the rows of a step with one another: use 2 or more, better 32")
+        if self.loss == "kto" and self.best == "eval_margin":
+            raise Clash("best", "loss kto has no pairs, and so no margin; there are eval_loss, eval_accuracy")
         return self
 
 
@@ -142,6 +146,9 @@ class OnlineDPOConfig(Training, Preferences):
     stop: Texts = Field(default=(), description="texts that end an answer, besides the end of turn")
     missing_eos_penalty: NotNegative = Field(
         default=1.0, description="subtracted from the score of an answer cut by max_new_tokens"
+    )
+    best: Literal["score", "reward"] | None = Field(
+        default=None, description="measure of the weights kept in run/best: score, or it less the penalty; null: none"
     )
     rollouts_every: Every | None = Field(default=10, description="keep a prompt's answers for reading; null: never")
 

@@ -165,6 +165,9 @@ class Lora(Settings):
 _SHAPE = ("rank", "alpha", "targets")
 
 
+BEST = "measure of the weights kept in run/best; auto: eval_loss, in a run of several passes; null: none"
+"""Of evaluations; each command has its own list of them."""
+
 # --- settings of every training method ----------------------------------------------------------------------------
 
 
@@ -268,6 +271,13 @@ class Passes(Settings):
     def _a_share_is_no_file(self) -> Passes:
         if self.eval_data is not None and self.eval_data.endswith("%") and not re.match(SHARE, self.eval_data):
             raise Clash("eval_data", f"expected a share up to 100%, got {self.eval_data!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_best_is_evaluated(self) -> Passes:
+        best: str | None = getattr(self, "best")  # noqa: B009 - each command has its own measures
+        if best not in (None, "auto") and (self.eval_data is None or self.eval_every is None):
+            raise Clash("best", f"{best} needs eval_data and eval_every, for example eval_data: 2%")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.shared import Clash, Count, Passes, Settings, Text, Training, as_texts
+from posttrain.config.shared import BEST, Clash, Count, Passes, Settings, Text, Training, as_texts
 
 Measure: TypeAlias = Literal["exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
 Measures: TypeAlias = Annotated[
@@ -71,3 +71,25 @@ class ClassifyConfig(Training, Passes):
     task: Literal["auto", "classification", "regression"] = Field(
         default="auto", description="what labels are; auto: classes where they are texts or few whole numbers, printed"
     )
+    best: (
+        Literal["auto", "eval_loss", "eval_accuracy", "eval_macro_f1", "eval_spearman", "eval_pearson"] | None
+    ) = Field(default="auto", description=BEST)  # fmt: skip
+
+    @model_validator(mode="after")
+    def _the_best_is_a_measure_of_the_task(self) -> ClassifyConfig:
+        if self.task != "auto" and (why := other_task(self.best, self.task)):
+            raise Clash("best", why)
+        return self
+
+
+_OF_TASK = {
+    "classification": ("eval_loss", "eval_accuracy", "eval_macro_f1"),
+    "regression": ("eval_loss", "eval_spearman", "eval_pearson"),
+}
+
+
+def other_task(best: str | None, task: str) -> str:
+    """What is wrong with a measure of the best weights where labels are of `task`; nothing for one that there is."""
+    if best in (None, "auto", *_OF_TASK[task]):
+        return ""
+    return f"{best} is no measure of a {task}; there are {', '.join(_OF_TASK[task])}"

@@ -67,6 +67,11 @@ class EpochSource(Generic[Item]):
         self._examples = math.ceil(wanted) if steps is None else steps * batch_size
 
     @property
+    def passes(self) -> float:
+        """How often the whole run passes over the set that it passes over most."""
+        return self._examples / self.examples_per_epoch * max(part.weight for part in self._sets)
+
+    @property
     def examples(self) -> int:
         """The number of examples in the whole run."""
         return self._examples

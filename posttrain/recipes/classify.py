@@ -13,6 +13,7 @@ from torch import Tensor
 from posttrain import objectives
 from posttrain.config import ClassifyConfig
 from posttrain.config.automatic import steps_between
+from posttrain.config.tasks import other_task
 from posttrain.data.classes import Tally, Task, target_batches, target_step, task_of, unknown_labels
 from posttrain.data.examples import TargetItem
 from posttrain.data.readers import folded
@@ -20,13 +21,14 @@ from posttrain.data.source import EpochSource, Weighted
 from posttrain.data.tokenise import targets
 from posttrain.data.views import Joined
 from posttrain.engine.local import ParameterGroup
-from posttrain.errors import DataError, ModelError
+from posttrain.errors import ConfigError, DataError, ModelError, Problem
 from posttrain.measures.labels import HeadOutputs
 from posttrain.models.cards import facts_in
 from posttrain.models.load import CLASSIFIER_CARD, is_classifier, save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.keeping import best_of_rows
 from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.mixture import mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
@@ -86,6 +88,8 @@ def _read(config: ClassifyConfig, door: Door) -> _Data:
     found = mixture(config, door, targets(door.codec, door.limit, config.overlong))
     task, reason = task_of(config.task, Tally.of(Joined(found.stores)))
     door.console.choose("task", task.kind, reason)
+    if why := other_task(config.best, task.kind):
+        raise ConfigError([Problem(place="best", what=why, fix="take one of these, or leave best out")])
     unknown = unknown_labels(task, found.held)
     if unknown:
         raise DataError(folded(unknown))
@@ -125,21 +129,26 @@ def _train(config: ClassifyConfig, opened: Opened[_Data]) -> Run:
         with where.autocast():
             return head_outputs(reader, data.held, budget.tokens)
 
-    interval = steps_between(config.eval_every, source.steps)
-    hooks = setup.evaluating(interval if data.held else None, source.steps, lambda: outputs().values())
+    def save(folder: Path) -> None:
+        save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad, task=data.task.kind, names=data.task.names)
+        codec.save(folder, pad=pad)
+        ClassifierCard(task=data.task.kind, labels=data.task.names).write(folder)
+
+    evaluated = steps_between(config.eval_every, source.steps) if data.held else None
+    hooks = setup.evaluating(evaluated, source.steps, lambda: outputs().values())
     load = load_of(budget, data.sets, source, config.batch_size, target_step)
-    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"classifier": scalar}, load=load)
-    fitting.train(config, run, parts, where, hooks)
-    folder = Path(config.out)
-    save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad, task=data.task.kind, names=data.task.names)
-    codec.save(folder, pad=pad)
-    ClassifierCard(task=data.task.kind, labels=data.task.names).write(folder)
+    best = best_of_rows(config.best, trained, source, console, interval=evaluated)
+    parts = fitting.Parts(
+        source=source, objective=objective, engine=engine, models={"classifier": scalar}, load=load, save=save,
+        best=best,
+    )  # fmt: skip
+    kept = fitting.train(config, run, parts, where, hooks)
+    parts.save(Path(config.out))
     results = outputs().estimates() if data.held else {}
     for name, found in results.items():
         console.say(f"held-out {name} {found}")
-    done = run.writer.finish(**{f"eval_{name}": found.facts() for name, found in results.items()})
-    console.finish(f"saved {config.out}")
-    return done
+    facts = {f"eval_{name}": found.facts() for name, found in results.items()}
+    return fitting.ended(config, run, parts, {**facts, **kept})
 
 
 def head_outputs(reader: ScoreReader, items: Sequence[TargetItem], budget: int) -> HeadOutputs:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from posttrain.config import PPOConfig, Training
-from posttrain.config.automatic import auto_best
+from posttrain.config import Training
 from posttrain.errors import DoesNotFit
 from posttrain.models.load import base_of
 from posttrain.recipes.forecast import size
@@ -19,35 +18,26 @@ _CHECKPOINT = 3 * BYTES  # a weight and the two moments of AdamW
 def check_disk(config: Training) -> None:
     """Raises DoesNotFit for a run of all weights, before one is loaded.
 
-    Nothing is known yet of adapters, nor of a model of the hub that is not here.
+    Nothing is known yet of adapters, of a model of the hub that is not here, and of models kept besides the last.
     """
     if config.lora is None:
-        refuse_shortage(config, writes(config, weights_of(base_of(config.model))))
+        refuse_shortage(config, writes(config, weights_of(base_of(config.model)), ()))
 
 
-def writes(config: Training, trained: int) -> dict[str, int]:
-    """Bytes on disk, by part, of a run that trains so many weights."""
+def writes(config: Training, trained: int, kept: Sequence[str]) -> dict[str, int]:
+    """Bytes on disk, by part, of a run that trains so many weights and keeps these models besides its last ones."""
     # A checkpoint is written before the oldest one goes; without any, an interruption still leaves one.
     checkpoints = 1 if config.save_every is None else config.keep + 1
     name = "1 checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
     found = {"model": trained * BYTES, name: checkpoints * trained * _CHECKPOINT}
-    for kept in _kept(config):  # as a model at the end, and in every checkpoint
-        found[f"run/{kept}"] = (1 + checkpoints) * trained * BYTES
+    for name in kept:  # as a model at the end, and in every checkpoint
+        found[f"run/{name}"] = (1 + checkpoints) * trained * BYTES
     return found
 
 
-def checkpoint(config: Training, trained: int) -> int:
-    """Bytes of one checkpoint of a run that trains so many weights, on disk and as a copy in memory."""
-    return trained * (_CHECKPOINT + BYTES * len(_kept(config)))
-
-
-def _kept(config: Training) -> list[str]:
-    """The folders of the models that a run keeps besides its last weights."""
-    if not isinstance(config, PPOConfig):
-        return []
-    evaluated = config.eval_prompts is not None and config.eval_every is not None
-    best, _ = auto_best(config.best, wired=config.stop_if is not None, evaluated=evaluated)
-    return ["best"] * (best is not None) + ["ema"] * (config.ema is not None)
+def checkpoint(trained: int, kept: Sequence[str]) -> int:
+    """Bytes of one checkpoint of such a run, on disk and as a copy in memory."""
+    return trained * (_CHECKPOINT + BYTES * len(kept))
 
 
 def refuse_shortage(config: Training, disk: Mapping[str, int]) -> None:

@@ -17,8 +17,8 @@ from posttrain.data.views import Changed
 from posttrain.engine.local import ParameterGroup
 from posttrain.loop import measure
 from posttrain.models.heads import Policy
-from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.keeping import best_of_rows, saving
 from posttrain.recipes.kto import labelled, read_labels
 from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.machine import set_aside
@@ -104,27 +104,27 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     group = ParameterGroup(name="policy", parameters=parameters, learning_rate=rate)
     engine = setup.engine(config, [group], source.steps, where)
     interval = steps_between(config.eval_every, source.steps)
+    evaluated = interval if held else None
 
     def evaluate() -> dict[str, float]:
         return measure(method.batches(held, budget.tokens), method.objective, engine)
 
     answer = setup.sampler(policy, codec, start.context, where, tell=console.say)
     hooks = [
-        *setup.evaluating(interval if held else None, source.steps, evaluate),
+        *setup.evaluating(evaluated, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
     frozen = [] if reference is None else [reference]
     load = load_of(budget, sets, source, config.batch_size, method.step, frozen=frozen)
     parts = fitting.Parts(
-        source=source, objective=method.objective, engine=engine, models={"policy": policy}, load=load
-    )
-    fitting.train(config, run, parts, where, hooks)
-    save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
-    codec.save(config.out)
-    results = evaluate() if held else {}
-    done = run.writer.finish(**{f"eval_{name}": value for name, value in results.items()})
-    console.finish(f"saved {config.out}")
-    return done
+        source=source, objective=method.objective, engine=engine, models={"policy": policy}, load=load,
+        save=saving(start.loaded, policy.stack, codec),
+        best=best_of_rows(config.best, parameters, source, console, interval=evaluated),
+    )  # fmt: skip
+    kept = fitting.train(config, run, parts, where, hooks)
+    parts.save(Path(config.out))
+    results = {f"eval_{name}": value for name, value in (evaluate() if held else {}).items()}
+    return fitting.ended(config, run, parts, {**results, **kept})
 
 
 def _reference(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from posttrain.recipes.preflight import fly
 from posttrain.recipes.saving import Keeper
 from posttrain.recipes.setup import Machine, Telling, reporting
 from posttrain.recipes.shortage import Shortage
+from posttrain.run import Run
 from posttrain.run.trackers import Tracked, tracking
 from posttrain.run.wires import Wires
 from posttrain.types import Hook, Objective, Source, Stateful
@@ -44,9 +45,9 @@ from posttrain.types import Hook, Objective, Source, Stateful
 class Parts:
     """What trains. `models` give the trained parameters their names; `also` is what else has a state, by name.
 
-    `load` is what the preflight tries before the first step. `save` writes the model as it stands into a folder; it is
-    needed where a run keeps its `best` weights or their `average`, under the run folder. `wires` may end the run.
-    `at_start` measures the weights before the first step, as step 0.
+    `load` is what the preflight tries before the first step. `save` writes the model as it stands into a folder: also
+    with its `best` weights and their `average`, as far as those are kept, under the run folder. `wires` may end the
+    run. `at_start` measures the weights before the first step, as step 0.
     """
 
     source: Source
@@ -54,9 +55,9 @@ class Parts:
     engine: LocalEngine
     models: Mapping[str, nn.Module]
     load: Load
+    save: Callable[[Path], None]
+    best: Best
     also: Mapping[str, Stateful] = field(default_factory=dict[str, Stateful])
-    save: Callable[[Path], None] | None = None
-    best: Best | None = None
     average: Average | None = None
     wires: Wires | None = None
     at_start: Callable[[int], Mapping[str, float]] | None = None
@@ -72,6 +73,11 @@ class Parts:
         always: dict[str, Stateful] = {"source": self.source, "random": RandomNumbers(), "budget": self.load.budget}
         kept = {"best": self.best, "average": self.average, "wires": self.wires}
         return {**always, **self.also, **{name: part for name, part in kept.items() if part is not None}}
+
+    @property
+    def kept(self) -> list[str]:
+        """The models that are kept besides the last weights, by the name of their folder."""
+        return ["best"] * (self.best.measure is not None) + ["ema"] * (self.average is not None)
 
     @property
     def hooks(self) -> list[Hook]:
@@ -101,8 +107,8 @@ def train(
         start = keeper.restore()
         try:
             fly(
-                config, run, parts.source.steps, parts.load, parts.objective, parts.engine, where,
-                parts.models.values(),
+                config, run, parts.source.steps, replace(parts.load, kept=parts.kept), parts.objective, parts.engine,
+                where, parts.models.values(),
             )  # fmt: skip
             keeper.beside = is_copied(run.writer.run.record.get("forecast", {}))
             title = f"{config.command}  {config.model} → {config.out}"
@@ -138,16 +144,13 @@ def _measure_start(run: Telling, parts: Parts) -> None:
         found = parts.at_start(0)
         run.writer.metrics(0, found)
         run.console.say("before the first step: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
-        if parts.best is not None:
-            parts.best.after(0, found)
+        parts.best.after(0, found)
 
 
 def _write_kept(run: Telling, parts: Parts) -> dict[str, object]:
     """Writes the best model and the averaged one under the run folder; the facts of each, by the name of its folder."""
     folder, kept = run.writer.path / "run", dict[str, object]()
-    if parts.save is None:
-        return kept
-    if parts.best is not None and parts.best.facts:
+    if parts.best.facts:
         parts.best.write(folder / "best", parts.save)
         kept["best"] = parts.best.facts
     if parts.average is not None:
@@ -157,15 +160,20 @@ def _write_kept(run: Telling, parts: Parts) -> dict[str, object]:
     return kept
 
 
-def told(config: Training, parts: Parts) -> list[str]:
-    """Where the models that were kept besides the last weights stand, in words."""
+def ended(config: Training, run: Telling, parts: Parts, results: Mapping[str, object]) -> Run:
+    """The finished run, whose last weights are written; says where they and the models kept besides them stand."""
+    done = run.writer.finish(**results)
     lines: list[str] = []
-    if parts.best is not None and parts.best.facts:
-        facts = ", ".join(f"{name} {value:.4g}" for name, value in parts.best.facts.items())
-        lines.append(f"the best in {config.out}/run/best ({facts})")
+    if parts.best.facts:
+        lines.append(f"the best in {config.out}/run/best ({_facts(parts.best)})")
     if parts.average is not None:
         lines.append(f"their average in {config.out}/run/ema (decay {parts.average.decay:g})")
-    return lines
+    run.console.finish("; ".join([f"saved {config.out}" + (", the last weights" if lines else ""), *lines]))
+    return done
+
+
+def _facts(best: Best) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in best.facts.items())
 
 
 def _left(config: Training, run: Telling, parts: Parts) -> str:
@@ -174,12 +182,11 @@ def _left(config: Training, run: Telling, parts: Parts) -> str:
         _write_kept(run, parts)
     except (OSError, SafetensorError) as error:
         return f"\n  what the run kept cannot be written: {error}; the same command comes here again and writes it"
-    if parts.best is None:
-        return ""
+    if parts.best.measure is None:
+        return "\n  no best model is kept: best is null"
     if not parts.best.facts:
-        return "\n  no model is kept: nothing healthy was measured, or best is null"
-    facts = ", ".join(f"{name} {value:.4g}" for name, value in parts.best.facts.items())
-    return f"\n  the best model so far is kept in {config.out}/run/best: {facts}"
+        return f"\n  no best model is kept: there is no healthy {parts.best.measure} yet"
+    return f"\n  the best model so far is kept in {config.out}/run/best: {_facts(parts.best)}"
 
 
 def _planned(config: Training, steps: int) -> str:

@@ -15,6 +15,8 @@ LENT = "models that wait in CPU memory"
 """Those are on the device while they annotate."""
 COPY, COPY_APART = "copy of a checkpoint", "copy of a checkpoint, in CPU memory"
 """From which it is written while training goes on: on the device that trains, or beside a GPU."""
+BETTER = "weights that replace the best"
+"""On a CPU, where the best ones lie: those before stay until the step is whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def is_copied(facts: Mapping[str, Any]) -> bool:
 def highest(memory: Mapping[str, int]) -> int:
     """Bytes beyond the weights at the highest: of updating, sampling and annotating, one is done at a time."""
     updating = memory["gradients"] + memory["activations"]
-    always = memory["optimizer"] + memory.get(COPY, 0)
+    always = memory["optimizer"] + memory.get(COPY, 0) + memory.get(BETTER, 0)
     return always + max(updating, memory.get(CACHE, 0), memory.get(LENT, 0))
 
 

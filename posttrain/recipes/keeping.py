@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from posttrain.config.automatic import auto_best_of_rows
+from posttrain.console import Console
+from posttrain.data.source import EpochSource
+from posttrain.models.load import Loaded, save_causal
 from posttrain.models.precision import master_of, set_values
+from posttrain.text.chat import Codec
 from posttrain.types import State
 
 Save = Callable[[Path], None]
@@ -21,13 +26,23 @@ Save = Callable[[Path], None]
 
 @contextmanager
 def worn(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> Generator[None]:
-    """Inside, the parameters have other weights; afterwards their own again."""
-    own = [master_of(part).detach().clone() for part in parameters]
+    """Inside, the parameters have other weights; afterwards their own again, which wait in CPU memory."""
+    own = [_copy(part) for part in parameters]
     _put(parameters, weights)
     try:
         yield
     finally:
         _put(parameters, own)
+
+
+def saving(loaded: Loaded, stack: tuple[str, ...], codec: Codec) -> Save:
+    """What writes a model that answers, with `stack` active, and its tokenizer."""
+
+    def save(folder: Path) -> None:
+        save_causal(loaded, stack, folder, stop_ids=codec.stop_ids)
+        codec.save(folder)
+
+    return save
 
 
 def write_model(folder: Path, save: Save) -> None:
@@ -72,8 +87,13 @@ class Average:
             kept.copy_(cast("Tensor", state[str(place)]))
 
 
+def lowest_is_best(measure: str) -> bool:
+    """Whether the best value of a measure is its lowest: a loss's is, every other's is its highest."""
+    return measure.endswith("loss")
+
+
 class Best:
-    """The weights at which a measure was highest; without a `measure` it keeps nothing.
+    """The weights at which a measure was best, highest or of a loss lowest; without a `measure` it keeps nothing.
 
     A measure whose name begins with `eval_` belongs to the weights after an update, and `after` looks at it; others
     are of rollouts, sampled before the round's updates, and whoever samples calls `consider`. Metrics that are not
@@ -92,10 +112,11 @@ class Best:
         self._healthy = healthy
         self._say = say
         self._parameters = list(parameters)
+        self._sign = -1 if measure is not None and lowest_is_best(measure) else 1
         self.measure = measure
         self.step, self.value = 0, 0.0
         # Kept from the start, so that the memory they take is known before it is forecast.
-        self._weights = [] if measure is None else [master_of(part).detach().cpu().clone() for part in parameters]
+        self._weights = [] if measure is None else [_copy(part) for part in parameters]
         self._found = False
 
     @property
@@ -109,17 +130,17 @@ class Best:
             self.consider(number, metrics)
 
     def consider(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Keeps the weights as they stand if the measure is higher than ever; of equals the first stay.
+        """Keeps the weights as they stand if the measure is better than ever; of equals the first stay.
 
         A measure that is not a number, as that of answers of which none has a score, is passed over.
         """
         if self.measure is None or self.measure not in metrics or not self._healthy(metrics):
             return
         value = metrics[self.measure]
-        if math.isnan(value) or (self._found and not value > self.value):
+        if math.isnan(value) or (self._found and not self._sign * value > self._sign * self.value):
             return
         # New tensors: a state that was noted before holds the old ones.
-        self._weights = [master_of(part).detach().cpu().clone() for part in self._parameters]
+        self._weights = [_copy(part) for part in self._parameters]
         self.step, self.value, self._found = number, value, True
 
     def write(self, folder: Path, save: Save) -> None:
@@ -147,6 +168,29 @@ class Best:
         if self._found:
             self.step, self.value = cast("int", state["step"]), cast("float", state["value"])
             self._weights = [cast("Tensor", state[str(place)]) for place in range(len(self._parameters))]
+
+
+def best_of_rows(
+    setting: str | None,
+    parameters: Sequence[nn.Parameter],
+    source: EpochSource[Any],
+    console: Console,
+    *,
+    interval: int | None,
+) -> Best:
+    """What keeps the best weights of a run over rows, by a measure that is said where it was chosen.
+
+    `interval`: the steps from one evaluation to the next, None where nothing is evaluated.
+    """
+    evaluations = 0 if interval is None else math.ceil(source.steps / interval)
+    measure, reason = auto_best_of_rows(setting, passes=source.passes, evaluations=evaluations)
+    if setting == "auto":
+        console.choose("best", measure, reason)
+    return Best(parameters, measure, say=console.say)
+
+
+def _copy(parameter: nn.Parameter) -> Tensor:
+    return master_of(parameter).detach().to("cpu", copy=True)
 
 
 def _put(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> None:

@@ -53,6 +53,7 @@ class Load:
     `worst`: a step of the run's longest rows, cut into micro-batches of so many tokens. `longest`: tokens of the
     longest row, which no micro-batch can divide. `tokens`: read by all steps together. `frozen`: models that are only
     read. `cache`: bytes of the sampler's keys and values. `sampling`: the seconds of all sampling, measured when asked.
+    `kept`: the models that it keeps besides its last weights, by the name of their folder.
     """
 
     budget: Budget
@@ -62,6 +63,7 @@ class Load:
     frozen: Sequence[nn.Module] = ()
     cache: int = 0
     sampling: Callable[[], float] | None = None
+    kept: Sequence[str] = ()
 
 
 def load_of(

@@ -72,7 +72,7 @@ def mixture(config: Config, door: Door, encoder: Encoder[ItemT]) -> Mixture[Item
     """The rows of `data` and `eval_data` as tokens; says what was kept, lost and held out.
 
     A share of the data is held out by prompt. Where `eval_data` is a file, rows that ask one of its prompts are left
-    out of training. Raises DataError when nothing is left to train on.
+    out of training. Raises DataError when nothing is left to train on, or to find the best weights with.
     """
     cache = Cache.open(door.console.say)
     found = [_read(source, door, encoder, cache) for source in door.data]
@@ -84,6 +84,9 @@ def mixture(config: Config, door: Door, encoder: Encoder[ItemT]) -> Mixture[Item
     held: Sequence[ItemT] = Joined(
         [tokens.items for _, tokens in apart] if apart else [part.chosen(part.apart) for part in parts]
     )
+    if config.best not in (None, "auto") and not held:
+        what = f"eval_data {config.eval_data}: no prompt falls into it, and best {config.best} is measured on it"
+        raise DataError(f"{what}\n  fix: hold out more, give a file, or take best out")
     if config.eval_data is not None and not held:
         door.console.say(f"eval_data {config.eval_data}: no prompt falls into it, so nothing is held out")
     return Mixture(sets=sets, held=held, stores=[part.items for part in parts])

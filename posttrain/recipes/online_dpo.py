@@ -12,10 +12,10 @@ from posttrain.config.automatic import steps_between
 from posttrain.console import Console
 from posttrain.engine.local import LocalEngine, ParameterGroup
 from posttrain.models.heads import Policy
-from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.asked import read_prompts
 from posttrain.recipes.functions import Loaded, asked, note_failures, refuse_failures
+from posttrain.recipes.keeping import Best, saving
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.machine import set_aside
 from posttrain.recipes.opening import Door, Opened, Reads, training
@@ -91,23 +91,24 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
         with where.lent(apart):
             return judge(completions, prompts, budget.tokens)
 
+    best = Best(parameters, config.best, say=console.say)
     parts = fitting.Parts(
-        source=PairSource(asking, judged, plan, watch=_watching(config, run)),
+        source=PairSource(asking, judged, plan, watch=_watching(config, run, best)),
         objective=pair_objective(config, policy, numbers.beta),
         engine=engine,
         load=pair_load(config, budget, policy, read_only, asking, opened.limit),
         models={"policy": policy},
+        save=saving(start.loaded, policy.stack, codec),
+        best=best,
     )
-    fitting.train(config, run, parts, where)
-    save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
-    codec.save(config.out)
+    kept = fitting.train(config, run, parts, where)
+    parts.save(Path(config.out))
     last = run.writer.run.metrics[-1]
-    done = run.writer.finish(**{name: last[name] for name in _RESULTS if name in last})
-    console.finish(f"saved {config.out}")
-    return done
+    results = {name: last[name] for name in _RESULTS if name in last}
+    return fitting.ended(config, run, parts, {**results, **kept})
 
 
-_RESULTS = ("score", "score_margin", "paired", "kl", "length", "stopped")
+_RESULTS = ("score", "reward", "score_margin", "paired", "kl", "length", "stopped")
 
 
 def _reference(
@@ -152,8 +153,12 @@ class _Judge:
         )
 
 
-def _watching(config: OnlineDPOConfig, run: setup.Telling) -> Callable[[int, Judged, dict[str, float]], None]:
-    """Keeps and shows one prompt's answers every so many rounds; a round without a pair is said, and each failure.
+def _watching(
+    config: OnlineDPOConfig, run: setup.Telling, best: Best
+) -> Callable[[int, Judged, dict[str, float]], None]:
+    """Keeps and shows one prompt's answers every so many rounds, and the weights of the best round.
+
+    A round without a pair is said, and each failure.
 
     What it returns raises ModelError when too many answers of a round have no score.
     """
@@ -163,6 +168,8 @@ def _watching(config: OnlineDPOConfig, run: setup.Telling) -> Callable[[int, Jud
         lost, asked_for = int(judged.scores.isnan().sum()), len(judged.completions)
         note_failures(run, number, judged.failures, lost, asked_for)
         refuse_failures(judged.failures, lost, asked_for, config.functions)
+        if lost < asked_for:
+            best.consider(number - 1, metrics)  # the answers are those of the weights as they stand
         if metrics["paired"] == 0:
             run.console.say(f"step {number}: no prompt has two answers of different scores; nothing is learnt in it")
         if apart is None or (number % apart and number not in (1, config.steps)):

@@ -103,9 +103,7 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
     roles.save(Path(config.out), codec)
     last = run.writer.run.metrics[-1]
     results = {name: last[name] for name in ("score", "kl", "length", "stopped") if name in last}
-    done = run.writer.finish(**results, **kept)
-    console.finish("; ".join([f"saved {config.out}, the last weights", *fitting.told(config, parts)]))
-    return done
+    return fitting.ended(config, run, parts, {**results, **kept})
 
 
 def _reader(actor: Policy) -> Policy:

@@ -22,6 +22,7 @@ from posttrain.loop import loss_of
 from posttrain.models.precision import master_of
 from posttrain.recipes.disk import checkpoint, free_disk, refuse_shortage, writes
 from posttrain.recipes.forecast import (
+    BETTER,
     CACHE,
     COPY,
     COPY_APART,
@@ -35,6 +36,7 @@ from posttrain.recipes.forecast import (
 )
 from posttrain.recipes.load import Load
 from posttrain.recipes.setup import Machine, Telling
+from posttrain.recipes.weights import BYTES
 from posttrain.types import Batch, Objective, Step, TokenBatch
 
 SMALL = 1024
@@ -89,7 +91,7 @@ class Preflight:
             while True:
                 step = load.worst(budget.tokens)
                 batches = list(islice(step.micro_batches, 2))
-                wanted = self._wanted(small, _tokens(batches[0]), load.cache)
+                wanted = self._wanted(small, _tokens(batches[0]), load)
                 fits = highest(wanted) <= SHARE * self.free
                 trial = self._largest(step, batches, small) if fits else None
                 if trial is not None:
@@ -129,13 +131,18 @@ class Preflight:
         peak = peak_of(work, self.device)
         return Trial(tokens=_tokens(batch), peak=peak, seconds=time.perf_counter() - began)
 
-    def _wanted(self, small: Trial, tokens: int, cache: int) -> dict[str, int]:
+    def better(self, load: Load) -> dict[str, int]:
+        """What better weights than the best take beside these, where the run keeps some and trains on a CPU."""
+        return {BETTER: self.weights * BYTES} if "best" in load.kept and self.device.type == "cpu" else {}
+
+    def _wanted(self, small: Trial, tokens: int, load: Load) -> dict[str, int]:
         activations = round(small.peak * max(1.0, tokens / small.tokens))
         return {
             "gradients": self.gradients,
             "optimizer": self.optimizer,
             "activations": activations,
-            CACHE: cache,
+            CACHE: load.cache,
+            **self.better(load),
         }
 
     def _refuse(self, load: Load, wanted: dict[str, int], tokens: int) -> None:
@@ -184,6 +191,7 @@ def forecast(
         "gradients": preflight.gradients,
         "optimizer": preflight.optimizer,
         "activations": trial.peak,
+        **preflight.better(load),
     }
     if masters:
         memory[MASTERS] = bytes_of([part for part in masters if part.device.type == preflight.device.type])
@@ -192,24 +200,25 @@ def forecast(
     if len(here) < len(of):
         memory[LENT] = bytes_of(of) - bytes_of(here)
     if config.save_every is not None:
-        memory |= _copy(checkpoint(config, preflight.weights), memory, preflight)
+        memory |= _copy(checkpoint(preflight.weights, load.kept), memory, preflight, load)
     return Forecast(
         command=config.command,
         steps=steps,
         tokens=trial.tokens,
         memory=memory,
         available=preflight.free,
-        disk=writes(config, preflight.weights),
+        disk=writes(config, preflight.weights, load.kept),
         disk_free=free_disk(Path(config.out)),
         seconds=trial.seconds / max(1, trial.tokens) * load.tokens,
     )
 
 
-def _copy(size: int, memory: Mapping[str, int], preflight: Preflight) -> dict[str, int]:
+def _copy(size: int, memory: Mapping[str, int], preflight: Preflight, load: Load) -> dict[str, int]:
     """The copy of a checkpoint, where it has room in CPU memory beside everything else; nothing where it has not."""
     if preflight.device.type == "cpu":
         return {COPY: size} if highest(memory) + size <= SHARE * preflight.free else {}
-    return {COPY_APART: size} if size <= SHARE * available(torch.device("cpu")) else {}
+    better = preflight.weights * BYTES if "best" in load.kept else 0
+    return {COPY_APART: size} if size + better <= SHARE * available(torch.device("cpu")) else {}
 
 
 def _tokens(batch: Batch) -> int:
@@ -244,7 +253,7 @@ def fly(
         )
     run.console.say(found.line)
     if config.save_every is not None and not is_copied(found.facts()):
-        copy = size(checkpoint(config, preflight.weights))
+        copy = size(checkpoint(preflight.weights, load.kept))
         run.console.say(f"training waits while a checkpoint is written: there is no memory for a copy of {copy}")
     run.writer.note(automatic=dict(run.console.choices), forecast=found.facts())
     refuse_shortage(config, found.disk)

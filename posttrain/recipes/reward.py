@@ -30,6 +30,7 @@ from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotators import weighed
+from posttrain.recipes.keeping import best_of_rows
 from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.mixture import Mixture, mixture
 from posttrain.recipes.opening import Door, Opened, Reads, training
@@ -109,27 +110,28 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
         batches = ranked_batches(held, budget.tokens, ties=config.ties, pair_weight="prompt")
         return measure(batches, objective, engine)
 
-    hooks = [
-        *setup.evaluating(
-            steps_between(config.eval_every, source.steps) if held else None,
-            source.steps,
-            evaluate,
-        ),
-    ]
+    def save(folder: Path) -> None:
+        with where.autocast():
+            card = _card(config, opened.data.centre, reader, budget.tokens)
+        of = "" if folder == Path(config.out) else f" of run/{folder.stem}"
+        on = config.center or "the training answers"
+        console.say(f"scores{of}: shift {card.shift:.3f}, scale {card.scale:.3f}, for mean 0 and deviation 1 on {on}")
+        save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad)
+        codec.save(folder, pad=pad)
+        card.write(folder)
+
+    evaluated = steps_between(config.eval_every, source.steps) if held else None
+    hooks = setup.evaluating(evaluated, source.steps, evaluate)
     load = load_of(budget, sets, source, config.batch_size, step)
-    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"reward": scalar}, load=load)
-    fitting.train(config, run, parts, where, hooks)
-    with where.autocast():
-        card = _card(config, opened.data.centre, reader, budget.tokens, console)
-    folder = Path(config.out)
-    save_scalar(scalar, folder, base=start.loaded.base, pad_id=pad)
-    codec.save(folder, pad=pad)
-    card.write(folder)
+    best = best_of_rows(config.best, trained, source, console, interval=evaluated)
+    parts = fitting.Parts(
+        source=source, objective=objective, engine=engine, models={"reward": scalar}, load=load, save=save, best=best
+    )
+    kept = fitting.train(config, run, parts, where, hooks)
+    parts.save(Path(config.out))
     with where.autocast():
         results = _results(sets, held, reader, budget.tokens, run)
-    done = run.writer.finish(**results)
-    console.finish(f"saved {config.out}")
-    return done
+    return fitting.ended(config, run, parts, {**results, **kept})
 
 
 def new_scalar(policy: Policy, seed: int, *, outputs: int = 1) -> ScalarModel:
@@ -164,15 +166,11 @@ def _group_of(place: int, item: RankedItem) -> PrefixGroup:
     return item.group
 
 
-def _card(
-    config: RewardConfig, groups: Sequence[PrefixGroup], reader: ScoreReader, budget: int, console: Console
-) -> RewardCard:
-    """Shift and scale that give the centring answers mean 0 and standard deviation 1."""
+def _card(config: RewardConfig, groups: Sequence[PrefixGroup], reader: ScoreReader, budget: int) -> RewardCard:
+    """Shift and scale that give the centring answers mean 0 and standard deviation 1, by the weights as they stand."""
     scores = score_groups(reader, groups, budget)
     shift, deviation = float(scores.mean()), float(scores.std())
     scale = deviation if deviation > 0 else 1.0
-    source = config.center or "the training answers"
-    console.say(f"scores: shift {shift:.3f}, scale {scale:.3f}, for mean 0 and deviation 1 on {source}")
     return RewardCard(shift=shift, scale=scale, score_at=config.score_at)
 
 

@@ -15,10 +15,11 @@ from posttrain.console import Console
 from posttrain.data.pack import Budget
 from posttrain.engine.local import ParameterGroup
 from posttrain.models.heads import Policy, ScalarModel, before, divergence, scalar_head
-from posttrain.models.load import base_of, is_adapter, save_causal, save_scalar
+from posttrain.models.load import base_of, is_adapter, save_scalar
 from posttrain.recipes import setup
 from posttrain.recipes.critics import critic_apart, critic_on_base
 from posttrain.recipes.functions import Loaded, functions_in
+from posttrain.recipes.keeping import saving
 from posttrain.recipes.machine import set_aside
 from posttrain.recipes.reward import pad_id
 from posttrain.recipes.reward_models import reward_loader
@@ -78,8 +79,7 @@ class Roles:
 
     def save_actor(self, folder: Path, codec: Codec) -> None:
         """Writes the actor as it stands as a model folder."""
-        save_causal(self.start.loaded, self.actor.stack, folder, stop_ids=codec.stop_ids)
-        codec.save(folder)
+        saving(self.start.loaded, self.actor.stack, codec)(folder)
 
     def save(self, folder: Path, codec: Codec) -> None:
         """Writes the actor as the model of the run folder, and the critic under `run/critic`."""

@@ -15,8 +15,8 @@ from posttrain.data.source import EpochSource
 from posttrain.data.tokenise import conversations
 from posttrain.engine.local import ParameterGroup
 from posttrain.loop import measure
-from posttrain.models.load import save_causal
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.keeping import best_of_rows, saving
 from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.measuring import Evaluation, Questions, held_questions
 from posttrain.recipes.mixture import Mixture, mixture
@@ -71,6 +71,7 @@ def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
     engine = setup.engine(config, [group], source.steps, where)
     objective = objectives.sft(policy)
     interval = steps_between(config.eval_every, source.steps)
+    evaluated = interval if data.held else None
 
     def loss() -> dict[str, float]:
         return measure(_batches(data.held, budget.tokens), objective, engine)
@@ -78,19 +79,20 @@ def _train(config: SFTConfig, opened: Opened[_Data]) -> Run:
     answer = setup.sampler(policy, codec, start.context, where, tell=console.say)
     evaluate = Evaluation(config, loss, questions, answer)
     hooks = [
-        *setup.evaluating(interval if data.held else None, source.steps, evaluate),
+        *setup.evaluating(evaluated, source.steps, evaluate),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
     cache = questions.cache(start.loaded.model, config.max_new_tokens) if questions else 0
     load = load_of(budget, data.sets, source, config.batch_size, _step, cache=cache)
-    parts = fitting.Parts(source=source, objective=objective, engine=engine, models={"policy": policy}, load=load)
-    fitting.train(config, run, parts, where, hooks)
-    save_causal(start.loaded, policy.stack, Path(config.out), stop_ids=codec.stop_ids)
-    codec.save(config.out)
+    best = best_of_rows(config.best, parameters, source, console, interval=evaluated)
+    parts = fitting.Parts(
+        source=source, objective=objective, engine=engine, models={"policy": policy}, load=load,
+        save=saving(start.loaded, policy.stack, codec), best=best,
+    )  # fmt: skip
+    kept = fitting.train(config, run, parts, where, hooks)
+    parts.save(Path(config.out))
     results = evaluate.results() if data.held else {}
-    done = run.writer.finish(**results)
-    console.finish(f"saved {config.out}")
-    return done
+    return fitting.ended(config, run, parts, {**results, **kept})
 
 
 def _step(groups: Sequence[PrefixGroup], budget: int) -> Step:

@@ -155,7 +155,8 @@ def prompts_of(numbers: Sequence[int]) -> list[list[int]]:
 def health(judged: Judged, items: Sequence[RankedItem], plan: PairPlan) -> dict[str, float]:
     """What a round shows of the policy: scores and their spread, prompts with a pair, KL, lengths, endings.
 
-    `score_margin` is the mean over prompts of the best settled score less the worst; `kl` the mean over answers of
+    `reward` is the mean settled score, less the penalty of answers that were cut; `score_margin` the mean over prompts
+    of the best settled score less the worst; `kl` the mean over answers of
     the sampled log-ratio to the reference, where there is one.
     """
     answers, scored = judged.completions, ~judged.scores.isnan()
@@ -164,6 +165,7 @@ def health(judged: Judged, items: Sequence[RankedItem], plan: PairPlan) -> dict[
     scores = judged.scores[scored]
     found = {
         "score": float(scores.mean()) if len(scores) else 0.0,
+        "reward": float(settled[scored].mean()) if len(scores) else 0.0,
         "score_margin": sum(spreads) / len(spreads),
         "paired": len(items) / len(spreads),
         "unscored": float((~scored).sum()),

@@ -50,6 +50,13 @@ def test_a_weight_is_how_often_an_epoch_passes_over_a_set() -> None:
     assert all(count[row] == 1 for row in rows(3, "c"))
 
 
+def test_the_passes_of_a_run_are_those_over_the_set_that_it_sees_most() -> None:
+    sets = Weighted(items=rows(10, "a"), weight=2.0), Weighted(items=rows(20, "b"), weight=0.5)
+    assert source(*sets, epochs=1.5).passes == pytest.approx(3.0)  # 45 of 30 rows an epoch, each of a twice
+    assert source(*sets, epochs=None, steps=15).passes == pytest.approx(4.0)
+    assert source(Weighted(items=rows(8))).passes == 1.0
+
+
 def test_a_part_of_a_set_is_a_fresh_random_part_in_every_epoch() -> None:
     drawn = [epoch_order([(100, 1.5)], seed=0, epoch=epoch).tolist() for epoch in range(2)]
     assert set(drawn[0]) == set(drawn[1]) == set(range(100))

@@ -12,7 +12,7 @@ from stages import LORA, Stages
 
 from posttrain.errors import DoesNotFit
 from posttrain.recipes import disk
-from posttrain.recipes.forecast import CACHE, COPY, COPY_APART, Forecast, highest, shortage
+from posttrain.recipes.forecast import BETTER, CACHE, COPY, COPY_APART, Forecast, highest, shortage
 
 
 def disk_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -47,6 +47,23 @@ def test_the_copy_of_a_checkpoint_may_stand_at_any_time_and_counts_where_the_run
     assert highest({**memory, COPY: 7}) == 67
     assert highest({**memory, COPY: 7, CACHE: 90}) == 117
     assert highest({**memory, COPY_APART: 7}) == 60
+
+
+def test_what_it_takes_to_keep_the_best_weights_is_in_the_forecast(stages: Stages, tmp_path: Path) -> None:
+    """Four bytes a weight: while better ones replace them, in each checkpoint and its copy, and as a model."""
+    assert highest({"gradients": 10, "optimizer": 20, "activations": 30, CACHE: 90, BETTER: 5}) == 115
+    settings = {"lora": LORA, "steps": 2, "eval_data": "30%", "best": "eval_loss"}
+    run = trained_on(stages.chats, stages.base, tmp_path / "run", **settings)
+    trained = sum(tensor.numel() for tensor in load_file(run.path / "adapter_model.safetensors").values())
+    found = run.record["forecast"]
+    assert (found["memory"][BETTER], found["memory"][COPY]) == (4 * trained, 16 * trained)
+    assert found["growth"] == highest(found["memory"])
+    assert found["disk"] == {
+        "model": 4 * trained, "3 checkpoints": 3 * 12 * trained, "run/best": (1 + 3) * 4 * trained,
+    }  # fmt: skip
+    other = trained_on(stages.chats, stages.base, tmp_path / "none", **{**settings, "best": None})
+    assert BETTER not in other.record["forecast"]["memory"]
+    assert other.record["forecast"]["memory"][COPY] == 12 * trained
 
 
 def test_a_copy_is_made_where_it_fits_beside_everything_else(stages: Stages, tmp_path: Path) -> None:

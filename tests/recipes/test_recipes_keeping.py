@@ -98,6 +98,23 @@ def test_the_best_is_the_first_of_the_highest_and_healthy_ones() -> None:
     assert [float(kept) for kept in tensors(best.state())] == [3.0, -3.0]
 
 
+@pytest.mark.parametrize(("measure", "step"), [("eval_loss", 2), ("eval_accuracy", 1), ("score", 1)])
+def test_the_best_of_a_loss_is_the_first_of_its_lowest_and_of_all_else_the_first_of_its_highest(
+    measure: str, step: int
+) -> None:
+    parts = weights(0.0, 0.0)
+    best = Best(parts, measure)
+    for number, value in enumerate((0.5, 0.7, 0.25, math.nan, 0.7, 0.25)):
+        put(parts, number, -number)
+        best.consider(number, {measure: value})
+    assert best.facts["step"] == step
+    again = Best(weights(0.0, 0.0), measure)
+    again.load_state(best.state())
+    for number, value in ((7, 0.3), (8, 0.25), (9, 0.7)):  # none is better
+        again.consider(number, {measure: value})
+    assert [float(kept) for kept in tensors(again.state())] == [float(step), -float(step)]
+
+
 def test_a_state_that_was_noted_stays_what_it_was() -> None:
     parts = weights(1.0, 1.0)
     best = Best(parts, "score")

@@ -77,6 +77,8 @@ def test_an_answer_that_was_cut_loses_the_penalty_before_it_is_compared() -> Non
     cut = [replace(answer, stopped=place > 0) for place, answer in enumerate(found.completions)]
     found = replace(found, completions=cut)
     assert ranked(found, plan())[0].ranks == (1, 2)  # the first against the last
+    assert health(found, [], plan(penalty=1.0))["reward"] == pytest.approx((0.0 + 0.9 + 0.8 + 0.7) / 4)
+    assert health(found, [], plan(penalty=1.0))["score"] == pytest.approx((1.0 + 0.9 + 0.8 + 0.7) / 4)
     [item] = ranked(found, plan(penalty=1.0))
     assert [branch.tokens for branch in item.group.branches] == [cut[0].tokens, cut[1].tokens]
     assert item.ranks == (2, 1)
@@ -87,7 +89,7 @@ def test_the_kl_is_the_mean_over_answers_of_the_sampled_log_ratio() -> None:
     sums = [sum(answer.logprobs) for answer in found.completions]
     metrics = health(found, ranked(found, plan()), plan())
     assert metrics["kl"] == pytest.approx(sum(mine - held for mine, held in zip(sums, range(4), strict=True)) / 4)
-    assert (metrics["unscored"], metrics["score"]) == (1.0, 1.0)
+    assert (metrics["unscored"], metrics["score"], metrics["reward"]) == (1.0, 1.0, 1.0)
     assert "kl" not in health(judged([1.0, 0.0, 0.0, 2.0], reference=False), [], plan())
 
 
