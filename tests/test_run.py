@@ -365,8 +365,13 @@ def test_what_was_written_after_a_state_is_taken_back(tmp_path: Path) -> None:
         assert left.pop("run/samples.jsonl") == b""
         assert left == kept
         (out / "run" / "metrics.jsonl").write_text("")
-        with pytest.raises(ModelError, match=r"metrics\.jsonl has 0 bytes, the checkpoint counts on \d+"):
+        before = len(kept["run/metrics.jsonl"])
+        with pytest.raises(ModelError) as caught:
             writer.load_state(state)
+        assert str(caught.value) == (
+            f"{out}/run/metrics.jsonl has 0 bytes and had {before} when the checkpoint was written: it was shortened"
+            "\n  fix: put it back as it was, or begin the run again with --fresh"
+        )
 
 
 def test_the_seconds_of_a_run_that_goes_on_begin_where_it_stopped(tmp_path: Path) -> None:

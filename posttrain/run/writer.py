@@ -192,7 +192,8 @@ class RunWriter:
             file, size = self.path / "run" / name, sizes.get(name, 0)
             found = self._growing.size(name)
             if found < size:
-                raise ModelError(f"{file} has {found:,} bytes, the checkpoint counts on {size:,}\n  fix: --fresh")
+                what = f"{file} has {found:,} bytes and had {size:,} when the checkpoint was written: it was shortened"
+                raise ModelError(f"{what}\n  fix: put it back as it was, or begin the run again with --fresh")
             self._growing.cut(name, size)
         for item in (self.path / "run").glob("inspect/*"):
             if item.name not in kept:
