@@ -351,19 +351,25 @@ def test_what_was_written_after_a_state_is_taken_back(tmp_path: Path) -> None:
     out = tmp_path / "sft"
     with RunWriter.create(out, settings(out)) as writer:
         writer.metrics(1, {"loss": 2.0})
-        (out / "run" / "inspect").mkdir()
-        (out / "run" / "inspect" / "step-000001.parquet").touch()
-        state = writer.state()
+        writer.inspect.mkdir()
+        (writer.inspect / "step-000001.parquet").touch()
+        writer.inspected("step-000001.parquet")
+        with pytest.MonkeyPatch.context() as patch:  # a state is taken after every update, of folders of any length
+            patch.setattr(os, "scandir", None)
+            patch.setattr(os, "listdir", None)
+            state = writer.state()
         kept = everything(out)
         writer.metrics(2, {"loss": 1.0})
         writer.sample(2, prompt="p", answer="a", stopped=True)
-        (out / "run" / "inspect" / "step-000002.parquet").touch()
+        (writer.inspect / "step-000002.parquet").touch()
+        writer.inspected("step-000002.parquet")
         with (out / "run" / "metrics.jsonl").open("a") as file:
             file.write('{"step": 3, "lo')  # cut by a kill
         writer.load_state(state)
         left = everything(out)
         assert left.pop("run/samples.jsonl") == b""
         assert left == kept
+        assert writer.state()["inspect"] == ["step-000001.parquet"]
         (out / "run" / "metrics.jsonl").write_text("")
         before = len(kept["run/metrics.jsonl"])
         with pytest.raises(ModelError) as caught:

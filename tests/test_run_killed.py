@@ -98,10 +98,13 @@ def test_lines_that_a_checkpoint_counts_on_are_on_the_disk_with_their_names(
 
     with RunWriter.create(out, settings(out)) as writer:
         writer.metrics(1, {"loss": 1.0})
-        (out / "run" / "inspect").mkdir()
+        writer.inspect.mkdir()
+        (writer.inspect / "step-000001.parquet").touch()
+        writer.inspected("step-000001.parquet")
         monkeypatch.setattr(os, "fsync", flushed)
         writer.flush()
-    wanted = [out / "run" / "metrics.jsonl", out / "run" / "inspect", out / "run"]
+    inspected = out / "run" / "inspect"
+    wanted = [out / "run" / "metrics.jsonl", inspected, inspected / "step-000001.parquet", out / "run"]
     assert {path.stat().st_ino for path in wanted} <= found
 
 

@@ -199,8 +199,10 @@ def _watching(
         best.consider((number - 1) * updates, metrics)  # the answers are those of the weights as they stand
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
+        name = f"step-{number:06d}.parquet"
         try:
-            write_rollouts(run.writer.path / "run" / "inspect" / f"step-{number:06d}.parquet", rollouts)
+            write_rollouts(run.writer.inspect / name, rollouts)
+            run.writer.inspected(name)
         except OSError as error:
             run.console.say(f"round {number} is not kept for the inspector: {error}")
         shown = rollouts.completions[0]

@@ -49,6 +49,7 @@ class RunWriter:
     _lock: FolderLock | None = None
     _started: float = field(default_factory=time.monotonic)
     _growing: Growing = field(init=False)
+    _inspected: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self._growing = Growing(self.path / "run")
@@ -144,6 +145,15 @@ class RunWriter:
             self._append(FILE, heading([*found.weights]))
         self._append(FILE, line(found))
 
+    @property
+    def inspect(self) -> Path:
+        """Where kept rounds of answers stand; each is told by `inspected` once it is whole."""
+        return self.path / "run" / "inspect"
+
+    def inspected(self, name: str) -> None:
+        """The run counts on this file of `inspect` from here on."""
+        self._inspected.append(name)
+
     def problems(self, found: Sequence[Problem]) -> None:
         """Append what was wrong with rows of data."""
         for problem in found:
@@ -179,10 +189,8 @@ class RunWriter:
 
     def state(self) -> State:
         """How far the files of the run have grown, lines that wait for room included, and the seconds of training."""
-        folder = self.path / "run"
         sizes = {name: size for name in _GROWING if (size := self._growing.size(name))}
-        kept = sorted(item.name for item in folder.glob("inspect/*"))
-        return {"seconds": time.monotonic() - self._started, "sizes": {**sizes}, "inspect": [*kept]}
+        return {"seconds": time.monotonic() - self._started, "sizes": {**sizes}, "inspect": [*self._inspected]}
 
     def load_state(self, state: State) -> None:
         """Takes back what was written after `state` was taken. Raises ModelError when files are shorter than then."""
@@ -195,7 +203,8 @@ class RunWriter:
                 what = f"{file} has {found:,} bytes and had {size:,} when the checkpoint was written: it was shortened"
                 raise ModelError(f"{what}\n  fix: put it back as it was, or begin the run again with --fresh")
             self._growing.cut(name, size)
-        for item in (self.path / "run").glob("inspect/*"):
+        self._inspected = [*kept]
+        for item in self.inspect.glob("*"):
             if item.name not in kept:
                 item.unlink()
 
@@ -219,8 +228,7 @@ class RunWriter:
 
     def flush(self) -> None:
         """What was written so far survives a loss of power. Raises OSError while lines wait for room."""
-        inspected = [f"inspect/{item.name}" for item in (self.path / "run").glob("inspect/*")]
-        self._growing.flush([*_GROWING, *inspected, "inspect"])
+        self._growing.flush([*_GROWING, *(f"inspect/{name}" for name in self._inspected), "inspect"])
 
     def __enter__(self) -> RunWriter:
         return self
