@@ -26,6 +26,7 @@ def tracked(folder: Path, *, start: int = 0) -> Tracked:
 def package(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
     """What every tracker gets in place of its package, which need not be installed."""
     fake = MagicMock()
+    fake.init.return_value.starting_step = 0
     monkeypatch.setattr(trackers, "import_module", lambda name: fake)
     monkeypatch.setattr(trackers, "find_spec", lambda name: object())
     for name in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
@@ -100,6 +101,13 @@ def test_wandb_stays_offline_unless_the_environment_says_otherwise(
         ({"loss": 1.0}, 2),
     ]
     run.finish.assert_called_once()
+
+
+def test_wandb_is_not_told_again_what_it_has(tmp_path: Path, package: MagicMock) -> None:
+    run = package.init.return_value
+    run.starting_step = 2  # what wandb goes on with where it has step 1
+    steps("wandb", tracked(tmp_path))
+    assert [call.kwargs["step"] for call in run.log.call_args_list] == [2]
 
 
 def test_trackio_goes_on_with_the_run_of_that_name(tmp_path: Path, package: MagicMock) -> None:

@@ -72,7 +72,10 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of project `posttrain` under `run/wandb`: offline, to be synced by hand, unless WANDB_MODE is set."""
+    """A run of project `posttrain` under `run/wandb`: offline, to be synced by hand, unless WANDB_MODE is set.
+
+    Online, steps that it has are not told again. Offline nothing says what it has: each start is a folder of its own.
+    """
 
     def __init__(self, run: Tracked) -> None:
         self._run = import_module("wandb").init(
@@ -84,16 +87,18 @@ class Wandb:
             config=dict(run.settings),
             mode=os.environ.get("WANDB_MODE", "offline"),
         )
+        self._first: int = self._run.starting_step
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._run.log(dict(metrics), step=step)
+        if step >= self._first:  # it would drop the others, with a warning for each
+            self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
         self._run.finish()
 
 
 class Trackio:
-    """A run of project `posttrain` in Trackio's own local database."""
+    """A run of project `posttrain` in Trackio's own local database, which keeps a step as often as it is told."""
 
     def __init__(self, run: Tracked) -> None:
         self._module = import_module("trackio")
