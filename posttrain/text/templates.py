@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import re
+import resource
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
+import psutil
 from jinja2 import Environment, TemplateSyntaxError
 
 from posttrain.errors import DataError, ModelError, Problem
@@ -32,6 +34,9 @@ _MARKER_BUDGET = 8
 
 _LONGEST, _MOST_STEPS = 1_000_000, 1_000_000
 """Characters and lines of a program that a template may need for a probe: those of models need some thousand."""
+
+_ROOM = 2**28
+"""Bytes by which a process may grow while a template renders a probe, its translation to Python included."""
 
 _PROBE = "one Probe"
 """An answer that no change of letter case leaves as it is."""
@@ -115,8 +120,8 @@ def _bounded(jinja: str) -> Generator[None]:
     """A place to render a probe in, for templates of whoever.
 
     Jinja's sandbox keeps them from files, attributes and code, not from taking time and memory. Raises ModelError for
-    one that takes over a million steps for a probe, asks for more memory than there is, or raises to a power, which no
-    conversation needs and no step counts.
+    one that takes over a million steps for a probe, more than a quarter of a GiB, whether by a product, a width or a
+    text that doubles, or raises to a power, which no conversation needs and no step counts.
     """
     try:
         if any(value == "**" for _, kind, value in Environment().lex(jinja) if kind == "operator"):
@@ -136,13 +141,29 @@ def _bounded(jinja: str) -> Generator[None]:
 
     sys.settrace(count)
     try:
-        yield
+        with _within(_ROOM):
+            yield
     except _Endless:
         raise _refused(f"does not come to an end within {_MOST_STEPS:,} steps for a question of one word") from None
     except MemoryError:
-        raise _refused("asks for more memory than there is for a question of one word") from None
+        raise _refused(f"takes more than {_ROOM >> 20} MiB of memory for a question of one word") from None
     finally:
         sys.settrace(before)
+
+
+@contextmanager
+def _within(room: int) -> Generator[None]:
+    """Inside, the system refuses to let this process grow by more than so many bytes, where it knows such a limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = psutil.Process().memory_info().vms + room
+    lower = most if soft == resource.RLIM_INFINITY else min(most, soft)
+    try:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (lower, hard))
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 class _Endless(BaseException):

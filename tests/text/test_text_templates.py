@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from text_tokenizers import gpt2
 
 from posttrain.errors import DataError, ModelError
 from posttrain.text.chat import Codec
-from posttrain.text.templates import Dress
+from posttrain.text.templates import Dress, Template
 from posttrain.types import Message
 
 PLAIN = (
     "{% for m in messages %}{{ m.role + ': ' + m.content }}"
     "{{ eos_token if m.role == 'assistant' else '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+DOUBLED = "{% set n = namespace(s='xy') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}"
+JOINED = "{% set n = namespace(s='xy') %}{% for i in range(60) %}{% set n.s = [n.s, n.s] | join %}{% endfor %}"
+WRITTEN = (
+    "{% set n = namespace(s='xy') %}{% for i in range(60) %}{% set more %}{{ n.s }}{{ n.s }}{% endset %}"
+    "{% set n.s = more %}{% endfor %}"
 )
 
 
@@ -55,7 +67,16 @@ def test_a_template_reaches_neither_code_nor_files(jinja: str, says: str, tmp_pa
             "does not come to an end within 1,000,000 steps",
         ),
         ("{{ 9 ** 9 ** 9 }}", "raises numbers to a power"),
-        ("{{ 'a' * 10000000000000000 }}", "asks for more memory than there is"),
+        ("{{ 'a' * 10000000000000000 }}", "takes more than 256 MiB of memory for a question of one word"),
+        ("{{ 'x' * 1000000000 }}", "takes more than 256 MiB"),
+        ("{{ ['x'] * (messages | length * 100000000) }}", "takes more than 256 MiB"),
+        ("{{ '%999999999d' % 1 }}", "takes more than 256 MiB"),
+        ("{{ '{:999999999}'.format(1) }}", "takes more than 256 MiB"),
+        ("{{ 'x' | center(999999999) }}", "takes more than 256 MiB"),
+        ("{{ 'x'.ljust(999999999) }}", "takes more than 256 MiB"),
+        (DOUBLED, "takes more than 256 MiB"),
+        (JOINED, "takes more than 256 MiB"),
+        (WRITTEN, "takes more than 256 MiB"),
         (PLAIN + "{{ 'x' * 2000000 }}", "writes 2,0[0-9,]+ characters around a question of one word"),
     ],
 )
@@ -64,6 +85,34 @@ def test_a_template_takes_neither_all_time_nor_all_memory(jinja: str, says: str,
         dressed(jinja, tmp_path)
     assert "fix: take another template (template: plain)" in str(caught.value)
     assert sys.gettrace() is None or "posttrain" not in repr(sys.gettrace())
+
+
+def test_a_limit_of_memory_is_set_for_the_probe_alone_and_never_raised(tmp_path: Path) -> None:
+    gpt2().save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(PLAIN)
+    before, seen = resource.getrlimit(resource.RLIMIT_AS), list[int]()
+    render = Template.render
+
+    def watched(template: Template, messages: Sequence[Message], **asked: Any) -> str:
+        seen.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+        return render(template, messages, **asked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Template, "render", watched)
+        codec = Codec.load(tmp_path)
+        assert len(seen) == 2  # the prompt of the probe, and the probe with its answer
+        assert all(0 < limit <= psutil.Process().memory_info().vms + 2**28 for limit in seen)
+        codec.template.render([Message(role="user", content="a row")], place="rows.jsonl:1")
+        assert seen[2] == before[0]
+        lower = psutil.Process().memory_info().vms + 2**27
+        resource.setrlimit(resource.RLIMIT_AS, (lower, before[1]))  # as `ulimit -v` does
+        try:
+            assert Codec.load(tmp_path).dress.written
+            assert seen[3:] == [lower, lower]
+            assert resource.getrlimit(resource.RLIMIT_AS) == (lower, before[1])
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_powers_in_the_text_of_a_template_are_text(tmp_path: Path) -> None:
