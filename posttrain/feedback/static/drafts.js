@@ -1,0 +1,30 @@
+// Rankings that are not finished, kept in the browser: an item that comes again is as it was left.
+
+const OLDEST = 30 * 24 * 3600 * 1000; // milliseconds; what nobody came back to by then is forgotten
+
+/** The drafts of one person. One holds the order, flags, note and seconds, and what of them the server was told. */
+export class Drafts {
+  constructor(kept, name) {
+    this.kept = kept;
+    this.start = `posttrain/draft/${encodeURIComponent(name)}/`;
+    for (const key of kept.keys(this.start)) if (Date.now() - (kept.get(key)?.at ?? 0) > OLDEST) kept.remove(key);
+  }
+
+  /** The draft of an item, or null: also where its answers are others than those that the draft is about. */
+  of(item) {
+    const draft = this.kept.get(this.start + item.id);
+    return draft?.mark === mark(item) ? draft : null;
+  }
+
+  keep(item, draft) {
+    this.kept.set(this.start + item.id, { ...draft, mark: mark(item), at: Date.now() });
+  }
+}
+
+/** A number that tells answers from others (FNV-1a). */
+function mark(item) {
+  let hash = 0x811c9dc5;
+  for (const { key, text } of item.answers)
+    for (const character of `${key}${text}\u0000`) hash = Math.imul(hash ^ character.codePointAt(0), 0x01000193);
+  return hash >>> 0;
+}
