@@ -1,8 +1,9 @@
-// Rankings that are not finished, kept in the browser: an item that comes again is as it was left.
+// Rankings that are not finished, kept in the browser: an item that comes again is as it was left. One that was sent stays
+// for a while, since its flags and its note come back with an undo.
 
 const OLDEST = 30 * 24 * 3600 * 1000; // milliseconds; what nobody came back to by then is forgotten
 
-/** The drafts of one person. One holds the order, flags, note and seconds, and what of them the server was told. */
+/** The drafts of one person: order, flags, note and seconds; `sent` is the number of events it became, or null. */
 export class Drafts {
   constructor(kept, name) {
     this.kept = kept;
@@ -14,6 +15,11 @@ export class Drafts {
   of(item) {
     const draft = this.kept.get(this.start + item.id);
     return draft?.mark === mark(item) ? draft : null;
+  }
+
+  /** How many events a decision of this item was sent as; 1 where this browser does not know. */
+  sentAs(id) {
+    return this.kept.get(this.start + id)?.sent ?? 1;
   }
 
   keep(item, draft) {

@@ -71,13 +71,15 @@ export class Outbox {
     this.refused = `posttrain/refused/${encodeURIComponent(name)}/`;
   }
 
-  /** The key of the event that is kept now and goes out next. `undoes`: the key of an event that may still wait. */
-  add(path, body, { undoes = null } = {}) {
-    const key = uuid();
+  /**
+   * The key of the event that is kept now and goes out last. `undoes`: the key of an event that may still wait; `part`:
+   * it belongs to one before it.
+   */
+  add(path, body, { undoes = null, key = uuid(), part = false } = {}) {
     this.counter += 1;
     // The name puts entries in the order in which they were made, after a reload too.
     const order = `${String(Date.now()).padStart(15, "0")}-${String(this.counter).padStart(6, "0")}`;
-    this.kept.set(`${this.waiting}${order}/${key}`, { path, body: { ...body, key }, undoes });
+    this.kept.set(`${this.waiting}${order}/${key}`, { path, body: { ...body, key }, undoes, part });
     this.changed();
     return key;
   }
@@ -94,8 +96,8 @@ export class Outbox {
 
   /** Puts a refused event back among those that wait. */
   again(name) {
-    const { path, body, undoes } = this.kept.get(name);
-    this.kept.set(name.replace(this.refused, this.waiting), { path, body, undoes });
+    const { answer, ...entry } = this.kept.get(name);
+    this.kept.set(name.replace(this.refused, this.waiting), entry);
     this.kept.remove(name);
     this.changed();
   }

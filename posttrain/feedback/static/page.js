@@ -38,7 +38,7 @@ class Page {
     this.work = null;
     this.busy = true; // an item is on its way: nothing can be done to it
     this.stalled = false; // what was decided could not be sent yet
-    this.reopened = null; // the id of an item whose decision was undone
+    this.reopened = null; // the item whose decision was undone, and which kind of decision
     this.lastKey = null;
     this.#bind();
   }
@@ -55,8 +55,8 @@ class Page {
   /** Brings the next item, or the one that was taken back. */
   async next() {
     clearTimeout(this.timer);
-    const id = this.reopened;
-    const answer = await get(id === null ? "/api/next" : `/api/item/${encodeURIComponent(id)}`);
+    const { reopened } = this;
+    const answer = await get(reopened ? `/api/item/${encodeURIComponent(reopened.item)}` : "/api/next");
     if (answer.status !== 200) {
       this.#unanswered(answer);
       return;
@@ -64,12 +64,12 @@ class Page {
     banner("next", null);
     this.reopened = null;
     showProgress(answer.body.progress);
-    if (answer.body.item) this.#open(answer.body, { again: id !== null });
+    if (answer.body.item) this.#open(answer.body, reopened?.kind ?? null);
     else this.#nothing(answer.body);
   }
 
-  #open({ item, lock, tiers }, { again }) {
-    this.work = new Work(item, this.drafts, { again, tiers: again ? tiers : null });
+  #open({ item, lock }, again) {
+    this.work = new Work(item, this.drafts, { again });
     this.presence.holds(lock?.seconds ?? 0);
     this.prompt.show(item.prompt);
     this.board.open(item.answers);
@@ -122,8 +122,9 @@ class Page {
       announce("Rank at least two answers; or skip (S), or say that you can't judge (X).", { seen: true });
       return;
     }
-    for (const event of work.events(kind)) this.lastKey = this.outbox.add("/api/events", event);
-    work.sent();
+    const events = work.events(kind);
+    for (const event of events) this.lastKey = this.outbox.add("/api/events", event);
+    work.keep({ sent: events.length });
     announce({ rank: `Submitted: ${this.inWords()}.`, skip: "Skipped.", cant_judge: "Noted: can't judge." }[kind], { seen: true });
     await this.#goOn();
   }
@@ -145,10 +146,15 @@ class Page {
 
   #acknowledged(entry, body) {
     showProgress(body.progress);
-    if (entry.path !== "/api/undo") return;
-    this.reopened = body.item;
-    // Flags and notes were sent with a decision: what a person takes back is the decision.
-    if (body.kind && !DECISIONS.includes(body.kind)) this.outbox.add("/api/undo", {});
+    if (entry.path !== "/api/undo" || entry.part) return;
+    const { item, kind } = body;
+    // Flags and notes went out before their decision, and are taken back with it. The keys follow from this one's: two
+    // pages of one browser that both hear of it do not take back twice as much.
+    const decided = DECISIONS.includes(kind);
+    if (decided) this.reopened = { item, kind };
+    const more = decided ? this.drafts.sentAs(item) - 1 : 1;
+    for (let number = 1; number <= more; number += 1)
+      this.outbox.add("/api/undo", {}, { key: `${entry.body.key.slice(0, 80)}-${number}`, part: decided });
   }
 
   #refuses(entry, answer) {
@@ -169,7 +175,8 @@ class Page {
   #unanswered(answer) {
     const actions = strangers(answer) ? { "Load again": () => location.reload() } : { "Try now": () => this.next() };
     banner("next", plainly(answer), actions);
-    if (!strangers(answer)) this.reopened = passing(answer) ? this.reopened : null;
+    // An item that was taken back and cannot be had gives way to the next one.
+    if (!passing(answer) && !strangers(answer)) this.reopened = null;
     if (passing(answer)) this.timer = setTimeout(() => this.next(), AGAIN);
   }
 

@@ -7,19 +7,19 @@ const LONGEST = 100; // steps that can be taken back
 
 export class Work {
   /**
-   * Work at `item`, as its draft left it. `again`: it is open once more after an undo, with the `tiers` of before.
+   * Work at `item`, as its draft left it. `again`: it is open once more, after the undo of a decision of this kind.
    * Otherwise a draft that was sent says nothing: who is asked a second time is asked without a hint.
    */
-  constructor(item, drafts, { again = false, tiers = null } = {}) {
+  constructor(item, drafts, { again = null } = {}) {
     this.item = item;
     this.drafts = drafts;
     this.past = [];
     const draft = drafts.of(item);
     const open = draft && (again || !draft.sent) ? draft : {};
-    this.order = orderOf(item.answers.map(({ key }) => key), tiers ?? open.tiers ?? []);
+    const before = again === "rank" ? (item.tiers ?? open.tiers) : open.tiers;
+    this.order = orderOf(item.answers.map(({ key }) => key), before ?? []);
     this.flags = new Map(Object.entries(open.flags ?? {}));
     this.note = open.note ?? "";
-    this.told = open.told ?? { flags: {}, note: "" };
     this.seconds = open.seconds ?? 0;
     if (again) this.keep();
   }
@@ -61,13 +61,12 @@ export class Work {
     return rankedCount(this.order) >= 2;
   }
 
-  keep({ sent = false } = {}) {
+  keep({ sent = null } = {}) {
     this.drafts.keep(this.item, {
       tiers: this.order.tiers,
       flags: Object.fromEntries(this.flags),
       note: this.note,
       seconds: this.seconds,
-      told: this.told,
       sent,
     });
   }
@@ -75,16 +74,10 @@ export class Work {
   /** The events that say what was done, the decision last: an undo takes back the newest. */
   events(kind) {
     const item = this.item.id;
-    const flagged = [...this.flags].filter(([answer, flags]) => `${flags}` !== `${this.told.flags[answer] ?? []}`);
+    const flagged = [...this.flags].filter(([, flags]) => flags.length > 0);
     const events = flagged.map(([answer, flags]) => ({ item, kind: "flag", answer, flags }));
-    if (this.note !== this.told.note) events.push({ item, kind: "note", text: this.note });
+    if (this.note.trim()) events.push({ item, kind: "note", text: this.note });
     const order = kind === "rank" ? { tiers: this.order.tiers } : {};
     return [...events, { item, kind, ...order, seconds: Math.round(this.seconds) }];
-  }
-
-  /** Notes that all of `events` is on its way. */
-  sent() {
-    this.told = { flags: Object.fromEntries(this.flags), note: this.note };
-    this.keep({ sent: true });
   }
 }

@@ -1,0 +1,140 @@
+"""The page fits a phone and a wide screen, is readable in light and dark, says what each control is, and is light."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from browsing import POOL, Serve, Visit, press, row
+from playwright.sync_api import Page
+
+import posttrain
+
+pytestmark = pytest.mark.medium
+LIMIT = 150_000  # bytes of everything that a page loads
+LONG = "Incomprehensibilities" * 12 + " https://example.org/" + "a/" * 200
+ROWS = [row(LONG, [LONG, "Short.", "```\n" + "wide " * 60 + "\n```", "| a | b |\n" * 30])]
+# The contrast of every text that is seen against what it stands on, by WCAG's formula.
+FAINT = """() => {
+  const channels = (colour) => {
+    const numbers = colour.match(/[\\d.]+/g).map(Number);
+    return { rgb: numbers.slice(0, 3), alpha: numbers[3] ?? 1 };
+  };
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((value) => {
+      const share = value / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const { rgb, alpha } = channels(getComputedStyle(at).backgroundColor);
+      if (alpha === 1) return rgb;
+    }
+    return matchMedia("(prefers-color-scheme: dark)").matches ? [0, 0, 0] : [255, 255, 255];
+  };
+  const faint = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const words = [...element.childNodes].filter((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!words.length || !element.checkVisibility({ opacityProperty: true }) || element.closest(".unseen, #toast")) continue;
+    const style = getComputedStyle(element);
+    const [one, other] = [light(channels(style.color).rgb), light(ground(element))];
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (ratio < 4.5) faint.push(`${element.className || element.tagName} ${words[0].textContent.trim()} ${ratio.toFixed(2)}`);
+  }
+  return faint;
+}"""
+
+
+def wide(page: Page) -> int:
+    """How many pixels a page is wider than its window."""
+    return int(page.evaluate("() => document.documentElement.scrollWidth - innerWidth"))
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280, 2560])
+def test_no_page_is_wider_than_its_window(serve: Serve, visit: Visit, width: int) -> None:
+    person = visit(serve(ROWS), viewport={"width": width, "height": 740})
+    first = person.open()
+    assert wide(first) <= 0
+    page = person.enter("ann")
+    assert wide(page) <= 0
+    press(page, "a b = c 1 2 3 4")
+    assert wide(page) <= 0
+    press(page, "?")
+    assert wide(page) <= 0
+    for path in ("/statistics", "/adjudicate"):
+        assert wide(person.open(path)) <= 0, path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(serve: Serve, visit: Visit, scheme: str) -> None:
+    person = visit(serve(POOL), color_scheme=scheme)
+    assert person.open().evaluate(FAINT) == []
+    page = person.enter("ann")
+    assert page.evaluate(FAINT) == []
+    press(page, "a b = 1")
+    assert page.evaluate(FAINT) == []
+    press(page, "?")
+    assert page.evaluate(FAINT) == []
+    ground = page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
+    assert (sum(int(part) for part in re.findall(r"\d+", ground)[:3]) < 200) == (scheme == "dark")
+
+
+def test_every_control_has_a_name_and_every_region_a_heading(serve: Serve, visit: Visit) -> None:
+    person = visit(serve(POOL))
+    pages = [person.open(), person.enter("ann"), person.open("/statistics"), person.open("/adjudicate")]
+    press(pages[1], "a b")
+    for page in pages:
+        page.wait_for_load_state("networkidle")
+        snapshot = page.locator("body").aria_snapshot()
+        nameless = re.findall(r"^\s*- (?:button|link|checkbox|textbox|region|dialog)\s*(?:\[.*\])?:?$", snapshot, re.M)
+        assert nameless == [], snapshot
+    assert '- button "Move answer A up"' in pages[1].locator("body").aria_snapshot()
+    press(pages[1], "?")
+    assert '- dialog "Keys"' in pages[1].locator("body").aria_snapshot()
+
+
+def test_what_has_the_focus_is_seen(serve: Serve, visit: Visit) -> None:
+    page = visit(serve(POOL)).enter("ann")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        outline = page.evaluate(
+            "() => document.activeElement === document.body ? 9 : parseFloat(getComputedStyle(document.activeElement).outlineWidth)"
+        )
+        assert outline >= 2
+
+
+def test_cards_glide_unless_motion_is_unwelcome(serve: Serve, visit: Visit) -> None:
+    served = serve(POOL)
+    for motion, moving in (("reduce", False), ("no-preference", True)):
+        page = visit(served, reduced_motion=motion).enter(motion)
+        press(page, "b")
+        assert page.evaluate("() => document.getAnimations().some((each) => each.effect.target.dataset.key)") == moving
+
+
+def test_a_page_with_all_that_it_loads_is_under_150_kb(serve: Serve, visit: Visit) -> None:
+    person = visit(serve(POOL))
+    page = person.enter("ann")
+    sizes: dict[str, int] = {}
+    page.on("response", lambda answer: sizes.__setitem__(answer.url, len(answer.body())))
+    page.reload()
+    page.wait_for_load_state("networkidle")
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < LIMIT, sizes
+
+
+def test_everything_that_pages_are_made_of_is_under_150_kb_and_our_own(repository: Path) -> None:
+    folder = Path(posttrain.__file__).parent / "feedback"
+    files = [*(folder / "static").iterdir(), *(folder / "templates").iterdir()]
+    assert sum(file.stat().st_size for file in files) < LIMIT
+    assert {file.suffix for file in files} == {".js", ".css", ".svg", ".html"}
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert "http://" not in text.replace("http://www.w3.org/2000/svg", ""), file.name
+        assert "https://" not in text, file.name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), (
+            file.name
+        )
+        assert not re.search(r"<style|<script>|\sstyle=|\son[a-z]+=\"", text), file.name
