@@ -115,8 +115,16 @@ def test_a_draft_is_taken_up_without_what_is_no_answer_or_stands_there_twice(bla
 
 @pytest.mark.parametrize(
     ("y", "target"),
-    [(-5, {"gap": 0}), (10, {"gap": 0}), (50, {"tier": 0}), (95, {"gap": 1}), (105, {"gap": 1}), (160, {"tier": 1})]
-    + [(199, {"gap": 2}), (900, {"gap": 2})],
+    [
+        (-5, {"gap": 0}),
+        (10, {"gap": 0}),
+        (50, {"tier": 0}),
+        (95, {"gap": 1}),
+        (105, {"gap": 1}),
+        (160, {"tier": 1}),
+        (199, {"gap": 2}),
+        (900, {"gap": 2}),
+    ],
 )
 def test_where_an_answer_lands(blank: Page, y: int, target: dict[str, int]) -> None:
     tiers = [{"top": 0, "bottom": 100}, {"top": 110, "bottom": 200}]
