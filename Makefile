@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Small models run faster on one thread, and the same on every machine.
 test test-all quick faults fuzz kills mutation: export OMP_NUM_THREADS := 1
 
-.PHONY: help venv demo test test-all check gpu-check faults fuzz kills mutation types quick clean
+.PHONY: help venv browser demo test test-all check gpu-check faults fuzz kills mutation types quick clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -20,6 +20,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 venv: $(VENV)/installed  ## the environment
+
+# The one part of the tests that is no Python package. Where it cannot be had the tests of the ranking page are skipped, and say so.
+browser:  ## a Chromium for the tests of the ranking page, from Debian's packages; those tests are skipped without it
+	@command -v chromium >/dev/null \
+	  || { command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+	  || echo "no chromium, and none could be installed: the tests of the ranking page are skipped"
 
 demo: venv  ## the whole pipeline on a small world, under ten minutes: base, SFT, rankings, reward, PPO, DPO, report
 	$(BIN)/posttrain demo --out runs/demo

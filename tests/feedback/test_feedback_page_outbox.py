@@ -163,7 +163,7 @@ def test_a_ranking_that_was_sent_is_no_hint_when_the_item_comes_again(serve: Ser
     assert page.locator(".tag.flag").count() == 0
 
 
-@pytest.mark.parametrize(("status", "meaning"), [(409, "Somebody else"), (413, "too large"), (400, "did not take")])
+@pytest.mark.parametrize(("status", "meaning"), [(409, "no longer yours"), (413, "too large"), (400, "did not take")])
 def test_a_refused_event_is_told_in_plain_words_and_kept_until_a_person_says_what_becomes_of_it(
     serve: Serve, visit: Visit, status: int, meaning: str
 ) -> None:

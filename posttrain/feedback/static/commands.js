@@ -32,6 +32,7 @@ const OPEN = {
 
 /** Does a command; what needs an item does nothing while there is none, or while one is on its way. */
 export function perform(page, asked) {
+  if (page.source.without?.includes(asked.command)) return;
   if (asked.command === "undo" && page.busy && !page.stalled) return;
   if (ALWAYS[asked.command]) ALWAYS[asked.command](page, asked);
   else if (OPEN[asked.command] && page.work && !page.busy) OPEN[asked.command](page, asked);

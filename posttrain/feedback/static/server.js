@@ -51,7 +51,7 @@ export function plainly({ status, body }) {
     401: "You are not signed in any more.",
     403: "The server no longer knows this page. Load it again; nothing is lost.",
     404: "The server does not have this item.",
-    409: "Somebody else has ranked this item meanwhile.",
+    409: "This item is no longer yours.",
     413: "This is too large for the server.",
     429: "The server is asked too much; it is tried again.",
   }[status];

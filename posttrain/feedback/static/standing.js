@@ -7,7 +7,7 @@ const find = (selector) => document.querySelector(selector);
 
 /** Shows how far all and this person are; nothing changes where the server did not say. */
 export function showProgress(progress) {
-  if (!progress) return;
+  if (!progress || !find("#bar")) return;
   const { done, of, mine, agreement } = progress;
   find("#done").textContent = `${done} of ${of}`;
   find("#mine").textContent = `${mine} by you`;
