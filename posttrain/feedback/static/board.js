@@ -17,7 +17,7 @@ export class Board {
     this.answers = [];
     this.active = null;
     // A text that fits may not do so any more in another width.
-    new ResizeObserver(() => this.#measure()).observe(root);
+    new ResizeObserver(() => requestAnimationFrame(() => this.#measure())).observe(root);
   }
 
   /** Shows the answers of another item, none of them chosen. */

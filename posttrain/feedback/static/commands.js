@@ -1,12 +1,18 @@
 // What each command does to the page, be it asked for by a key or a button.
 
+import { spoken } from "./cards.js";
 import { openGuidelines, openHelp, openNote } from "./dialogs.js";
 import { announce } from "./notices.js";
 import { append, dropLast, remove, step, tieNext, tierOf } from "./order.js";
-import { spoken } from "./cards.js";
+import { leave } from "./server.js";
 import { FLAGS } from "./work.js";
 
-const ALWAYS = { help: (page) => openHelp(page.keys), guidelines: () => openGuidelines(), undo: (page) => page.undo() };
+const ALWAYS = {
+  help: (page) => openHelp(page.keys),
+  guidelines: () => openGuidelines(),
+  undo: (page) => page.undo(),
+  leave: () => leave(),
+};
 const OPEN = {
   rank: (page, { key }) => page.reorder(key, (order) => append(order, key)),
   tie,

@@ -1,6 +1,7 @@
 // What opens above the page: the keys, the guidelines, a note.
 
 import { announce } from "./notices.js";
+import { get, plainly } from "./server.js";
 import { readable } from "./text.js";
 
 const SINGLE = "posttrain/single-keys";
@@ -58,11 +59,8 @@ export async function openGuidelines() {
 }
 
 async function guidelines() {
-  try {
-    const answer = await fetch("/api/guidelines", { credentials: "same-origin", cache: "no-store" });
-    const text = answer.ok ? readable(await answer.text()) : "";
-    return text.trim() ? text : "Nobody wrote guidelines for these answers. Rank by what you find best.";
-  } catch {
-    return "The server does not answer; try again in a moment.";
-  }
+  const { status, body } = await get("/api/guidelines");
+  if (status !== 200) return plainly({ status, body });
+  const text = readable(body.text ?? "");
+  return text.trim() ? text : "Nobody wrote guidelines for these answers. Rank by what you find best.";
 }

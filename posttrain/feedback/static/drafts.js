@@ -22,6 +22,12 @@ export class Drafts {
     return this.kept.get(this.start + id)?.sent ?? 1;
   }
 
+  /** Notes that one event fewer was taken. */
+  refused(id) {
+    const draft = this.kept.get(this.start + id);
+    if (draft?.sent > 1) this.kept.set(this.start + id, { ...draft, sent: draft.sent - 1 });
+  }
+
   keep(item, draft) {
     this.kept.set(this.start + item.id, { ...draft, mark: mark(item), at: Date.now() });
   }

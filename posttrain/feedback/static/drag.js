@@ -23,12 +23,12 @@ export class Drag {
 
   #press(event) {
     const handle = event.target.closest("[data-grip]");
-    if (!handle || event.button !== 0 || event.target.closest("button") || this.held) return;
+    if (!handle || event.button !== 0 || event.target.closest(".moves") || this.held) return;
     const card = handle.closest("[data-key]");
-    this.held = { card, handle, pointer: event.pointerId, x: event.clientX, y: event.clientY, ghost: null, target: undefined };
     const stop = new AbortController();
     const { signal } = stop;
-    this.held.stop = stop;
+    const [x, y] = [event.clientX, event.clientY];
+    this.held = { card, handle, pointer: event.pointerId, x, y, ghost: null, target: undefined, stop };
     addEventListener("pointermove", (move) => this.#move(move), { signal, passive: false });
     addEventListener("pointerup", (up) => this.#release(up), { signal });
     addEventListener("pointercancel", () => this.#end(), { signal });
@@ -86,10 +86,14 @@ export class Drag {
   #scroll() {
     const { held } = this;
     if (!held?.ghost) return;
-    const above = EDGE - held.y;
-    const below = held.y - (innerHeight - EDGE);
-    const by = above > 0 ? -above : below > 0 ? below : 0;
-    if (by) scrollBy(0, (Math.max(-EDGE, Math.min(EDGE, by)) / EDGE) * SPEED);
+    const { ranked } = this.board;
+    const box = ranked.getBoundingClientRect();
+    const inside = ranked.scrollHeight > ranked.clientHeight && held.x < box.right && held.x > box.left;
+    const [top, bottom] = inside ? [box.top, Math.min(box.bottom, innerHeight)] : [0, innerHeight];
+    const above = Math.min(EDGE, top + EDGE - held.y);
+    const below = Math.min(EDGE, held.y - (bottom - EDGE));
+    const by = above > 0 ? -above : Math.max(0, below);
+    if (by) (inside ? ranked : window).scrollBy(0, (by / EDGE) * SPEED);
     held.scrolling = requestAnimationFrame(() => this.#scroll());
   }
 

@@ -7,8 +7,9 @@ const REPEATED = new Set(["next", "previous", "better", "worse", "back", "pageUp
 
 /** `{command}` with `key` or `flag` where it has one, or null. `at`: the focused answer. `single`: letters count. */
 export function commandOf(event, { keys, at, single }) {
-  if (event.isComposing || event.altKey) return null;
-  const found = event.ctrlKey || event.metaKey ? withControl(event) : (onCard(event, at) ?? (single ? plain(event, keys) : null));
+  if (!event.key || event.isComposing || event.altKey) return null; // forms that fill themselves in send no key
+  const free = () => onCard(event, at) ?? (single ? plain(event, keys) : null);
+  const found = event.ctrlKey || event.metaKey ? withControl(event) : free();
   return found && event.repeat && !REPEATED.has(found.command) ? { command: "nothing" } : found;
 }
 
@@ -38,8 +39,8 @@ function plain(event, keys) {
 
 // A keyboard of another script has the Latin letters in their places.
 function letterOf(event) {
-  const letter = event.key.toLowerCase();
-  return /^[a-z]$/.test(letter) || /^[!-~]$/.test(letter) ? letter : (/^Key([A-Z])$/.exec(event.code)?.[1] ?? "").toLowerCase();
+  if (/^[!-~]$/.test(event.key)) return event.key.toLowerCase();
+  return (/^Key([A-Z])$/.exec(event.code)?.[1] ?? "").toLowerCase();
 }
 
 /** Whether the press belongs to what is focused: a field, a dialog, or Enter and space on a button or a link. */

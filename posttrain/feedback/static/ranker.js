@@ -6,10 +6,11 @@ import { perform } from "./commands.js";
 import { bindDialogs, singleKeys } from "./dialogs.js";
 import { Drafts } from "./drafts.js";
 import { Drag } from "./drag.js";
+import { Kept } from "./kept.js";
 import { commandOf, taken } from "./keys.js";
 import { announce, banner } from "./notices.js";
 import { place, tierOf, unranked } from "./order.js";
-import { Kept, Outbox } from "./outbox.js";
+import { Outbox } from "./outbox.js";
 import { Presence } from "./presence.js";
 import { Prompt } from "./prompt.js";
 import { get, passing, plainly, post, strangers, told } from "./server.js";
@@ -25,9 +26,9 @@ const show = (selector, words) => {
 };
 
 /**
- * A page at work. `source` says where items come from: `path(reopened)` to ask for one, `read(body)` as `{item, lock,
- * why}`, `events(work, kind)` that a decision becomes, `drafts` as the name of its drafts, and `opened(body)` and
- * `nothing(told)` to show what is its own.
+ * A page at work. Its `source` says where items come from: `path(reopened)` to ask for one, the `events(work, kind)` that
+ * a decision becomes, `nothing(body)` for what to say when there is no item, and, where the page has more to show or can
+ * do less, `shown(body)` and the commands that it is `without`. `drafts` keeps its drafts apart from those of others.
  */
 export class Ranker {
   constructor(source) {
@@ -76,7 +77,7 @@ export class Ranker {
     showProgress(answer.body.progress);
     if (answer.body.item) this.#open(answer.body, reopened?.kind ?? null);
     else this.#nothing(answer.body);
-    this.source.shown?.(answer.body, this);
+    this.source.shown?.(answer.body);
   }
 
   #open({ item, lock }, again) {
@@ -170,7 +171,10 @@ export class Ranker {
   }
 
   #refuses(entry, answer) {
-    if (entry.path !== "/api/undo") return true;
+    if (entry.path !== "/api/undo") {
+      if (!DECISIONS.includes(entry.body.kind)) this.drafts.refused(entry.body.item);
+      return true;
+    }
     announce(`There is nothing to take back.${answer.body?.error ? ` (${answer.body.error})` : ""}`, { seen: true });
     return false;
   }
