@@ -38,6 +38,7 @@ RUNNING = [
     "docs/proofs.md",
     "docs/methods.md",
     "docs/preferences.md",
+    "docs/ranking.md",
 ]
 PAGES = [*RUNNING, "docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"]
 
