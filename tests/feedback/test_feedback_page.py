@@ -48,10 +48,10 @@ def test_four_answers_are_ranked_in_five_key_presses(serve: Serve, visit: Visit)
 
 
 def test_answers_come_unranked_and_without_their_models(serve: Serve, visit: Visit) -> None:
-    served = serve([row("Who?", ["I.", "You."], models=["small", "large"])])
+    served = serve([row("Who?", ["I.", "You."], models=["tiny-7b", "huge-70b"])])
     page = visit(served).enter("ann")
     assert (tiers(page), sorted(unranked(page))) == ([], ["a", "b"])
-    assert "small" not in page.content()
+    assert "tiny-7b" not in page.content()
 
 
 def test_ties_and_what_is_left_out_are_ranked_as_such(serve: Serve, visit: Visit) -> None:
