@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -188,6 +189,14 @@ def submitted(page: Page, keys: str) -> None:
     with page.expect_response(lambda answer: "/api/next" in answer.url):
         page.keyboard.press(last)
     ready(page)
+
+
+def eventually(found: Callable[[], object], expected: object) -> None:
+    """Waits until something is as expected, and fails with what it is after a while."""
+    until = time.monotonic() + 20
+    while (now := found()) != expected and time.monotonic() < until:
+        time.sleep(0.05)
+    assert now == expected
 
 
 def _free_port() -> int:

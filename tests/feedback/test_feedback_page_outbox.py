@@ -10,6 +10,7 @@ from browsing import (
     Serve,
     Served,
     Visit,
+    eventually,
     letters,
     press,
     question,
@@ -182,7 +183,8 @@ def test_a_refused_event_is_told_in_plain_words_and_kept_until_a_person_says_wha
     assert kept(page, "refused") == 1
     banner.get_by_role("button", name="Try again").click()
     expect(banner).to_have_count(0)
-    assert served.kinds() == ["rank"]
+    eventually(served.kinds, ["rank"])
+    page.wait_for_function("(asked) => document.querySelector('#prompt .text').textContent !== asked", arg=asked)
 
 
 def test_a_refused_event_can_be_discarded_and_its_undo_takes_back_nothing_else(serve: Serve, visit: Visit) -> None:

@@ -49,7 +49,8 @@ export class Board {
   #tier(keys, index, order) {
     const pending = order.tie && index === order.tiers.length - 1;
     const ties = pending ? [element("p", { className: "pending" }, "= the next one ties with this")] : [];
-    const place = element("span", { className: "place", "aria-hidden": "true" }, String(index + 1));
+    const tie = keys.length > 1 ? [element("br"), "="] : [];
+    const place = element("span", { className: "place", "aria-hidden": "true" }, String(index + 1), ...tie);
     const cards = element("div", { className: "tied" }, ...keys.map((key) => this.cards.get(key)), ...ties);
     return element("li", { className: keys.length > 1 ? "tier several" : "tier", "data-tier": index }, place, cards);
   }

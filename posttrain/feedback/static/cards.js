@@ -13,13 +13,13 @@ export function cardOf(answer) {
   const head = element(
     "header",
     { "data-grip": "" },
-    element("span", { className: "grip", "aria-hidden": "true" }, "⋮⋮"),
+    element("span", { className: "grip", "aria-hidden": "true" }),
     element("button", { type: "button", className: "letter", "data-do": "rank", tabIndex: -1 }, name),
     element("span", { className: "tags" }),
     element(
       "span",
       { className: "moves" },
-      button("tie", "＝", `Tie answer ${name} with the last one that is ranked`),
+      button("tie", "=", `Tie answer ${name} with the last one that is ranked`),
       button("better", "↑", `Move answer ${name} up`),
       button("worse", "↓", `Move answer ${name} down`),
       button("remove", "✕", `Take answer ${name} out of the order`),
@@ -27,6 +27,7 @@ export function cardOf(answer) {
     ),
   );
   const text = element("div", { className: "text", id, tabIndex: -1 }, ...shown(answer.text));
+  text.addEventListener("scroll", () => markEnd(text), { passive: true });
   return element("article", { className: "card", "data-key": answer.key, tabIndex: -1, "aria-describedby": id }, head, text);
 }
 
@@ -62,11 +63,17 @@ export function offerUnfolding(card) {
   const long = open || text.scrollHeight > text.clientHeight + 2;
   button.hidden = !long;
   text.classList.toggle("long", long && !open);
+  markEnd(text);
   const name = card.dataset.key.toUpperCase();
   const words = open ? `Show less of answer ${name}` : `Show all of answer ${name}`;
   button.setAttribute("aria-label", words);
   button.setAttribute("aria-expanded", String(open));
   button.title = words;
+}
+
+// What is hidden below fades out, until there is nothing more.
+function markEnd(text) {
+  text.classList.toggle("ended", text.scrollTop + text.clientHeight > text.scrollHeight - 8);
 }
 
 /** Letters as a person says them: "A", "A and C", "A, B and C". */

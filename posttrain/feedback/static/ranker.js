@@ -59,7 +59,7 @@ export class Ranker {
   }
 
   async start() {
-    reportRefusals(this.outbox);
+    this.#report();
     await this.#goOn();
   }
 
@@ -181,7 +181,7 @@ export class Ranker {
 
   #report() {
     reportWay(this.outbox);
-    reportRefusals(this.outbox);
+    reportRefusals(this.outbox, () => this.#goOn());
     if (this.stalled && this.outbox.state === "open" && this.outbox.length === 0) {
       this.stalled = false;
       this.next();

@@ -31,8 +31,8 @@ export function reportWay(outbox) {
   banner("unkept", outbox.kept.lasting ? null : forgetful);
 }
 
-/** A banner for each event that the server did not take: its reason, and what can be done. */
-export function reportRefusals(outbox) {
+/** A banner for each event that the server did not take: its reason, and what can be done. `goOn` sends what waits. */
+export function reportRefusals(outbox, goOn) {
   const refusals = outbox.refusals();
   const names = refusals.map(({ name }) => name);
   for (const old of document.querySelectorAll('[data-banner^="refused "]'))
@@ -42,7 +42,7 @@ export function reportRefusals(outbox) {
     banner(`refused ${name}`, `A ${what} of yours was not taken. ${plainly(answer)} It is kept here.`, {
       "Try again": () => {
         outbox.again(name);
-        outbox.flush();
+        goOn();
       },
       Discard: () => outbox.discard(name),
     });

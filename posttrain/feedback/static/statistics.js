@@ -50,7 +50,7 @@ function progress({ progress: told, last_hour, pace_per_hour }) {
     "can't judge": told.cant_judge,
     "kept for checks": told.audit,
     "in the last hour": last_hour,
-    "an hour of work": pace_per_hour === null ? "–" : Math.round(pace_per_hour),
+    "per hour of work": pace_per_hour === null ? "–" : Math.round(pace_per_hour).toLocaleString("en"),
     "work left": told.done < told.of ? left : "none",
   };
   find("#numbers").replaceChildren(
@@ -66,7 +66,7 @@ function measure(estimate, [name, meaning, written, nothing]) {
         element("td", { className: "number" }, written(estimate.value)),
         element("td", { className: "number" }, `${written(estimate.low)} to ${written(estimate.high)}`),
         element("td", {}, interval(estimate, nothing)),
-        element("td", {}, `${counted(estimate.count, "case")}, ${counted(estimate.prompts, "prompt")}`),
+        element("td", {}, `${counted(estimate.count, "pair")}, ${counted(estimate.prompts, "prompt")}`),
       ]
     : [element("td", { className: "number" }, "–"), element("td"), element("td"), element("td", {}, "nothing yet")];
   return element("tr", {}, element("th", { scope: "row" }, name), ...cells, element("td", { className: "hint" }, meaning));
