@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 POOL = Path(__file__).parent.parent / "data" / "pool.jsonl"
 WIDE, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
+SECONDS = {"Ada": 19, "Grace": 24}  # that they take for an item
 READY = "[data-state='ranking'], [data-state='nothing']"
 SKY, FILE, ROLLS, DINNER, CAPITAL, BLEACH = range(6)
 # What two people press at each item of the file: a number is the letter that the answer of that place has for them.
@@ -78,6 +79,7 @@ def address_in(process: subprocess.Popen[str]) -> str:
 def entered(browser: Browser, address: str, name: str) -> Page:
     """The page of a person who has just signed in."""
     page = browser.new_context(viewport=WIDE, reduced_motion="reduce").new_page()
+    page.clock.install()
     page.goto(address)
     page.get_by_label("Your name").fill(name)
     page.get_by_role("button", name="Begin").click()
@@ -97,7 +99,8 @@ def ranked(browser: Browser, address: str, name: str, out: Path) -> None:
         press(page, keys[:after])
         if picture:
             take(page, out / f"{picture}.png", dark="dark" in picture, phone="phone" in picture)
-        press(page, [*keys[after:]])
+        press(page, keys[after:])
+        page.clock.run_for(1000 * SECONDS[name])
         with page.expect_response(lambda answer: "/api/next" in answer.url):
             page.keyboard.press("Enter")
         page.wait_for_selector(READY)

@@ -28,10 +28,10 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Starts a server at a pool of rows, with flags of `posttrain rank`."""
     started: list[Served] = []
 
-    def start(rows: Sequence[Mapping[str, object]] = POOL, *flags: str) -> Served:
+    def start(rows: Sequence[Mapping[str, object]] = POOL, *flags: str, overlap: int = 0) -> Served:
         pool = tmp_path / f"pool{len(started)}.jsonl"
         pool.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        flags = ("--overlap", "0", "--audit", "0", *flags)
+        flags = ("--overlap", str(overlap), "--audit", "0", *flags)
         served = Served(db=tmp_path / f"feedback{len(started)}.db", pool=pool, flags=flags)
         started.append(served)
         served.start()

@@ -8,7 +8,6 @@ from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.medium
 ROWS = [row("Which is best?", ["One.", "Two.", "Three."])]
-BOTH = ("--overlap", "1")
 
 
 def rank(page: Page, best_first: list[str]) -> None:
@@ -18,11 +17,10 @@ def rank(page: Page, best_first: list[str]) -> None:
 
 
 def test_figures_are_those_of_the_store_and_follow_it(serve: Serve, visit: Visit) -> None:
-    served = serve(ROWS, *BOTH)
-    page = visit(served).enter("ann")
-    figures = visit(served)
-    figures.enter("watcher")
-    statistics = figures.open("/statistics")
+    served = serve(ROWS, overlap=1)
+    ann = visit(served)
+    page = ann.enter("ann")
+    statistics = ann.open("/statistics")
     expect(statistics.locator("#done")).to_have_text("0 of 1 items are ranked")
     rank(page, ["One.", "Two.", "Three."])
     expect(statistics.locator("#done")).to_have_text("1 of 1 items are ranked", timeout=20_000)
@@ -36,7 +34,7 @@ def test_figures_are_those_of_the_store_and_follow_it(serve: Serve, visit: Visit
 
 
 def test_a_dispute_shows_everyone_and_the_order_that_settles_it_counts(serve: Serve, visit: Visit) -> None:
-    served = serve(ROWS, *BOTH)
+    served = serve(ROWS, overlap=1)
     for name, order in {"ann": ["One.", "Two."], "bob": ["Three.", "Two.", "One."]}.items():
         rank(visit(served).enter(name), order)
     judge = visit(served)
@@ -68,7 +66,7 @@ def test_a_dispute_shows_everyone_and_the_order_that_settles_it_counts(serve: Se
 
 
 def test_the_page_of_disputes_takes_back_no_ranking_that_was_made_elsewhere(serve: Serve, visit: Visit) -> None:
-    served = serve(ROWS, *BOTH)
+    served = serve(ROWS, overlap=1)
     rank(visit(served).enter("ann"), ["One.", "Two."])
     person = visit(served)
     rank(person.enter("bob"), ["Two.", "One."])
