@@ -118,6 +118,10 @@ def test_flags_and_a_note_go_with_the_decision_and_an_undo_takes_back_the_decisi
     page.wait_for_selector('[data-key="b"] .tag.flag')
     assert tiers(page) == [["b"], ["a"]]
     assert page.locator("#noted").is_visible()
+    assert served.kinds() == ["flag", "note", "rank", "undo", "undo", "undo"]
+    press(page, "b 1 4 a")  # neither flag stands any more
+    submitted(page, "Enter")
+    assert served.kinds()[6:] == ["note", "rank"]
 
 
 @pytest.mark.parametrize(("key", "kind"), [("s", "skip"), ("x", "cant_judge")])
