@@ -1,5 +1,7 @@
 // Answers moved by a pointer, be it a mouse, a pen or a finger: onto a tier ties, between tiers makes a new one.
 
+import { element } from "./text.js";
+
 const FAR = 5; // pixels after which a press is a drag
 const EDGE = 70; // pixels from the top and bottom of the window where it scrolls
 const SPEED = 14; // pixels a frame, at the edge itself
@@ -53,7 +55,8 @@ export class Drag {
   #lift() {
     const { held } = this;
     held.ghost = held.handle.cloneNode(true);
-    held.ghost.removeAttribute("id");
+    const excerpt = held.card.querySelector(".text").textContent.slice(0, 80);
+    held.ghost.append(element("span", { className: "excerpt", dir: "auto" }, excerpt));
     held.ghost.classList.add("ghost");
     held.ghost.inert = true;
     held.ghost.style.width = `${Math.min(held.card.clientWidth, 360)}px`;
