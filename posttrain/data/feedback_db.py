@@ -30,6 +30,7 @@ PATIENCE = 5000
 """Milliseconds that a writer waits for another one."""
 
 _MAGIC = b"SQLite format 3\x00"
+_HEADER = 100  # bytes that every database begins with
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 # The newest rank of each person and item that no undo names, in the order in which they were given. Of an item that was
 # adjudicated, that ranking alone. Bytes in a payload are no JSON, and the row that holds them is told by itself.
@@ -321,8 +322,9 @@ def _refuse_other_files(path: Path) -> None:
         raise DataError([Problem(place=str(path), what="there is no such file", fix="check the path")])
     # SQLite alone opens the file: whatever else closes it takes away the locks of all connections of this process, and
     # another process that comes and goes removes the log from under a server that goes on writing to it.
-    if path.stat().st_size == 0:
-        raise DataError([_other(path, "the file is empty")])
+    size = path.stat().st_size
+    if size < _HEADER:  # SQLite takes such a file for an empty database
+        raise DataError([_other(path, "this is no SQLite database" if size else "the file is empty")])
 
 
 def _refuse_other_databases(path: Path, connection: sqlite3.Connection) -> None:
