@@ -197,8 +197,8 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
         ("sft --use_peft", "--use_peft  unknown flag; that is TRL's name, here: --lora {rank: 32}"),
         (
             "quux",
-            "unknown command 'quux'; there are demo, init, check, sft, classify, sample, reward, ppo, dpo, online-dpo, "
-            "eval, runs, merge, selftest",
+            "unknown command 'quux'; there are demo, init, check, sft, classify, sample, rank, reward, ppo, dpo, "
+            "online-dpo, eval, runs, merge, selftest",
         ),
         ("init stf", "no settings are named 'stf'; did you mean sft?"),
         ("sft --lora_rank 16", "--lora_rank  unknown flag; that is LLaMA-Factory's name, here: --lora.rank 16"),
