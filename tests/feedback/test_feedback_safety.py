@@ -16,6 +16,7 @@ from rankings_at_hand import item, store
 
 from posttrain.data import feedback_db
 from posttrain.feedback import people, safety, server
+from posttrain.feedback.kept import mark_of
 from posttrain.feedback.safety import LARGEST_BODY, csrf_of, is_local, same_secret
 from posttrain.feedback.server import Options, application
 
@@ -175,6 +176,18 @@ def test_without_the_token_nothing_is_answered(guarded: Callable[[], Caller]) ->
     assert browser.ask("POST", "/enter", b"name=ann").status == 403
     assert browser.get("/?token=wrong").status == 403
     assert browser.get("/").status == 403
+
+
+def test_who_makes_a_cookie_of_their_own_does_not_enter_without_the_token(
+    guarded: Callable[[], Caller], path: Path
+) -> None:
+    with closing(feedback_db.connect(path)) as connection, connection:
+        name = f"posttrain-{mark_of(connection)}"
+    stranger = guarded()
+    stranger.cookies = {name: "self-made"}
+    answer = stranger.ask("POST", "/enter", b"name=ann&csrf=" + csrf_of("self-made").encode())
+    assert answer.status == 403
+    assert stranger.cookies == {name: "self-made"}
 
 
 def test_with_the_token_one_enters_and_it_stays(guarded: Callable[[], Caller]) -> None:
