@@ -32,7 +32,7 @@ from posttrain.models.quantize import weights_in
 from posttrain.recipes.machine import Machine as Machine
 from posttrain.recipes.machine import machine as machine
 from posttrain.recipes.weights import check_weights
-from posttrain.rollout.sampler import BatchedSampler, OneByOneSampler
+from posttrain.rollout.sampler import BatchedSampler, Heard, OneByOneSampler
 from posttrain.run import Run, RunWriter
 from posttrain.text.chat import Codec
 from posttrain.types import Completion, Hook, Message, Prompt, PromptRecord, Sampler, SamplingSpec
@@ -210,18 +210,24 @@ def engine(config: Training, groups: Sequence[ParameterGroup], steps: int, where
 
 
 def sampler(
-    policy: Policy, codec: Codec, context: int, where: Machine, *, tell: Callable[[str], None] | None = None
+    policy: Policy,
+    codec: Codec,
+    context: int,
+    where: Machine,
+    *,
+    tell: Callable[[str], None] | None = None,
+    heard: Heard | None = None,
 ) -> Sampler:
     """What answers prompts with the policy as it stands at each call, in at most `context` tokens with their prompt.
 
-    `tell` is told once when a GPU cannot replay the steps from a recording.
+    `tell` is told once when a GPU cannot replay the steps from a recording; `heard` reads the answers as they come.
     """
     ends, decode = codec.stop_ids, codec.decode
     inner: Sampler
     if policy.trunk.packing:
-        inner = BatchedSampler(policy, stop_ids=ends, decode=decode, context=context, tell=tell)
+        inner = BatchedSampler(policy, stop_ids=ends, decode=decode, context=context, tell=tell, heard=heard)
     else:
-        inner = OneByOneSampler(policy, stop_ids=ends, decode=decode, context=context)
+        inner = OneByOneSampler(policy, stop_ids=ends, decode=decode, context=context, heard=heard)
 
     def answer(prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
         with where.autocast():

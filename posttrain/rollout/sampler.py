@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ MAX_SLOTS = 64
 GPU_STRIDE = 8
 """Steps that a GPU makes before their tokens are looked at."""
 
+Heard: TypeAlias = Callable[[Sequence[Answer]], None]
+"""Called with the answers under way after each look at their tokens, those that have just ended among them."""
+
 
 class BatchedSampler:
     """A `Sampler` that keeps up to `max_slots` answers under way: one that ends leaves, and the next one enters.
@@ -34,7 +38,7 @@ class BatchedSampler:
     A prompt is read once for all its samples. Samples depend neither on the batch nor on `max_slots`, except where a
     uniform number falls within float error of a boundary. Steps are made `stride` at a time before their tokens are
     looked at, by default one on a CPU, eight on a GPU, which replays them from a recording; `tell` is told once when it
-    cannot. Completions do not depend on it.
+    cannot. Completions do not depend on it. `heard` may read along.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class BatchedSampler:
         max_slots: int = MAX_SLOTS,
         stride: int | None = None,
         tell: Callable[[str], None] | None = None,
+        heard: Heard | None = None,
     ) -> None:
         if max_slots < 1:
             raise ValueError(f"max_slots is {max_slots}; at least one answer must be under way")
@@ -57,6 +62,7 @@ class BatchedSampler:
         self._max_slots = max_slots
         self._stride = stride if stride is not None else (GPU_STRIDE if policy.device.type == "cuda" else 1)
         self._tell = tell
+        self._heard = heard
 
     def __call__(self, prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
         """`spec.samples` completions of each prompt, prompt-major.
@@ -68,7 +74,7 @@ class BatchedSampler:
         stopping = Stopping(ids=self._stop_ids, strings=spec.stop, decode=self._decode)
         if answers:
             with _sampling(self._policy):
-                rollout = _Rollout(self._policy, answers, min(self._max_slots, len(answers)), self._stride)
+                rollout = _Rollout(self._policy, answers, min(self._max_slots, len(answers)), self._stride, self._heard)
                 if self._stride == 1:
                     rollout.run(spec, stopping)
                 elif (refused := rollout.run_static(spec, stopping, self._context)) and self._tell is not None:
@@ -90,11 +96,13 @@ class OneByOneSampler:
         stop_ids: frozenset[int],
         decode: Callable[[Sequence[int]], str],
         context: int,
+        heard: Heard | None = None,
     ) -> None:
         self._policy = policy
         self._stop_ids = stop_ids
         self._decode = decode
         self._context = context
+        self._heard = heard
 
     def __call__(self, prompts: Sequence[Prompt], spec: SamplingSpec) -> list[Completion]:
         """`spec.samples` completions of each prompt, prompt-major; ends and errors as in `BatchedSampler`."""
@@ -118,14 +126,17 @@ class OneByOneSampler:
             uniform = torch.from_numpy(answer.numbers.random(1, dtype=np.float32)).to(device)
             token, logprob = draw(self._policy.logits(output.last_hidden_state[0, -1:]), uniform, spec)
             going = not answer.take(int(token), float(logprob), stopping)
+            if self._heard is not None:
+                self._heard([answer])
 
 
 class _Rollout:
     """The state of one call: slots, cache, and what the coming step reads."""
 
-    def __init__(self, policy: Policy, answers: Sequence[Answer], slots: int, stride: int) -> None:
+    def __init__(self, policy: Policy, answers: Sequence[Answer], slots: int, stride: int, heard: Heard | None) -> None:
         self._policy = policy
         self._stride = stride
+        self._heard = heard
         prompts = {answer.number: answer.prompt.tokens for answer in answers}
         self._prefixes = Prefixes(policy, list(prompts.values()))
         self._schedule = Schedule(answers, slots)
@@ -144,6 +155,8 @@ class _Rollout:
             tokens, logprobs = draw(self._step(), uniforms, spec)
             drawn = zip(rows, tokens.tolist(), logprobs.tolist(), strict=True)
             finished = [slot for slot, (row, token, logprob) in enumerate(drawn) if row.take(token, logprob, stopping)]
+            if self._heard is not None:
+                self._heard(rows)
             if finished:
                 self._turn(finished)
             else:
@@ -164,6 +177,8 @@ class _Rollout:
             drawn = zip(rows, tokens, logprobs, strict=True)
             ended = [_take_all(row, words, chances, stopping) for row, words, chances in drawn]
             finished = [slot for slot, end in enumerate(ended) if end]
+            if self._heard is not None:
+                self._heard(rows)
             if finished:
                 self._turn(finished)
         return steps.refused
