@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from examples.stories.gold import gold_of
-from posttrain.workflows.world.annotator import NAME, Agreement, Annotator, agreement
+from posttrain.feedback.simulated import NAME, Annotator
+from posttrain.workflows.world.annotator import Agreement, agreement
 
 SCALE = 0.09
 """Makes four of five pairs of an instruction-tuned stories260k come out as the gold score has them."""

@@ -31,6 +31,7 @@ from posttrain.config import (
 )
 from posttrain.console import Console
 from posttrain.errors import RunExists
+from posttrain.feedback.simulated import Annotator
 from posttrain.recipes.dpo import dpo
 from posttrain.recipes.ppo import ppo
 from posttrain.recipes.reward import reward
@@ -39,7 +40,7 @@ from posttrain.recipes.setup import quiet_libraries
 from posttrain.recipes.sft import sft
 from posttrain.types import JSON
 from posttrain.workflows.outcome import KNOWN, UNSEEN, Outcome, compare, summary
-from posttrain.workflows.world.annotator import Agreement, Annotator, agreement
+from posttrain.workflows.world.annotator import Agreement, agreement
 from posttrain.workflows.world.generate import Row, Sizes, Split, World, draw_rows, make_world
 from posttrain.workflows.world.gold import gold_score
 from posttrain.workflows.world.model import model_config, train_tokenizer

@@ -1,41 +1,11 @@
-"""A simulated annotator: ranks answers by a hidden gold score with Bradley-Terry noise. No person is behind its labels.
-
-An answer's utility is gold / scale plus standard Gumbel noise; sorting by it draws a Plackett-Luce ranking, in which
-each two answers stand in the order of Bradley-Terry: P(i over j) = sigmoid((gold_i - gold_j) / scale). Equal texts
-share one place. Answers of about equal gold that come to stand beside each other are called a tie some of the time.
-"""
+"""How often labels of the demo's simulated annotator can be agreed with, given the hidden gold score they came from."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-NAME = "simulated"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Annotator:
-    """One simulated annotator. Its draws depend on `seed` and on the prompt's id, not on the order of the prompts."""
-
-    scale: float = 0.08
-    tie_margin: float = 0.01
-    tie_share: float = 0.5
-    seed: int = 0
-
-    def rank(self, prompt_id: str, answers: Sequence[str], gold: Sequence[float]) -> list[int]:
-        """Ranks of the answers, 1 is best; equal ranks are ties, and a rank counts the tiers above it."""
-        draw = random.Random(f"annotator {self.seed} {prompt_id}")
-        score = dict(zip(answers, gold, strict=True))
-        utility = {answer: value / self.scale - math.log(-math.log(_open(draw))) for answer, value in score.items()}
-        order = sorted(score, key=lambda answer: -utility[answer])
-        tier = dict.fromkeys(order[:1], 1)
-        for better, worse in itertools.pairwise(order):
-            alike = abs(score[better] - score[worse]) <= self.tie_margin and draw.random() < self.tie_share
-            tier[worse] = tier[better] + (0 if alike else 1)
-        return [tier[answer] for answer in answers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +43,3 @@ def agreement(ranked: Iterable[tuple[Sequence[float], Sequence[int]]], scale: fl
     if not pairs:
         raise ValueError("no two answers of a prompt are ranked apart: there is nothing to agree on")
     return Agreement(gold=agreed / pairs, expected=expected / pairs, between=between / pairs, pairs=pairs)
-
-
-def _open(draw: random.Random) -> float:
-    """A uniform number in the open interval (0, 1)."""
-    return max(draw.random(), 1e-300)
