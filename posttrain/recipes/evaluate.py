@@ -36,6 +36,7 @@ from posttrain.types import (
     ChatRecord,
     Completion,
     Grades,
+    Kind,
     PrefixGroup,
     Prompt,
     PromptRecord,
@@ -48,13 +49,16 @@ from posttrain.types import (
 )
 
 Facts = dict[str, object]
+_KINDS: tuple[Kind, ...] = ("chat", "text", "ranked", "prompt")
 _OF_ANSWERS = ("against", "judge", "measures", "answer_after", "max_new_tokens", "temperature", "stop", "functions")
 # What is too long for the table of measures.
 _LISTS = ("reward_card", "judge_failures", "predictions")
 
 
-def evaluate(config: EvalConfig, *, console: Console) -> Facts:
+def evaluate(config: EvalConfig, *, console: Console, kinds: tuple[Kind, ...] = _KINDS) -> Facts:
     """What the rows allow: loss of conversations and text, accuracy of rankings and labels, answers to prompts.
+
+    They are read as the first of `kinds` that they can be.
 
     With `against`, the share of prompts on which the judge prefers the first model's answer, ties one half, and the
     KL between the two. Writes `out` where it is set, and raises RunExists for one that stands already.
@@ -67,7 +71,7 @@ def evaluate(config: EvalConfig, *, console: Console) -> Facts:
     functions = check_rewards(config.judge or ())
     if config.out is not None:
         check_file_out(config.out, [item.path for item in config.data])
-    found = _found(config, functions, console)
+    found = _found(config, functions, kinds, console)
     shown = [{"measure": name, "value": _shown(value)} for name, value in found.items() if name not in _LISTS]
     console.table(shown, config.model)
     if config.out is not None:
@@ -85,10 +89,10 @@ def _refuse_idle(config: EvalConfig) -> None:
         raise ConfigError([Problem(place=f"--{name}", what=what, fix=f"take {name} out") for name in told])
 
 
-def _found(config: EvalConfig, functions: Loaded, console: Console) -> Facts:
+def _found(config: EvalConfig, functions: Loaded, kinds: tuple[Kind, ...], console: Console) -> Facts:
     if is_classifier(config.model):
         return evaluate_labels(config, console)
-    rows = read_rows(config.data, ("chat", "text", "ranked", "prompt"), console)
+    rows = read_rows(config.data, kinds, console)
     if is_reward_model(config.model):
         return _of_reward(config, rows, console)
     return _of_policy(config, functions, rows, console)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -49,11 +49,40 @@ class Ranked:
         return f"{self.done:,} of {counted(self.of, 'item')} are ranked in {self.db}" + (f": {who}" if who else "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A store with all answers that are to be ranked in it, and how its page is served."""
+
+    store: Path
+    options: Options
+    port: int
+
+    @contextmanager
+    def served(self) -> Generator[tuple[Serving, str]]:
+        """Inside, people can rank: the server, and the address that they open."""
+        with Serving(application(self.store, self.options), host=self.options.host, port=self.port) as serving:
+            token = self.options.token
+            yield serving, f"{serving.address}/{f'?token={token}' if token else ''}"
+
+
 def rank(config: RankConfig, *, console: Console) -> Ranked:
     """Serves the page until it is interrupted, and returns what is ranked by then.
 
     Raises ConfigError for settings that cannot be followed, DataError for a pool or a store that cannot be read.
     """
+    page = page_of(config, console=console)
+    with page.served() as (serving, address):
+        console.say(f"rank at {address}")
+        console.say("Ctrl-C ends it; everything that was ranked by then is in the store")
+        with suppress(KeyboardInterrupt):
+            serving.wait()
+    found = standing_of(page.store)
+    console.finish(found.line())
+    return found
+
+
+def page_of(config: RankConfig, *, console: Console) -> Page:
+    """The page of a store, once the answers of the pool are in it; raises as `rank` does."""
     guidelines, token = _guidelines(config), _token(config)
     pools = [(reading, list(reading)) for reading in _opened(config)]
     store = Path(config.db)
@@ -71,14 +100,7 @@ def rank(config: RankConfig, *, console: Console) -> Ranked:
         guidelines=cast("str", kept["guidelines"]),
         tell=console.say,
     )
-    with Serving(application(store, options), host=config.host, port=config.port) as serving:
-        console.say(f"rank at {serving.address}/{f'?token={token}' if token else ''}")
-        console.say("Ctrl-C ends it; everything that was ranked by then is in the store")
-        with suppress(KeyboardInterrupt):
-            serving.wait()
-    found = standing_of(store)
-    console.finish(found.line())
-    return found
+    return Page(store=store, options=options, port=config.port)
 
 
 def standing_of(store: Path) -> Ranked:
