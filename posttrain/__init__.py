@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from posttrain.recipes.merge import Merged
     from posttrain.run import Run as Run
     from posttrain.run.differing import Difference
+    from posttrain.workflows.rlhf import Loop
     from posttrain.workflows.selftest import Selftest
 
 _LAZY = {
@@ -61,8 +62,10 @@ _RECIPES = {
     "ppo": "posttrain.recipes.ppo:ppo",
     "dpo": "posttrain.recipes.dpo:dpo",
     "online-dpo": "posttrain.recipes.online_dpo:online_dpo",
+    "rlhf": "posttrain.workflows.rlhf:rlhf",
     "sample": "posttrain.recipes.sample:sample",
     "rank": "posttrain.workflows.ranking:rank",
+    "chat": "posttrain.recipes.chat:chat",
     "eval": "posttrain.recipes.evaluate:evaluate",
     "check": "posttrain.recipes.check:check",
     "merge": "posttrain.recipes.merge:merge",
@@ -92,6 +95,7 @@ __all__ = [
     "ops",
     "ppo",
     "reward",
+    "rlhf",
     "sample",
     "selftest",
     "sft",
@@ -143,6 +147,14 @@ def dpo(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
 def online_dpo(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Run:
     """The finished run of DPO on the policy's own answers. Keywords as in `posttrain online-dpo --help`."""
     return cast("Run", _call("online-dpo", settings, fresh=fresh, quiet=quiet))
+
+
+def rlhf(*, fresh: bool = False, quiet: bool = False, **settings: object) -> Loop:
+    """The finished rounds of the loop: answers, rankings, a reward model and a policy each. Keywords as in its help.
+
+    Settings of a stage are a mapping by its name: `reward={"epochs": 2}`. Raises as the commands of its stages do.
+    """
+    return cast("Loop", _call("rlhf", settings, fresh=fresh, quiet=quiet))
 
 
 def sample(model: str | os.PathLike[str], *, fresh: bool = False, quiet: bool = False, **settings: object) -> Path:

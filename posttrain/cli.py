@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from posttrain.console import Console
 
 _EPILOGUE = "Settings are named alike as flags, in YAML and as Python keywords; [brackets] hold the defaults."
-_IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out")
+_IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out", "db")
 # Those that change what the recipe does (and are its parameters); the others change what is shown.
 _FOR_RECIPES = ("fresh", "dry_run")
 
@@ -229,8 +229,10 @@ def _flag(key: str, leaf: Leaf, own: set[str], command: str) -> Argument:
     from cyclopts import Group, Parameter
 
     root = leaf.name.split(".")[0]
-    if root in _IN_OUT:
+    if leaf.name in _IN_OUT:
         group = Group("In and out", sort_key=1)
+    elif leaf.name != root and root in ABOUT:  # a stage of the loop
+        group = Group(f"As in posttrain {root}", sort_key=3)
     else:
         group = Group(f"Settings of {command}", sort_key=2) if root in own else Group("Shared settings", sort_key=3)
     names = (f"--{leaf.name}", f"-{leaf.name}") if len(leaf.name) == 1 else (f"--{leaf.name}",)
@@ -280,7 +282,8 @@ def _run(config: type[Settings], sources: Sequence[str], flags: Mapping[str, Any
     from posttrain import start
 
     asked = {option: True for option in _FOR_RECIPES if options.get(option)}
-    result = start(settings, console=_console(options), **asked)
+    # Answers of a chat alone go to standard output: somebody may read them from a pipe.
+    result = start(settings, console=_console(options, aside=config.command == "chat"), **asked)
     _print_result(result, options)
     if refused := getattr(result, "refused", ""):  # what was checked is printed all the same
         raise DataError(refused)
@@ -341,10 +344,11 @@ def init(command: str, /, *, schema: bool, preset: str) -> None:
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def _console(options: Mapping[str, bool]) -> Console:
+def _console(options: Mapping[str, bool], *, aside: bool = False) -> Console:
+    """Where progress is shown: on standard output, or `aside` of a result that goes there."""
     from posttrain.console import open_console
 
-    return open_console(quiet=options["quiet"], stream=sys.stderr if options["json"] else sys.stdout)
+    return open_console(quiet=options["quiet"], stream=sys.stderr if aside or options.get("json") else sys.stdout)
 
 
 def _print_result(result: object, options: Mapping[str, bool]) -> None:
@@ -355,7 +359,7 @@ def _print_result(result: object, options: Mapping[str, bool]) -> None:
         shown: object = {"out": str(result), "status": result.status, "results": result.results}
     else:
         shown = {"out": os.fspath(result)} if isinstance(result, os.PathLike) else _plain(result)
-    if options["json"]:
+    if options.get("json"):
         print(inert(json.dumps(shown, ensure_ascii=False, default=str)))
     elif options["quiet"] and isinstance(result, os.PathLike):
         print(os.fspath(result))

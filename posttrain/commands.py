@@ -18,7 +18,9 @@ ABOUT = {
     "ppo": "Train a model against a reward with PPO.",
     "dpo": "Train a model on preferences directly.",
     "online-dpo": "Train a model on preferences among its own answers, by a reward.",
+    "rlhf": "Run the whole loop in rounds: sample, rank, reward model, PPO or DPO, evaluation.",
     "eval": "Measure a model, alone or against another.",
+    "chat": "Talk to a model, or to two of them side by side, and vote.",
     "runs": "Say what differs between two runs, and at which step and weight they part.",
     "merge": "Merge an adapter into full weights, and prove that nothing changed.",
     "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
@@ -79,7 +81,7 @@ WITHOUT_SETTINGS = {
         Option(name="at", kind=str, default="http://127.0.0.1:8712", about="where the page is [http://127.0.0.1:8712]"),
     ),
 }
-_RUNS = frozenset({*_TRAINING, "sample", "demo"})
+_RUNS = frozenset({*_TRAINING, "rlhf", "sample", "demo"})
 _ALL = frozenset({*ABOUT, *WITHOUT_SETTINGS}) - {"init"}
 SWITCHES = {
     "dry_run": Switch(
@@ -88,6 +90,6 @@ SWITCHES = {
     ),
     "fresh": Switch(about="remove an earlier run from out, and only that", commands=_RUNS | {"rank export"}),
     "quiet": Switch(about="show nothing but errors and the result", commands=_ALL),
-    "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL),
+    "json": Switch(about="print the result as JSON; progress goes to standard error", commands=_ALL - {"chat"}),
     "debug": Switch(about="show tracebacks and the warnings of other libraries", commands=_ALL),
 }

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +50,7 @@ class Nursery:
         self._heard: deque[str] = deque()
         self._part = ""
         self._code: int | None = None
+        self._child = 0
         assert self._line() == "ready"
 
     def start(self, words: Sequence[str], log: Path, **more: object) -> int:
@@ -57,7 +59,8 @@ class Nursery:
         self._code = None
         self._process.stdin.write(json.dumps({"words": list(words), "log": str(log), **more}).encode() + b"\n")
         self._process.stdin.flush()
-        return int(self._line())
+        self._child = int(self._line())
+        return self._child
 
     def stopped(self) -> bool:
         """True once the process has stopped itself; False when it has ended instead."""
@@ -83,6 +86,9 @@ class Nursery:
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if self._child and self._code is None:  # left behind by a test that failed
+            with suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()

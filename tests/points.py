@@ -274,6 +274,10 @@ POINTS: dict[str, tuple[str, Arm]] = {
 ASIDE: dict[str, tuple[str, Arm]] = {
     "fresh": ("a file of an earlier run is about to go", _before("pathlib:Path.unlink", _within_the_run)),
     "tokens": ("tokens are kept and have no name", _before("pathlib:Path.rename", _new_tokens)),
+    "ranking": ("a simulated annotator is about to say something", _before("posttrain.feedback.simulated:say")),
+    "stage": ("a round of the loop has its reward model, and no policy", _before("posttrain.workflows.rlhf:_policy")),
+    "compared": ("one comparison of a round is kept", _after("posttrain.workflows.loop_measures:evaluate")),
+    "round": ("a round of the loop is about to be told", _before("posttrain.workflows.rlhf:_facts")),
 }
 """Points that a run passes only where there was a run before, or where its data are read for the first time."""
 

@@ -302,8 +302,10 @@ def test_names_of_other_libraries_lead_to_settings_that_exist() -> None:
 
 def test_no_name_of_ours_is_told_as_anothers() -> None:
     theirs = {*RENAMED, *UNNEEDED, *MISSING, *LATER}
-    assert not theirs & every_name()
-    assert not [name for name in every_name() if name.startswith(tuple(FAMILIES))]
+    # A stage of the loop has its command's words behind the command's name: eval.temperature.
+    ours = {name for name in every_name() if "." not in name or name.partition(".")[0] not in CONFIGS}
+    assert not theirs & ours
+    assert not [name for name in ours if name.startswith(tuple(FAMILIES))]
     assert len(theirs) == len(RENAMED) + len(UNNEEDED) + len(MISSING) + len(LATER)
 
 

@@ -39,6 +39,7 @@ RUNNING = [
     "docs/methods.md",
     "docs/preferences.md",
     "docs/ranking.md",
+    "docs/ranking_loop.md",
 ]
 PAGES = [*RUNNING, "docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"]
 

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from posttrain.config.automatic import planned as planned
     from posttrain.config.automatic import share as share
     from posttrain.config.automatic import steps_between as steps_between
+    from posttrain.config.by_command import CONFIGS as CONFIGS
     from posttrain.config.document import dump as dump
     from posttrain.config.leaf import Leaf as Leaf
     from posttrain.config.leaf import leaves as leaves
     from posttrain.config.load import load_config as load_config
     from posttrain.config.load import make_config as make_config
-    from posttrain.config.methods import CONFIGS as CONFIGS
+    from posttrain.config.loop import RLHFConfig as RLHFConfig
+    from posttrain.config.loop import SimulatedAnnotator as SimulatedAnnotator
     from posttrain.config.methods import Annotators as Annotators
+    from posttrain.config.methods import ChatConfig as ChatConfig
     from posttrain.config.methods import CheckConfig as CheckConfig
     from posttrain.config.methods import EvalConfig as EvalConfig
     from posttrain.config.methods import MergeConfig as MergeConfig
@@ -50,7 +53,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Annotators": "methods",
     "Beta": "ppo",
-    "CONFIGS": "methods",
+    "CONFIGS": "by_command",
+    "ChatConfig": "methods",
     "CheckConfig": "methods",
     "ClassifyConfig": "tasks",
     "Critic": "ppo",
@@ -64,12 +68,14 @@ _HOME = {
     "MergeConfig": "methods",
     "OnlineDPOConfig": "preferences",
     "PPOConfig": "ppo",
+    "RLHFConfig": "loop",
     "RankConfig": "ranking",
     "RewardConfig": "methods",
     "RewardItem": "rewards",
     "SFTConfig": "methods",
     "SampleConfig": "methods",
     "Settings": "shared",
+    "SimulatedAnnotator": "loop",
     "Training": "shared",
     "auto_critic_rate": "automatic",
     "auto_learning_rate": "automatic",
@@ -91,6 +97,7 @@ __all__ = [
     "CONFIGS",
     "Annotators",
     "Beta",
+    "ChatConfig",
     "CheckConfig",
     "ClassifyConfig",
     "Critic",
@@ -104,12 +111,14 @@ __all__ = [
     "MergeConfig",
     "OnlineDPOConfig",
     "PPOConfig",
+    "RLHFConfig",
     "RankConfig",
     "RewardConfig",
     "RewardItem",
     "SFTConfig",
     "SampleConfig",
     "Settings",
+    "SimulatedAnnotator",
     "Training",
     "auto_critic_rate",
     "auto_learning_rate",

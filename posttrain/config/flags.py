@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
+from posttrain.config.by_command import CONFIGS
 from posttrain.config.document import scalar
 from posttrain.config.foreign_values import switch
 from posttrain.config.hints import hint
 from posttrain.config.leaf import leaves
-from posttrain.config.methods import CONFIGS
 from posttrain.errors import ConfigError, Problem
 
 # What people type for a command that has another name here.
@@ -22,7 +22,8 @@ _ALSO = {
     "classifier": "classify",
     "classification": "classify",
     "regression": "classify",
-    "rlhf": "ppo",
+    "loop": "rlhf",
+    "talk": "chat",
     "grpo": "ppo",
     "rloo": "ppo",
     "online_dpo": "online-dpo",

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
+from posttrain.config.by_command import CONFIGS
 from posttrain.config.foreign_absent import FAMILIES, LATER, MISSING, UNNEEDED
 from posttrain.config.foreign_names import OWNERS, RENAMED, Foreign
 from posttrain.config.foreign_values import ROWS, NoValueError, batch_rows, shown, translated
 from posttrain.config.leaf import group_of, ordered
-from posttrain.config.methods import CONFIGS
 from posttrain.config.shared import Settings
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
+from posttrain.config.by_command import CONFIGS
 from posttrain.config.document import scalar
 from posttrain.config.foreign import foreign
 from posttrain.config.foreign_values import foreign_value, shown
-from posttrain.config.leaf import item_of, leaves
-from posttrain.config.methods import CONFIGS
+from posttrain.config.leaf import group_of, item_of, leaves
 from posttrain.config.shared import Settings
+from posttrain.config.stages import Stage
 
 
 def hint(config: type[Settings], name: str, *, form: str, given: Mapping[str, object]) -> str:
@@ -19,6 +21,9 @@ def hint(config: type[Settings], name: str, *, form: str, given: Mapping[str, ob
 
     `given` is all that was given beside it, by name; `form` is how a name is written: `'{}'` in a file, `--{}`.
     """
+    within = _of_stage(config, name, form, given)
+    if within is not None:
+        return within
     told = foreign(config, name, given, form=form)
     if told:
         return told
@@ -33,6 +38,19 @@ def hint(config: type[Settings], name: str, *, form: str, given: Mapping[str, ob
         return f"; did you mean {form.format(near)}?"
     owners = [command for command, other in CONFIGS.items() if name in {leaf.name for leaf in leaves(other)}]
     return f"; that is a setting of {', '.join(owners)}" if owners else ""
+
+
+def _of_stage(config: type[Settings], name: str, form: str, given: Mapping[str, object]) -> str | None:
+    """What the command itself says of a name in its stage `ppo: {…}`; None where the name stands in no stage."""
+    group, _, part = name.partition(".")
+    stage = group_of(config.model_fields[group]) if part and group in config.model_fields else None
+    if stage is None or not issubclass(stage, Stage):
+        return None
+    if part in stage.filled:
+        return f"; {config.command} fills it in"
+    inner = given.get(group)
+    beside = cast("Mapping[str, object]", inner) if isinstance(inner, Mapping) else {}
+    return hint(stage.whole, part, form=form.format(f"{group}.{{}}"), given=beside)
 
 
 def _names(config: type[Settings]) -> list[str]:

@@ -90,7 +90,8 @@ def ordered(config: type[Settings]) -> dict[str, FieldInfo]:
     """The fields of `config` as people read them: what goes in and out, the method's own, what all methods share."""
     fields = config.model_fields
     own = own_names(config)
-    order = dict.fromkeys([*(name for name in _LEADING if name in fields), *own, *fields])
+    leading = [name for name in _LEADING if name in fields and group_of(fields[name]) is None]
+    order = dict.fromkeys([*leading, *own, *fields])
     return {name: fields[name] for name in order}
 
 
@@ -211,4 +212,6 @@ def _shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple | Mapping) and not value:
         return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, cast("tuple[object, ...]", value)))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,9 +7,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.ppo import PPOConfig
-from posttrain.config.preferences import DPOConfig, OnlineDPOConfig
-from posttrain.config.ranking import RankConfig
 from posttrain.config.rewards import Functions, Rewards, refuse_idle_functions
 from posttrain.config.shared import (
     BEST,
@@ -27,7 +24,7 @@ from posttrain.config.shared import (
     Texts,
     Training,
 )
-from posttrain.config.tasks import ClassifyConfig, Compared, Measured, Measures
+from posttrain.config.tasks import Compared, Measured, Measures
 
 
 class SFTConfig(Training, Passes, Shown, Measured):
@@ -112,7 +109,17 @@ class Sampling(Settings):
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of the samples")
 
 
-class SampleConfig(Sampling):
+class Narrowed(Sampling):
+    """Sampling that may leave out unlikely tokens: what `sample` and `chat` share."""
+
+    family: ClassVar[bool] = True
+
+    top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="keep only the likeliest tokens; 0: all")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="keep this share of probability")
+    min_p: Fraction = Field(default=0.0, description="drop tokens below this share of the likeliest token's")
+
+
+class SampleConfig(Narrowed):
     """Answers to prompts, written as JSON lines."""
 
     command: ClassVar[str] = "sample"
@@ -120,9 +127,27 @@ class SampleConfig(Sampling):
     prompts: Data = Field(description="prompts to answer: a path, or a list of {path, weight, columns}")
     out: Place = Field(default="pool.jsonl", description="the file to write")
     k: Count = Field(default=1, description="answers per prompt")
-    top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="keep only the likeliest tokens; 0: all")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="keep this share of probability")
-    min_p: Fraction = Field(default=0.0, description="drop tokens below this share of the likeliest token's")
+
+
+class ChatConfig(Narrowed):
+    """A conversation with a model in the terminal, or with two of them, blind, side by side."""
+
+    command: ClassVar[str] = "chat"
+
+    against: Place | None = Field(
+        default=None, description="a second model: both answer in random order, and you vote; null: one answers"
+    )
+    db: Place = Field(default="feedback.db", description="with against: the ranking store that takes the votes")
+    annotator: Text = Field(default="chat", description="with against: the name that stands with the votes")
+    system: Text | None = Field(default=None, description="the system message of every conversation; null: none")
+
+    @model_validator(mode="after")
+    def _votes_are_between_two(self) -> ChatConfig:
+        fields = type(self).model_fields
+        for name in ("db", "annotator"):
+            if self.against is None and getattr(self, name) != fields[name].default:
+                raise Clash(name, "is of votes, which are between two models: set against, or leave it out")
+        return self
 
 
 class EvalConfig(Sampling, Compared):
@@ -187,21 +212,3 @@ class MergeConfig(Settings):
 
     model: Place = Field(description="the adapter: a run or a folder")
     out: Place = Field(description="the folder to write; it must not exist")
-
-
-CONFIGS: dict[str, type[Settings]] = {
-    config.command: config
-    for config in (
-        SFTConfig,
-        ClassifyConfig,
-        SampleConfig,
-        RankConfig,
-        RewardConfig,
-        PPOConfig,
-        DPOConfig,
-        OnlineDPOConfig,
-        EvalConfig,
-        CheckConfig,
-        MergeConfig,
-    )
-}

@@ -14,7 +14,7 @@ _DATA = (".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".db", ".gz", ".arrow")
 def check_settings_file(command: str, path: Path) -> None:
     """Raises ConfigError for a data file or a folder where a settings file belongs, with the flag that takes it."""
     if path.name.lower().endswith(_DATA):
-        flag = "prompts" if command in ("ppo", "online-dpo") else "data"
+        flag = "prompts" if command in ("ppo", "online-dpo", "rlhf") else "data"
         what = "is data; a settings file in YAML stands here"
         raise ConfigError([Problem(place=str(path), what=what, fix=f"posttrain {command} --{flag} {path} ...")])
     if path.is_dir():

@@ -244,6 +244,13 @@ class Training(Settings):
         return self
 
 
+def steps_alone(values: Any) -> Any:
+    """What was given, with no epochs where it names steps alone."""
+    if isinstance(values, Mapping) and values.get("steps") is not None and "epochs" not in values:  # pyright: ignore[reportUnknownMemberType]
+        return {**values, "epochs": None}
+    return values
+
+
 class Passes(Settings):
     """What the methods share that go over a data set: SFT, reward and DPO."""
 
@@ -263,9 +270,7 @@ class Passes(Settings):
     @classmethod
     def _steps_replace_the_default_epochs(cls, values: Any) -> Any:
         """Giving `steps` alone means no epochs, so that the resolved settings name exactly one of the two."""
-        if isinstance(values, Mapping) and values.get("steps") is not None and "epochs" not in values:  # pyright: ignore[reportUnknownMemberType]
-            return {**values, "epochs": None}
-        return values
+        return steps_alone(values)
 
     @model_validator(mode="after")
     def _a_share_is_no_file(self) -> Passes:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from posttrain.config.by_command import CONFIGS
 from posttrain.config.document import annotated
 from posttrain.config.flags import did_you_mean
 from posttrain.config.leaf import expected, group_of
 from posttrain.config.load import make_config
-from posttrain.config.methods import CONFIGS
 from posttrain.config.schema import json_schema
 from posttrain.config.shared import Settings
 from posttrain.errors import ConfigError, Problem
@@ -25,12 +26,15 @@ _PLACES = {
     "data": "train.jsonl",
     "prompts": "prompts.jsonl",
     "reward": "runs/reward",
+    "score": "rewards.py:gold",
 }
 _TRAINED = {
     "ppo": "runs/sft",
     "dpo": "runs/sft",
     "online-dpo": "runs/sft",
+    "rlhf": "runs/sft",
     "sample": "runs/sft",
+    "chat": "runs/dpo",
     "eval": "runs/sft",
     "check": "runs/sft",
 }
@@ -103,7 +107,8 @@ def _remark(info: FieldInfo) -> str:
     group = group_of(info)
     if group is not None:
         defaults = {name: part.get_default(call_default_factory=True) for name, part in group.model_fields.items()}
-        parts = ", ".join(f"{name}: {_example(name, value)}" for name, value in defaults.items())
+        shown = {name: value for name, value in defaults.items() if not isinstance(value, Settings)}
+        parts = ", ".join(f"{name}: {_example(name, value)}" for name, value in shown.items())
         return f"{about} (for example {{{parts}}})"
     says = expected(info)
     return about if says in _PLAIN else f"{about} ({says})"
@@ -113,4 +118,6 @@ def _example(name: str, value: object) -> object:
     """What stands in an example for a part of a group: its default, or a file where one is required."""
     if value is PydanticUndefined:
         return _PLACES[name]
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, cast('tuple[object, ...]', value)))}]"
     return "null" if value is None else value

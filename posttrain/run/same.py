@@ -42,9 +42,19 @@ def remarks(earlier: Run, config: Settings) -> list[str]:
     return found + [f"{line}, from here on: the same method, but not bit for bit" for line in rounding]
 
 
+def changed_lines(there: Settings, here: Settings, *, but: frozenset[str]) -> list[str]:
+    """One line for each setting that differs, except `but` some."""
+    changed = _differing(there, here)
+    return [_line(name, *values) for name, values in changed.items() if not _within(name, but)]
+
+
 def _changed(earlier: Run, config: Settings) -> dict[str, tuple[object, object]]:
+    return _differing(earlier.config, config)
+
+
+def _differing(there: Settings, here: Settings) -> dict[str, tuple[object, object]]:
     """The settings that differ, by name: (there, here). Where a run is written makes it no other run."""
-    old, new = flat(earlier.config.model_dump(mode="json")), flat(config.model_dump(mode="json"))
+    old, new = flat(there.model_dump(mode="json")), flat(here.model_dump(mode="json"))
     names = [name for name in dict.fromkeys([*old, *new]) if name != "out"]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 

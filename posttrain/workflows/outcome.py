@@ -139,7 +139,7 @@ def summary(
         ("the same prompts before and after, fresh samples", _before_and_after(outcome)),
     ]
     sentences = _sentences(accuracy, noise)
-    parts = [f"## {title}\n\n{_markdown(rows)}" for title, rows in tables]
+    parts = [f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables]
     time = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value >= 1)
     markdown = "# Demo\n\n" + "\n\n".join(parts) + "\n\n" + "\n".join(f"- {line}" for line in [*sentences, time]) + "\n"
     facts = {
@@ -212,7 +212,8 @@ def _sentences(accuracy: Mapping[str, object], noise: Agreement) -> list[str]:
     ]
 
 
-def _markdown(rows: Sequence[Mapping[str, object]]) -> str:
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows under their keys as a table in Markdown; there is at least one."""
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]

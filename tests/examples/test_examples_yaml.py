@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from posttrain.cli import main
 from posttrain.config import CONFIGS, load_config
+from posttrain.data.readers import read
+from posttrain.types import RankedRecord
 
 pytestmark = pytest.mark.medium
 
@@ -57,6 +60,26 @@ def test_ppo_and_then_eval_against_its_start(repository: Path, runs: Path) -> No
     found = json.loads((runs / "eval.json").read_text(encoding="utf-8"))
     assert found["answers"] == 8
     assert found["win_rate"]["count"] == 8
+
+
+def test_the_loop_runs_its_rounds_with_a_simulated_annotator(repository: Path, runs: Path) -> None:
+    few = {"ppo.steps": 1, "ppo.rollouts": 4, "ppo.max_new_tokens": 4, "sample.max_new_tokens": 4, "reward.epochs": 1.0}
+    given = {"model": runs / "sft", "annotator": f"{repository}/examples/rewards.py:short", "out": runs / "rlhf"}
+    prompts = repository / "examples" / "data" / "prompts.jsonl"
+    run(repository, "rlhf", **given, prompts=prompts, **few, **{"eval.max_new_tokens": 4})
+    for number in (1, 2):
+        assert (runs / "rlhf" / f"round-{number}" / "policy" / "adapter_model.safetensors").is_file()
+
+
+def test_chat_shows_two_models_and_keeps_the_vote(
+    repository: Path, runs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello.\n2\n/quit\n"))
+    models = {"model": runs / "sft", "against": tiny_model, "db": runs / "votes.db"}
+    run(repository, "chat", **models, max_new_tokens=12)
+    [vote] = read(runs / "votes.db", "ranked").records
+    assert isinstance(vote, RankedRecord)
+    assert (vote.annotator, vote.ranks) == ("chat", (2, 1))
 
 
 def test_dpo_reads_the_same_rankings_as_reward(repository: Path, runs: Path) -> None:
