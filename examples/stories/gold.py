@@ -49,6 +49,11 @@ def gold_of(story: str, *, ended: bool) -> Gold:
     )
 
 
+def gold(response: str, stopped: bool) -> float:
+    """The gold score as a reward: what the simulated annotators of `loop.yaml` rank by."""
+    return gold_of(response, ended=stopped).total
+
+
 def sentiment(story: str) -> float:
     """The mean compound score over the sentences, taken as at least `SENTENCES`, in [-1, 1]; 0 for an empty story."""
     sentences = [part for part in _SENTENCES.split(story.strip()) if part]
