@@ -12,16 +12,19 @@ from rankings_at_hand import People, item, store
 from stages import QUICK, Stages
 
 import posttrain
+from posttrain.config import RankConfig, make_config
 from posttrain.console import Console, Silent
 from posttrain.data.readers import open_data, read
 from posttrain.errors import DataError
 from posttrain.feedback.exporting import export
+from posttrain.feedback.server import Options
 from posttrain.models.load import load_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes.scoring import answer_group, score_groups
 from posttrain.records import PromptRecord, RankedRecord
 from posttrain.run import Run
 from posttrain.text.chat import Codec
+from posttrain.workflows import ranking
 from posttrain.workflows.unsure import mean_bits, unsure
 
 pytestmark = pytest.mark.medium
@@ -106,3 +109,40 @@ def test_what_is_longer_than_the_reward_models_context_is_left_to_chance(stages:
         ranks=(None, None),
     )
     assert unsure(str(stages.reward), [long], Console(Silent())) == {}
+
+
+def test_what_the_reward_model_is_least_sure_of_comes_early_and_what_is_ranked_or_set_apart_is_left_out(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [item(f"i{n:02}", str(2 * n), "no", prompt=f"{n} + {n} =", audit=n >= 36) for n in range(40)]
+    path = store(tmp_path / "feedback.db", *items)
+    with closing(People(path)) as people:
+        ranked = str(people.next("ann"))
+        people.rank("ann", ranked, [1, 2])
+    served: list[Options] = []
+
+    class Ended:
+        address = "http://here"
+
+        def __enter__(self) -> Ended:
+            return self
+
+        def __exit__(self, *given: object) -> None: ...
+
+        def wait(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ranking, "application", lambda store, options: served.append(options))
+    monkeypatch.setattr(ranking, "Serving", lambda app, host, port: Ended())
+    told = {"db": str(path), "choose": "uncertain", "reward": str(stages.reward), "uncertain": 1.0}
+    found = ranking.rank(make_config(RankConfig, told), console=Console(Silent()))
+    assert (found.done, found.of, found.annotators) == (1, 40, {"ann": 1})
+    [options] = served
+    unsure_of = options.rules.unsure
+    assert set(unsure_of) == {each.id for each in items if not each.audit} - {ranked}
+    with closing(People(path, options.rules)) as people:
+        shown: list[str] = []
+        while (name := people.next("ben")) is not None and len(shown) < 5:
+            shown.append(name)
+            people.say("ben", name, "skip")
+    assert shown == sorted(unsure_of, key=lambda name: -unsure_of[name])[:5]
