@@ -18,10 +18,12 @@ _CHECKPOINT = 3 * BYTES  # a weight and the two moments of AdamW
 def check_disk(config: Training) -> None:
     """Raises DoesNotFit for a run of all weights, before one is loaded.
 
-    Nothing is known yet of adapters, of a model of the hub that is not here, and of models kept besides the last.
+    Nothing is known yet of adapters, of a model of the hub that is not here, and of a best model that `auto` may keep.
     """
     if config.lora is None:
-        refuse_shortage(config, writes(config, weights_of(base_of(config.model)), ()))
+        asked = config.model_dump(include={"best", "ema"})
+        kept = [name for name, given in asked.items() if given not in (None, "auto")]
+        refuse_shortage(config, writes(config, weights_of(base_of(config.model)), kept))
 
 
 def writes(config: Training, trained: int, kept: Sequence[str]) -> dict[str, int]:

@@ -249,6 +249,8 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_said_before_anything_i
 
     with pytest.raises(DoesNotFit, match=f"the run writes {needed / 1e6:.1f} MB, and .* are free\n.*3 checkpoints"):
         train(needed - 1)
+    with pytest.raises(DoesNotFit, match=r"3 checkpoints .*, run/best .* MB\n"):
+        train(needed + weights * 4 * 4 - 1, best="eval_loss", eval_data=str(stages.chats))
     assert not (tmp_path / "deep").exists()
     train(needed)
     # Of adapters too, once they are attached and their size is known.
