@@ -64,10 +64,11 @@ def test_the_order_of_prompts_changes_no_label_and_the_seed_does() -> None:
 # --- on a store -----------------------------------------------------------------------------------------------------
 
 
-def items(count: int) -> list[Item]:
+def items(count: int, *, seed: int = 0) -> list[Item]:
+    """Items whose answers are shown in orders that follow from the seed."""
     return [
         Item(
-            id=f"item {number}", prompt=(Message(role="user", content=f"Say {number}"),), seed=number,
+            id=f"item {number}", prompt=(Message(role="user", content=f"Say {number}"),), seed=number + seed,
             responses=[Answer(text=text, stopped=True) for text in TEXTS],
         )
         for number in range(count)
@@ -122,6 +123,15 @@ def test_several_share_the_work_and_some_items_go_to_two(store: Path) -> None:
     ranks = told(store)
     twice = [(ranks[f"item {n}/ada"], ranks[f"item {n}/bo"]) for n in range(30) if rules.needs(f"item {n}") == 2]
     assert any(first != second for first, second in twice)  # each has noise of their own
+
+
+def test_the_order_in_which_answers_are_shown_changes_no_ranking(store: Path) -> None:
+    other = store.with_name("other.db")
+    with closing(feedback_db.create(other)) as connection:
+        feedback_db.add_items(connection, items(30, seed=1000))
+    for path in (store, other):
+        annotated(path, Rules(overlap=0.0, repeat=0.0), Annotator(scale=3.0), "ada")
+    assert told(store) == told(other)
 
 
 @pytest.mark.parametrize("stops", [(1, 2, 3), (7,), (20, 1)])
