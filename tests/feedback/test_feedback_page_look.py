@@ -55,13 +55,15 @@ def wide(page: Page) -> int:
     return int(page.evaluate("() => document.documentElement.scrollWidth - innerWidth"))
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280, 2560])
+@pytest.mark.parametrize("width", [320, 360, 1280, 2560])
 def test_no_page_is_wider_than_its_window(serve: Serve, visit: Visit, width: int) -> None:
     person = visit(serve(ROWS), viewport={"width": width, "height": 740})
     first = person.open()
     assert wide(first) <= 0
     page = person.enter("ann")
     assert wide(page) <= 0
+    cut = "(texts) => texts.filter((text) => text.scrollWidth > text.clientWidth).map((text) => text.textContent)"
+    assert page.locator("#prompt .text, .card > .text").evaluate_all(cut) == []
     press(page, "a b = c 1 2 3 4")
     assert wide(page) <= 0
     press(page, "?")
@@ -106,7 +108,11 @@ def test_what_has_the_focus_is_seen(serve: Serve, visit: Visit) -> None:
         page.keyboard.press("Tab")
         focused = page.locator(":focus")
         if focused.count():
-            assert focused.evaluate("(it) => parseFloat(getComputedStyle(it).outlineWidth)") >= 2
+            style, width = focused.evaluate(
+                "(it) => [getComputedStyle(it).outlineStyle, parseFloat(getComputedStyle(it).outlineWidth)]"
+            )
+            assert style == "solid"
+            assert width >= 2
 
 
 def test_cards_glide_unless_motion_is_unwelcome(serve: Serve, visit: Visit) -> None:
