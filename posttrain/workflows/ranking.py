@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sqlite3
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
+from posttrain.commands import WITHOUT_SETTINGS
 from posttrain.config import RankConfig
 from posttrain.config.automatic import share
 from posttrain.console import Console
@@ -124,6 +126,9 @@ def _opened(config: RankConfig) -> list[Reading]:
         if item.weight != 1:
             what = f"weight {item.weight:g} of {item.path}: every answer is ranked as often"
             problems.append(Problem(place="--pool", what=what, fix="take weight out"))
+        if (other := _no_pool(Path(item.path))) is not None:
+            problems.append(other)
+            continue
         try:
             bad, columns = share(config.max_bad), item.columns
             readings.append(
@@ -134,6 +139,18 @@ def _opened(config: RankConfig) -> list[Reading]:
     if problems:
         raise DataError(problems)
     return readings
+
+
+def _no_pool(path: Path) -> Problem | None:
+    """What is wrong with a path that was meant otherwise: as a store, or as a command such as `rank stats`."""
+    if path.is_file() and feedback_db.is_database(path):
+        what = "this is a database; a pool is a file of answers"
+        return Problem(place=str(path), what=what, fix=f"to rank what is in a store: posttrain rank --db {path}")
+    commands = [name for name in WITHOUT_SETTINGS if name.startswith("rank ")]
+    near = difflib.get_close_matches(f"rank {path}", commands, n=1, cutoff=0.75)
+    if near and not path.exists():
+        return Problem(place=str(path), what="there is no such file", fix=f"did you mean posttrain {near[0]}?")
+    return None
 
 
 def _prepare(store: Path, console: Console, *, filled: bool) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from http_at_hand import Caller
+from rankings_at_hand import store
 
 from posttrain.data import feedback_db
 
@@ -160,12 +161,19 @@ def test_guidelines_are_read_and_kept(folder: Path) -> None:
         (("pool.jsonl", "--choose", "uncertain"), "error: --reward  choose uncertain asks a reward model"),
         (("{path: pool.jsonl, weight: 2}",), "error: "),
         (("bad.jsonl",), "error: bad.jsonl:1  responses has 1, expected at least 2"),
+        (("expotr",), "error: expotr  there is no such file\n  fix: did you mean posttrain rank export?\n"),
+        (
+            ("mine.db",),
+            "error: mine.db  this is a database; a pool is a file of answers\n"
+            "  fix: to rank what is in a store: posttrain rank --db mine.db\n",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_told_before_anything_is_written(
     folder: Path, words: tuple[str, ...], says: str
 ) -> None:
     (folder / "bad.jsonl").write_text('{"prompt": "p", "responses": ["a"]}\n')
+    store(folder / "mine.db")
     assert refused(folder, *words).startswith(says)
     assert not (folder / "feedback.db").exists()
 
