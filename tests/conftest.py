@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ ON_GPU = "POSTTRAIN_TEST_GPU" in os.environ
 if not ON_GPU:  # expected values are those of a CPU in float32; processes that tests start see no GPU either
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 torch.set_num_threads(1)
+# Started in the background by a shell that waits for nothing, a process ignores Ctrl-C, and so do all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
