@@ -37,7 +37,7 @@ eval: {{max_new_tokens: 4}}
 """
 ANNOTATED = "annotator: {{score: '{gold}:gold', names: [ada, bo], temperature: 0.1}}\n"
 PPO = "ppo: {steps: 2, rollouts: 4, max_new_tokens: 4, ppo_epochs: 1, learning_rate: 0.01, critic: {warmup: 0}}\n"
-DPO = "method: dpo\npolicy_from: last\ndpo: {steps: 2, batch_size: 4, learning_rate: 0.01}\n"
+DPO = "method: dpo\npolicy_from: last\nchoose: uncertain\ndpo: {steps: 2, batch_size: 4, learning_rate: 0.01}\n"
 
 
 def write_loop(folder: Path, stages: Stages, more: str = PPO, *, annotated: bool = True) -> Path:

@@ -167,6 +167,13 @@ def test_a_policy_from_the_last_one_says_its_reference(dpo_loop: tuple[Path, str
     assert (found["policy_from"], found["reference"]) == ("round-1/policy", "round-1/policy")
 
 
+def test_from_the_second_round_on_the_last_reward_model_says_what_it_is_unsure_of(dpo_loop: tuple[Path, str]) -> None:
+    out, said = dpo_loop
+    first, second = said.split("── round 2 of 2: sampling", 1)
+    assert ": unsure of" not in first
+    assert f"reward {out}/round-1/reward: unsure of " in second
+
+
 def test_the_same_command_does_nothing_again_and_more_rounds_go_on(trained: Stages, tmp_path: Path) -> None:
     file = write_loop(tmp_path, trained)
     ran(file, "--rounds", "1")
