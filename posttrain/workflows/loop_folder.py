@@ -27,6 +27,7 @@ from posttrain.run.same import changed_lines
 from posttrain.types import PromptRecord
 
 SETTINGS, TABLE = "loop.yaml", "rounds.md"
+_GONE = "removed.part"
 # With these a loop may go on: they say when and how long, not what is learnt of what.
 _MAY_CHANGE = frozenset(
     {"rounds", "wait", "serve", "rank.host", "rank.port", "rank.token", "rank.guidelines", "rank.lock"}
@@ -134,6 +135,7 @@ def claim(config: RLHFConfig, *, fresh: bool) -> FolderLock:
         raise RunExists(f"{what}\n  fix: give another --out")
     lock = FolderLock.take(path)
     try:
+        shutil.rmtree(path / _GONE, ignore_errors=True)
         if fresh:
             _clear(path)
         _refuse_another(path / SETTINGS, config)
@@ -145,9 +147,20 @@ def claim(config: RLHFConfig, *, fresh: bool) -> FolderLock:
 
 
 def _clear(path: Path) -> None:
-    """Removes what loops write; first what says that there is one, last what would make the rest a stranger's."""
-    for folder in [*path.glob("round-*"), path / "prompts"]:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Removes what loops write, the last round first: a kill on the way leaves a loop of fewer rounds, none torn.
+
+    What says that there is a loop goes last; without it the rest would be a stranger's.
+    """
+    gone = path / _GONE
+    gone.mkdir(exist_ok=True)
+    numbered = {folder: folder.name.removeprefix("round-") for folder in path.glob("round-*")}
+    rounds = sorted(
+        (folder for folder, name in numbered.items() if name.isdecimal()), key=lambda folder: -int(numbered[folder])
+    )
+    for folder in [*rounds, path / "prompts"]:
+        if folder.is_dir():
+            folder.rename(gone / folder.name)
+    shutil.rmtree(gone, ignore_errors=True)
     for name in (TABLE, SETTINGS):
         (path / name).unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ from posttrain.console import open_console
 from posttrain.data import feedback_db
 from posttrain.errors import ConfigError, DataError, ModelError, RunExists
 from posttrain.run import Run
+from posttrain.workflows.loop_folder import claim
 
 pytestmark = pytest.mark.medium
 
@@ -189,6 +190,30 @@ def test_the_same_command_does_nothing_again_and_more_rounds_go_on(trained: Stag
     assert (tmp_path / "loop" / "feedback.db").read_bytes()[:100] == ranked[:100]
     with closing(feedback_db.connect(tmp_path / "loop" / "feedback.db")) as connection:
         assert connection.execute("SELECT count(*) FROM items").fetchone()[0] == 16  # the first answers are the same
+
+
+def test_a_kill_while_rounds_are_removed_leaves_the_first_ones(
+    trained: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(RLHFConfig, write_loop(tmp_path, trained), {})
+    claim(config, fresh=False).release()
+    for number in (1, 2, 10):
+        (tmp_path / "loop" / f"round-{number}").mkdir()
+    rename = Path.rename
+
+    def killed(folder: Path, target: Path) -> Path:
+        if folder.name == "round-2":
+            raise SystemExit
+        return rename(folder, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(SystemExit):
+            claim(config, fresh=True)
+    claim(config, fresh=False).release()
+    assert sorted(item.name for item in (tmp_path / "loop").iterdir()) == ["loop.yaml", "round-1", "round-2", "run"]
+    claim(config, fresh=True).release()
+    assert sorted(item.name for item in (tmp_path / "loop").iterdir()) == ["loop.yaml", "run"]
 
 
 def test_other_prompts_are_another_loop(loop: Path, trained: Stages, tmp_path: Path) -> None:
