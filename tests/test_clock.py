@@ -23,8 +23,21 @@ from posttrain.run import record, writer
 PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
 LEAPS = (0.0, 86_400.0, -86_400.0, 3e9, -1e9)
 """Seconds by which the clock is wrong, one look after another."""
-TOLD = {"run/record.py", "run/writer.py", "console/progress.py", "data/cache.py"}
-"""Who asks the clock of the machine: for times that are written or shown, and for the age of what a kill left."""
+TOLD = {
+    "run/record.py",
+    "run/writer.py",
+    "console/progress.py",
+    "data/cache.py",
+    "feedback/desk.py",
+    "feedback/ledger.py",
+    "feedback/statistics.py",
+    "feedback/server.py",
+}
+"""Who asks the clock of the machine: for times that are written or shown, and for the age of what a kill left.
+
+Of the ranking page: until when an item is held for a person (`ledger`, whose clock `desk` and `server` pass on), and
+the pace that people are told (`statistics`). A wrong clock hands an item out twice or late; it loses no ranking.
+"""
 
 
 class Leaping(datetime.datetime):
