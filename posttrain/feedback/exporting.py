@@ -97,9 +97,20 @@ def export(store: Path, out: Path, *, pairs: bool, share: float, seed: int = 0) 
     )
 
 
-def _rankings(store: Path, bad: list[Problem], *, audit: bool) -> Iterator[tuple[Row, RankedRecord]]:
+def has_pair(store: Path, *, share: float, seed: int = 0) -> bool:
+    """Whether `export` with this share and seed leaves a strict pair to train on. A store may be without rankings."""
+    for _, record in _rankings(store, [], audit=False, empty=True):
+        held = held_out(np.array([prompt_key(record)], np.uint64), share, seed)
+        if pairs_from_ranks(record.ranks).strict and not held[0]:
+            return True
+    return False
+
+
+def _rankings(
+    store: Path, bad: list[Problem], *, audit: bool, empty: bool = False
+) -> Iterator[tuple[Row, RankedRecord]]:
     """The rows of rankings with what they are read as; what cannot be read goes into `bad`."""
-    for number, row in feedback_db.rankings(store, audit=audit, empty=audit):
+    for number, row in feedback_db.rankings(store, audit=audit, empty=audit or empty):
         if isinstance(row, Problem):
             bad.append(row)
             continue

@@ -22,7 +22,8 @@ from posttrain.data import feedback_db
 from posttrain.data.readers import open_data
 from posttrain.data.split import prompt_key
 from posttrain.errors import ConfigError, DataError, Interrupted, Problem
-from posttrain.feedback.exporting import export
+from posttrain.feedback.assigning import Rules
+from posttrain.feedback.exporting import export, has_pair
 from posttrain.feedback.ledger import Ledger
 from posttrain.feedback.mirror import Mirror
 from posttrain.feedback.pool import pool_of
@@ -35,6 +36,8 @@ from posttrain.workflows.ranking import Page, page_of
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the store while people rank."""
+_TIED = "no two answers to train on are ranked differently yet"
+_MOST_PEOPLE = 2  # who are asked for one item, by the rules
 _ROUNDING = 1e-9  # a tenth of 30 is a little more than 3 in floats
 
 
@@ -101,6 +104,8 @@ class Ranking:
         with closing(feedback_db.connect(self.store)) as connection:
             ledger = Ledger(connection, page.options.rules)
             with ledger.transaction():
+                if not self._enough(progress_of(ledger.standing, items)):
+                    self._check_room(page.options.rules, items, len(simulated.names))
                 asked = self._asked(ledger)
             scores = self._scores(simulated, asked)
             annotate(
@@ -108,7 +113,7 @@ class Ranking:
             )  # fmt: skip
             found = progress_of(ledger.standing, items)
         self.console.say(f"simulated annotators: {found}")
-        if not self._enough(found):
+        if not self._reached(found):
             what = f"the simulated annotators ranked all they are given: {found}"
             fix = "a smaller number, share instead, or more names"
             raise ConfigError([Problem(place="wait.rankings", what=what, fix=fix)])
@@ -144,10 +149,15 @@ class Ranking:
             found = looked(mirror, items)
             if self._enough(found):
                 return
-            self.console.say(f"waiting for rankings, {self._wanted}: {found} so far")
+            self._check_room(page.options.rules, items, _MOST_PEOPLE)
+            self.console.say(f"waiting for rankings, {self._wanted(items)}: {found} so far")
+            told = False
             try:
                 with self._served(page):
                     while not self._enough(found):
+                        if self._reached(found) and not told:
+                            told = True
+                            self.console.say(f"{_TIED}: {self._untied}")
                         self.console.working(f"waiting for rankings: {found}")
                         time.sleep(LOOK_EVERY)
                         found = looked(mirror, items)
@@ -166,12 +176,35 @@ class Ranking:
             self.console.say(f"rank at {address}")
             yield
 
-    @property
-    def _wanted(self) -> str:
+    def _wanted(self, items: frozenset[str]) -> str:
         wait = self.config.wait
-        return f"{wait.rankings:,} of them" if wait.rankings is not None else f"of {wait.share:.0%} of the prompts"
+        if wait.rankings is None:
+            return f"of {wait.share:.0%} of the prompts"
+        alone = f" (one person gives at most {len(items):,})" if wait.rankings > len(items) else ""
+        return f"{wait.rankings:,} of them{alone}"
+
+    @property
+    def _untied(self) -> str:
+        """What people can do where all that they ranked are ties, or of held-out prompts and audit items."""
+        return f"undo a tie on the page and rank it anew, or add answers: posttrain rank more.jsonl --db {self.store}"
+
+    def _check_room(self, rules: Rules, items: frozenset[str], people: int) -> None:
+        """Raises ConfigError where more rankings are waited for than so many people are asked for."""
+        wanted, most = self.config.wait.rankings, sum(min(rules.needs(item), people) for item in items)
+        if wanted is None or wanted <= most:
+            return
+        asked = f"{counted(len(items), 'prompt')}, {most - len(items):,} of them for two people"
+        what = f"{wanted:,} rankings are waited for, and the round gives at most {most:,}: {asked}"
+        fix = f"--wait.rankings {most} or less, or --fresh with a larger ask or rank.overlap"
+        raise ConfigError([Problem(place="wait.rankings", what=what, fix=fix)])
 
     def _enough(self, found: Progress) -> bool:
+        """Whether the waiting is over: as much is ranked as was asked for, and there is a pair to learn from."""
+        return self._reached(found) and has_pair(
+            self.store, share=share(self.config.held_out), seed=self.config.seed
+        )  # fmt: skip
+
+    def _reached(self, found: Progress) -> bool:
         wait = self.config.wait
         if wait.rankings is not None:
             return found.rankings >= wait.rankings
@@ -182,7 +215,7 @@ class Ranking:
     def _write(self, current: Round) -> None:
         """Writes down the rankings of the store, those of held-out prompts and of audit items apart; all or none.
 
-        Raises DataError where they leave nothing to learn: then the waiting is not over.
+        Raises DataError where those of simulated annotators leave nothing to learn; people are waited for.
         """
         part = current.ranked.with_name("rankings.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -194,7 +227,8 @@ class Ranking:
             self.console.say(f"left out: {problem}")
         if not found.train.pairs:
             what = f"no two answers are ranked differently in {counted(found.train.rankings, 'ranking')} to train on"
-            raise DataError([Problem(place=str(self.store), what=what, fix="rank more, then the same command goes on")])
+            fix = "another annotator.score or fewer ties, more prompts with ask, and another out"
+            raise DataError([Problem(place=str(self.store), what=what, fix=fix)])
         apart = {"of held-out prompts": found.held_out, "of audit items": found.audit}
         told = [f"{counted(found.train.rankings, 'ranking')} to train on"]
         for name, one in apart.items():

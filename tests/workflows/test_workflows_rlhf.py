@@ -247,9 +247,13 @@ def test_a_folder_of_something_else_is_left_alone(trained: Stages, tmp_path: Pat
         (
             {"annotator": {"score": "rewards.py:same", "tie_share": 1.0}},
             DataError,
-            "no two answers are ranked differently in .* to train on\n  fix: rank more, then the same command goes on",
+            "no two answers are ranked differently in .* to train on\n  fix: another annotator.score or fewer ties",
         ),
-        ({"wait": {"rankings": 500}}, ConfigError, "wait.rankings  the simulated annotators ranked all they are given"),
+        (
+            {"wait": {"rankings": 500}},
+            ConfigError,
+            "wait.rankings  500 rankings are waited for, and the round gives at most 12:",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_reason(

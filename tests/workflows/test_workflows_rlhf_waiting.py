@@ -1,0 +1,117 @@
+"""When a round is ranked enough: what can never be waited for is refused, and what is waited for can come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from posttrain.config import RLHFConfig, make_config
+from posttrain.console import Console
+from posttrain.data import feedback_db
+from posttrain.data.feedback_db import Event
+from posttrain.errors import ConfigError, Interrupted
+from posttrain.workflows import loop_ranking
+from posttrain.workflows.loop_folder import Round
+from posttrain.workflows.loop_ranking import Ranking
+
+pytestmark = pytest.mark.medium
+
+
+class Heard(Console):
+    """A console whose lines are kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def working(self, line: str) -> None: ...
+
+    def finish(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class Asking:
+    """A round of eight prompts, of which people rank while it is waited."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
+        self.folder, self.console = folder, Heard()
+        given = {"model": "sft", "prompts": "prompts.jsonl", "out": folder, "rank": {"audit": 0.0, "overlap": 0.25}}
+        self.ranking = Ranking.of_loop(make_config(RLHFConfig, given | settings), [], self.console)
+        self.db = folder / "feedback.db"
+        self.steps: list[Callable[[], None]] = []
+        monkeypatch.setattr(loop_ranking.time, "sleep", lambda seconds: self.steps.pop(0)())
+
+    def round(self, number: int) -> Round:
+        """A round with the answers of its policy."""
+        current = Round(number=number, folder=self.folder / f"round-{number}")
+        if not current.pool.exists():
+            current.folder.mkdir()
+            rows = [{"prompt": f"Say {n}.", "responses": [f"{n}, {number}", "no"]} for n in range(8)]
+            current.pool.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return current
+
+    def rank(self, ranks: list[int], count: int | None = None) -> None:
+        """One person ranks so many items that nobody ranked, or all."""
+        with closing(feedback_db.connect(self.db)) as connection:
+            query = "SELECT id FROM items WHERE id NOT IN (SELECT item FROM events) ORDER BY id"
+            for (item,) in connection.execute(query).fetchall()[:count]:
+                feedback_db.append(
+                    connection, Event(item=item, annotator="ada", kind="rank", payload={"ranks": [*ranks]})
+                )
+
+    def change_one(self) -> None:
+        """The person takes a tie to train on back, and says which answer is better."""
+        with closing(feedback_db.connect(self.db)) as connection:
+            for (item,) in connection.execute("SELECT id FROM items").fetchall():
+                feedback_db.append(
+                    connection, Event(item=item, annotator="ada", kind="rank", payload={"ranks": [1, 2]})
+                )
+
+
+@pytest.mark.parametrize("annotator", [None, {"score": "rewards.py:gold", "names": ["ada", "bo"]}])
+def test_more_rankings_than_people_are_asked_for_are_refused_with_both_numbers(
+    annotator: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking(tmp_path, monkeypatch, wait={"rankings": 17}, annotator=annotator)
+    with pytest.raises(
+        ConfigError,
+        match=r"17 rankings are waited for, and the round gives at most (9|1\d): 8 prompts, \d of them for two people\n"
+        r"  fix: --wait.rankings \d+ or less, or --fresh with a larger ask or rank.overlap",
+    ):
+        asking.ranking.of(asking.round(1), None)
+
+
+def test_one_person_who_cannot_give_them_all_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = {"audit": 0.0, "overlap": 1.0}
+    asking = Asking(tmp_path, monkeypatch, wait={"rankings": 9}, rank=everything)
+    asking.steps = [lambda: asking.rank([1, 2]), _stop]
+    with pytest.raises(Interrupted, match="8 rankings"):
+        asking.ranking.of(asking.round(1), None)
+    [line] = [line for line in asking.console.lines if line.startswith("waiting for rankings")]
+    assert line.startswith("waiting for rankings, 9 of them (one person gives at most 8): 0 of 8 prompts")
+
+
+def test_where_all_is_ranked_and_tied_it_is_waited_on_and_said_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking(tmp_path, monkeypatch)
+    asking.steps = [lambda: asking.rank([1, 1]), _stop]
+    with pytest.raises(Interrupted, match="8 of 8 prompts"):
+        asking.ranking.of(asking.round(1), None)
+    assert not asking.round(1).ranked.exists()
+    asking.console.lines.clear()
+    asking.steps = [lambda: None, asking.change_one]
+    asking.ranking.of(asking.round(1), None)  # the same command again
+    told = "no two answers to train on are ranked differently yet: undo a tie on the page and rank it anew, or add"
+    assert sum(line.startswith(told) for line in asking.console.lines) == 1
+    assert asking.round(1).rankings.is_file()
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
