@@ -6,6 +6,7 @@ items, apart by whether their prompt is held out.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -79,18 +80,20 @@ class Ranking:
 
         `reward`: the reward model of the round before, None in the first.
         """
-        unsure = self.config.choose == "uncertain" and reward is not None
+        judge = str(reward) if self.config.choose == "uncertain" and reward is not None else None
+        # A page of another process asks the reward model itself.
+        here = judge if self.config.serve or self.config.annotator is not None else None
         settings = self.config.rank.complete(
             RankConfig, pool=(DataItem(path=str(current.pool)),), db=str(self.store), seed=self.config.seed,
-            choose="uncertain" if unsure else "random", reward=str(reward) if unsure else None,
+            choose="random" if here is None else "uncertain", reward=here,
         )  # fmt: skip
-        page = page_of(settings, console=self.console)
         asked = pool_of(open_data(current.pool, "pool"), seed=self.config.seed, audit=0.0)
         items = frozenset(item.id for item in asked.items)
+        page = page_of(settings, console=self.console)
         if self.config.annotator is not None:
             self._simulate(self.config.annotator, page, items)
         else:
-            self._wait_for_people(page, items)
+            self._wait_for_people(page, items, judge)
         self._write(current)
 
     # --- waiting --------------------------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ class Ranking:
             for (item, each), part in zip(asked.items(), scores, strict=True)
         }
 
-    def _wait_for_people(self, page: Page, items: frozenset[str]) -> None:
+    def _wait_for_people(self, page: Page, items: frozenset[str], judge: str | None) -> None:
         """Looks at the store until there is enough in it. Raises Interrupted when asked to stop."""
         with closing(feedback_db.reader(self.store)) as connection:
             mirror = Mirror(connection)
@@ -153,7 +156,7 @@ class Ranking:
             self.console.say(f"waiting for rankings, {self._wanted(items)}: {found} so far")
             told = False
             try:
-                with self._served(page):
+                with self._served(page, judge):
                     while not self._enough(found):
                         if self._reached(found) and not told:
                             told = True
@@ -166,15 +169,25 @@ class Ranking:
         self.console.finish(f"enough rankings: {found}")
 
     @contextmanager
-    def _served(self, page: Page) -> Generator[None]:
+    def _served(self, page: Page, judge: str | None) -> Generator[None]:
         """Inside, people can rank: on a page of this process, or on one that they are told how to start."""
         if not self.config.serve:
-            self.console.say(f"rank with: posttrain rank --db {self.store}")
+            self.console.say(f"rank with: {self._command(judge)}")
             yield
             return
         with page.served() as (_, address):
             self.console.say(f"rank at {address}")
             yield
+
+    def _command(self, judge: str | None) -> str:
+        """What people start the page with beside the loop; what else is set stands in the store, but for a token."""
+        words = ["posttrain", "rank", "--db", str(self.store)]
+        if judge is not None:
+            words += ["--choose", "uncertain", "--reward", judge]
+        given = {name: value for name, value in self.config.rank if name in self.config.rank.model_fields_set}
+        for name in ("host", "port", *(("uncertain",) if judge is not None else ())):
+            words += [f"--{name}", str(given[name])] if name in given else []
+        return shlex.join(words)
 
     def _wanted(self, items: frozenset[str]) -> str:
         wait = self.config.wait

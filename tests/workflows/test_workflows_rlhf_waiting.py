@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from posttrain.config import RLHFConfig, make_config
+from posttrain.config import RankConfig, RLHFConfig, load_config, make_config
 from posttrain.console import Console
 from posttrain.data import feedback_db
 from posttrain.data.feedback_db import Event
 from posttrain.errors import ConfigError, Interrupted
-from posttrain.workflows import loop_ranking
 from posttrain.workflows.loop_folder import Round
 from posttrain.workflows.loop_ranking import Ranking
 
@@ -32,8 +32,8 @@ class Heard(Console):
 
     def working(self, line: str) -> None: ...
 
-    def finish(self, line: str) -> None:
-        self.lines.append(line)
+    def finish(self, summary: str) -> None:
+        self.lines.append(summary)
 
 
 class Asking:
@@ -45,13 +45,17 @@ class Asking:
         self.ranking = Ranking.of_loop(make_config(RLHFConfig, given | settings), [], self.console)
         self.db = folder / "feedback.db"
         self.steps: list[Callable[[], None]] = []
-        monkeypatch.setattr(loop_ranking.time, "sleep", lambda seconds: self.steps.pop(0)())
+        monkeypatch.setattr("posttrain.workflows.loop_ranking.time.sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        """People do the next thing."""
+        self.steps.pop(0)()
 
     def round(self, number: int) -> Round:
         """A round with the answers of its policy."""
         current = Round(number=number, folder=self.folder / f"round-{number}")
         if not current.pool.exists():
-            current.folder.mkdir()
+            current.folder.mkdir(parents=True)
             rows = [{"prompt": f"Say {n}.", "responses": [f"{n}, {number}", "no"]} for n in range(8)]
             current.pool.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return current
@@ -111,6 +115,24 @@ def test_where_all_is_ranked_and_tied_it_is_waited_on_and_said_what_helps(
     told = "no two answers to train on are ranked differently yet: undo a tie on the page and rank it anew, or add"
     assert sum(line.startswith(told) for line in asking.console.lines) == 1
     assert asking.round(1).rankings.is_file()
+
+
+def test_the_command_for_people_asks_the_reward_model_that_the_loop_would_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank = {"audit": 0.0, "uncertain": 0.75, "port": 9000}
+    asking = Asking(tmp_path / "a loop", monkeypatch, choose="uncertain", rank=rank)
+    for number, reward in ((1, None), (2, Path("runs/rm"))):
+        asking.steps = [lambda: asking.rank([1, 2])]
+        asking.ranking.of(asking.round(number), reward)
+    commands = [line.removeprefix("rank with: ") for line in asking.console.lines if line.startswith("rank with")]
+    assert commands == [
+        f"posttrain rank --db '{asking.db}' --port 9000",
+        f"posttrain rank --db '{asking.db}' --choose uncertain --reward runs/rm --port 9000 --uncertain 0.75",
+    ]
+    words = shlex.split(commands[1])[2:]
+    flags = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    assert load_config(RankConfig, None, flags).db == str(asking.db)
 
 
 def _stop() -> None:
