@@ -80,9 +80,12 @@ class People:
         assert isinstance(shown, dict)
         return tiers_of_ranks(shown, [str(answer["text"]) for answer in answers], ranks)
 
-    def take_back(self, who: str, key: str = "") -> dict[str, Any]:
+    def take_back(self, who: str, key: str = "", *, undoes: int | str | None = None) -> dict[str, Any]:
+        """Takes back the newest event of a person, or the one that they name."""
         with self.ledger.transaction(), self.ledger.part():
-            return actions.take_back(self.ledger, who, key or f"key-{next(_KEYS)}")
+            named = undoes or actions.progress(self.ledger, who)["last"]
+            assert named is None or isinstance(named, int | str)
+            return actions.take_back(self.ledger, who, key or f"key-{next(_KEYS)}", named)
 
 
 def tiers_of_ranks(

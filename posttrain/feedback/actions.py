@@ -58,6 +58,8 @@ def say(ledger: Ledger, annotator: str, asked: Asked) -> tuple[Told, bool]:
     """
     earlier = ledger.number_of(annotator, asked.key)
     if earlier is not None:
+        if ledger.undo_of(annotator, asked.key) is not None:
+            raise Refused(409, "this key is that of an undo")
         return {"event": earlier, "progress": progress(ledger, annotator)}, False
     if asked.item not in ledger.standing.items:
         raise Refused(404, "there is no such item")
@@ -77,17 +79,23 @@ def say(ledger: Ledger, annotator: str, asked: Asked) -> tuple[Told, bool]:
     return {"event": number, "progress": progress(ledger, annotator)}, new
 
 
-def take_back(ledger: Ledger, annotator: str, key: str) -> Told:
+def take_back(ledger: Ledger, annotator: str, key: str, undoes: int | str | None) -> Told:
     """The undo of a person's newest event that stands; its item is held for them again where there is room.
 
-    Raises Refused with 409 where there is nothing to take back.
+    `undoes`: the number or the key of that event, as far as the page knows. Raises Refused with 409 where there is
+    nothing to take back, and where another event is the newest: an undo that waited in one browser takes back nothing
+    that was done in another one since.
     """
     again = ledger.undo_of(annotator, key)
     if again is not None:
         return _taken_back(ledger, annotator, again)
+    if ledger.number_of(annotator, key) is not None:
+        raise Refused(409, "this key is that of another event, which is no undo")
     last = ledger.standing.newest(annotator)
     if last is None:
         raise Refused(409, "there is nothing to undo")
+    if last.event != (ledger.number_of(annotator, undoes) if isinstance(undoes, str) else undoes):
+        raise Refused(409, "what it would take back is not the last thing that you did")
     event = Event(item=last.item, annotator=annotator, kind="undo", payload={"event": last.event}, key=key)
     number, _ = ledger.record(event)
     if last.kind not in ("flag", "note") and ledger.assignment.has_room(last.item, annotator, ledger.held):
@@ -110,13 +118,15 @@ def renew(ledger: Ledger, annotator: str, item: str) -> Told:
 
 
 def progress(ledger: Ledger, annotator: str) -> Told:
-    """How far everyone is, how far this person is, and how far people agree."""
+    """How far everyone is, how far this person is, how far people agree, and which event of theirs an undo takes back."""
     standing = ledger.standing
+    last = standing.newest(annotator)
     return {
         "done": standing.started,
         "of": len(standing.items),
         "mine": standing.ranked[annotator],
         "agreement": standing.agreeing / standing.compared if standing.compared else None,
+        "last": None if last is None else last.event,
     }
 
 

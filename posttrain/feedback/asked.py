@@ -87,6 +87,15 @@ def item_of(body: dict[str, JSON]) -> str:
     return _text(body, "item")
 
 
+def undoes_of(body: dict[str, JSON]) -> int | str | None:
+    """The number or the key of the event that an undo takes back. Raises Refused where neither it nor null is there."""
+    undoes = body.get("undoes", False)
+    if undoes is None or (isinstance(undoes, int | str) and not isinstance(undoes, bool)):
+        return undoes
+    said = "missing" if undoes is False else _shown(undoes)
+    raise Refused(400, f"undoes is {said}, expected the number or the key of an event")
+
+
 def name_of(text: str) -> str:
     """A person's name as it is kept. Raises Refused for one that nobody could read or type."""
     name = " ".join(text.split())

@@ -23,10 +23,18 @@ _GO_ON = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" conten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """The cookies of one store's server, and what they open. `token` is empty where none is asked for."""
+    """The cookies of one store's server, and what they open. `token` is empty where none is asked for.
 
-    cookie: str
+    `mark`: the store's own word, by which cookies, and what a page keeps in its browser, belong to this store alone.
+    """
+
+    mark: str
     token: str
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie that holds a session."""
+        return f"posttrain-{self.mark}"
 
     @property
     def token_cookie(self) -> str:

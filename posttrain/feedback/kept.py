@@ -31,7 +31,7 @@ def keep_settings(connection: sqlite3.Connection, settings: Mapping[str, JSON]) 
 def mark_of(connection: sqlite3.Connection) -> str:
     """A word of its own for every store, made once, in the caller's transaction.
 
-    Cookies of two servers on one machine keep apart by it.
+    Cookies of two servers on one machine keep apart by it, and so does what their pages keep in one browser.
     """
     fresh = json.dumps(secrets.token_hex(4))
     connection.execute("INSERT INTO settings (name, value) VALUES ('mark', ?) ON CONFLICT DO NOTHING", (fresh,))

@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from posttrain.feedback import actions, people
 from posttrain.feedback.actions import Told
-from posttrain.feedback.asked import Refused, asked_of, body_of, item_of, key_of, name_of
+from posttrain.feedback.asked import Refused, asked_of, body_of, item_of, key_of, name_of, undoes_of
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.desk import Desk
 from posttrain.feedback.door import Door, going_on
@@ -64,7 +64,7 @@ def application(store: Path, options: Options) -> Starlette:
         raise ValueError(f"{options.host} is reached from other machines: it needs a token")
     desk = Desk(store, options.rules, clock=options.clock)
     overview = Overview(store, options.rules, clock=options.clock)
-    door = Door(cookie=f"posttrain-{desk.do(lambda ledger: mark_of(ledger.connection))}", token=options.token)
+    door = Door(mark=desk.do(lambda ledger: mark_of(ledger.connection)), token=options.token)
     server = _Server(desk, overview, door, options)
     safe = Middleware(Safe, local=local, host=options.host, cookie=door.cookie, tell=options.tell)
     return Starlette(
@@ -159,7 +159,7 @@ class _Server:
         return self._door.let_in(request, cookie, form)
 
     def _rendered(self, template: str, cookie: str, *, status: int = 200, **values: str) -> Response:
-        text = self._templates.get_template(template).render(csrf=csrf_of(cookie), **values)
+        text = self._templates.get_template(template).render(csrf=csrf_of(cookie), store=self._door.mark, **values)
         return HTMLResponse(text, status_code=status)
 
     # --- what a page asks for and sends ---------------------------------------------------------------------------
@@ -181,8 +181,9 @@ class _Server:
 
     async def undo(self, request: Request) -> Response:
         """One's newest event is taken back."""
-        key = key_of(body_of(await request.body()))
-        return _json(await self._signed(request, lambda ledger, who: actions.take_back(ledger, who, key)))
+        body = body_of(await request.body())
+        key, undoes = key_of(body), undoes_of(body)
+        return _json(await self._signed(request, lambda ledger, who: actions.take_back(ledger, who, key, undoes)))
 
     async def renew(self, request: Request) -> Response:
         """An item is held for longer."""

@@ -59,7 +59,7 @@ def test_people_at_once_get_items_of_their_own_until_others_hold_the_rest(people
         people.rank(who, str(name), [1, 2, 3, 4])
     told = people.shown("fay")
     assert (told["item"], told["why"]) == (None, "all done")
-    assert told["progress"] == {"done": 5, "of": 5, "mine": 0, "agreement": None}
+    assert told["progress"] == {"done": 5, "of": 5, "mine": 0, "agreement": None, "last": None}
 
 
 def test_a_lock_that_is_over_lets_the_next_person_in_and_the_late_ranking_is_told(people: People) -> None:
@@ -132,6 +132,27 @@ def test_undo_takes_back_the_newest_event_and_brings_the_item_with_its_tiers_bac
     with pytest.raises(Refused, match="nothing to undo"):
         people.take_back("ann")
     assert people.next("ben") == second
+
+
+def test_an_undo_names_what_it_undoes_and_takes_back_nothing_newer(people: People) -> None:
+    first = people.rank("ann", str(people.next("ann")), [1, 2, 3, 4], key="phone")
+    second = people.rank("ann", str(people.next("ann")), [4, 3, 2, 1], key="laptop")
+    for stale in (first, "phone", "of another store", 99):
+        with pytest.raises(Refused, match="not the last thing that you did") as refused:
+            people.take_back("ann", undoes=stale)
+        assert refused.value.status == 409
+    assert people.take_back("ann", undoes="laptop")["undone"] == second
+    assert people.take_back("ann", undoes=first)["undone"] == first
+
+
+def test_the_key_of_a_ranking_is_none_of_an_undo_and_the_other_way_round(people: People) -> None:
+    event = people.rank("ann", str(people.next("ann")), [1, 2, 3, 4], key="k")
+    with pytest.raises(Refused, match="which is no undo") as refused:
+        people.take_back("ann", "k", undoes=event)
+    assert refused.value.status == 409
+    people.take_back("ann", "u", undoes=event)
+    with pytest.raises(Refused, match="that of an undo"):
+        people.say("ann", str(people.next("ann")), "skip", key="u")
 
 
 def test_what_is_skipped_goes_to_others_and_does_not_come_back(people: People) -> None:

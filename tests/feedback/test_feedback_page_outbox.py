@@ -243,6 +243,47 @@ def test_what_one_person_did_is_never_sent_as_another(serve: Serve, visit: Visit
     assert [who for _, who, _ in served.events()] == ["bob", "ann"]
 
 
+def test_what_waits_for_one_store_is_never_sent_to_another_at_the_same_address(serve: Serve, visit: Visit) -> None:
+    served: Served = serve(MANY)
+    person = visit(served)
+    page = person.enter("ann")
+    submitted(page, "a b Enter")
+    served.kill()
+    press(page, "u")
+    expect(page.locator(".banner")).to_contain_text(AWAY)
+    page.close()
+    other: Served = serve(MANY)
+    other.kill()
+    other.port = served.port
+    other.start()
+    page = person.enter("ann")
+    submitted(page, "b a Enter")
+    page.reload()
+    ready(page)
+    assert other.kinds() == ["rank"]
+    page.close()
+    other.kill()
+    served.start()
+    person.open()
+    eventually(served.kinds, ["rank", "undo"])
+
+
+def test_an_undo_that_waited_takes_back_nothing_that_was_done_elsewhere_since(serve: Serve, visit: Visit) -> None:
+    served = serve(MANY)
+    phone, laptop = visit(served).enter("ann"), visit(served).enter("ann")
+    submitted(phone, "a b Enter")
+    phone.route("**/api/undo", lambda route: route.abort())
+    press(phone, "u")
+    expect(phone.locator(".banner")).to_contain_text(AWAY)
+    laptop.reload()
+    ready(laptop)
+    submitted(laptop, "b a Enter")
+    phone.unroute("**/api/undo")
+    phone.get_by_role("button", name="Try now").click()
+    expect(phone.locator("#toast")).to_contain_text("not the last thing that you did")
+    assert served.kinds() == ["rank", "rank"]
+
+
 def test_a_browser_that_keeps_nothing_says_so_and_works(serve: Serve, visit: Visit) -> None:
     served = serve(POOL)
     person = visit(served)

@@ -50,12 +50,12 @@ def test_a_person_enters_ranks_and_sees_how_far_it_is(serve: Serve, path: Path) 
     shown = ann.get("/api/next").json
     assert set(shown) == {"item", "lock", "progress"}
     assert shown["lock"] == {"seconds": 600.0}
-    assert shown["progress"] == {"done": 0, "of": 3, "mine": 0, "agreement": None}
+    assert shown["progress"] == {"done": 0, "of": 3, "mine": 0, "agreement": None, "last": None}
     name = shown["item"]["id"]
     sent = {"tiers": [["b", "c"], ["a"]], "seconds": 4.5}
     answer = ann.say(name, "rank", **sent)
     assert answer.status == 201
-    assert answer.json["progress"] == {"done": 1, "of": 3, "mine": 1, "agreement": None}
+    assert answer.json["progress"] == {"done": 1, "of": 3, "mine": 1, "agreement": None, "last": answer.json["event"]}
     again = ann.get(f"/api/item/{name}").json["item"]
     assert {**shown["item"], "tiers": [["b", "c"], ["a"]]} == again
     with closing(feedback_db.reader(path)) as connection:
@@ -76,13 +76,15 @@ def test_undo_and_renew(serve: Serve, path: Path) -> None:
     ann = entered(serve(path)(), "ann")
     name = ann.get("/api/next").json["item"]["id"]
     event = ann.say(name, "rank", tiers=[["a"], ["b"]]).json["event"]
-    told = ann.post("/api/undo", {"key": "u1"}).json
+    for body in ({"key": "u1"}, {"key": "u1", "undoes": True}, {"key": "u1", "undoes": [event]}):
+        assert ann.post("/api/undo", body).status == 400
+    told = ann.post("/api/undo", {"key": "u1", "undoes": event}).json
     assert (told["undone"], told["item"], told["kind"]) == (event, name, "rank")
     assert ann.get(f"/api/item/{name}").json["item"]["tiers"] == [["a"], ["b"]]
     assert ann.get("/api/next").json["item"]["id"] == name
     assert ann.post("/api/renew", {"item": name}).json == {"lock": {"seconds": 600.0}}
-    assert ann.post("/api/undo", {"key": "u2"}).status == 409
-    assert ann.post("/api/undo", {"key": "u1"}).json["event"] == told["event"]
+    assert ann.post("/api/undo", {"key": "u2", "undoes": event}).status == 409
+    assert ann.post("/api/undo", {"key": "u1", "undoes": event}).json["event"] == told["event"]
 
 
 def test_two_people_at_once_never_have_the_same_item(serve: Serve, path: Path) -> None:

@@ -3,11 +3,11 @@
 
 const OLDEST = 30 * 24 * 3600 * 1000; // milliseconds; what nobody came back to by then is forgotten
 
-/** The drafts of one person: order, flags, note and seconds; `sent` is the number of events it became, or null. */
+/** The drafts of `whose`, one person's of one store: order, flags, note and seconds; `sent` is the number of events it became, or null. */
 export class Drafts {
-  constructor(kept, name) {
+  constructor(kept, whose) {
     this.kept = kept;
-    this.start = `posttrain/draft/${encodeURIComponent(name)}/`;
+    this.start = `posttrain/draft/${whose}/`;
     for (const key of kept.keys(this.start)) if (Date.now() - (kept.get(key)?.at ?? 0) > OLDEST) kept.remove(key);
   }
 

@@ -6,27 +6,26 @@ import { passing, post, strangers, uuid } from "./server.js";
 const PAUSES = [1, 2, 4, 8, 15, 30]; // seconds before one try after another
 
 /**
- * Events of one person on their way. `changed` is called whenever more or fewer of them wait, or the way is blocked;
+ * Events of `whose` on their way: one person's for one store. `changed` is called whenever more or fewer of them wait, or the way is blocked;
  * `acknowledged(entry, body)` when the server has one; `refuses(entry, answer)` says whether a refused one is kept.
  */
 export class Outbox {
-  constructor({ kept, name, changed, acknowledged, refuses }) {
-    Object.assign(this, { kept, name, changed, acknowledged, refuses });
+  constructor({ kept, whose, changed, acknowledged, refuses }) {
+    Object.assign(this, { kept, changed, acknowledged, refuses });
     Object.assign(this, { counter: 0, tries: 0, timer: null, sending: null, blocked: null });
     this.state = "open"; // "away": no answer, it is tried again; "strangers": the page has to be loaded again
-    this.waiting = `posttrain/waiting/${encodeURIComponent(name)}/`;
-    this.refused = `posttrain/refused/${encodeURIComponent(name)}/`;
+    this.waiting = `posttrain/waiting/${whose}/`;
+    this.refused = `posttrain/refused/${whose}/`;
   }
 
   /**
-   * The key of the event that is kept now and goes out last. `undoes`: the key of an event that may still wait; `part`:
-   * it belongs to one before it.
+   * The key of the event that is kept now and goes out last. `part`: it belongs to one before it, and so many more do.
    */
-  add(path, body, { undoes = null, key = uuid(), part = false } = {}) {
+  add(path, body, { key = uuid(), part = null } = {}) {
     this.counter += 1;
     // The name puts entries in the order in which they were made, after a reload too.
     const order = `${String(Date.now()).padStart(15, "0")}-${String(this.counter).padStart(6, "0")}`;
-    this.kept.set(`${this.waiting}${order}/${key}`, { path, body: { ...body, key }, undoes, part });
+    this.kept.set(`${this.waiting}${order}/${key}`, { path, body: { ...body, key }, part });
     this.changed();
     return key;
   }
@@ -111,6 +110,6 @@ export class Outbox {
     if (this.refuses(entry, answer)) this.kept.set(name.replace(this.waiting, this.refused), { ...entry, answer });
     // The undo of an event that was never taken would take back the one before it.
     for (const other of this.kept.keys(this.waiting))
-      if (this.kept.get(other)?.undoes === entry.body.key) this.kept.remove(other);
+      if (this.kept.get(other)?.body?.undoes === entry.body.key) this.kept.remove(other);
   }
 }

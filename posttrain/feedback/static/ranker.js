@@ -32,13 +32,14 @@ const show = (selector, words) => {
  */
 export class Ranker {
   constructor(source) {
-    const name = told("name");
+    // Another store may be served under this address tomorrow: what is kept here goes to the one it was made for.
+    const whose = `${told("store")}/${encodeURIComponent(told("name"))}`;
     this.source = source;
     this.kept = new Kept(() => localStorage);
-    this.drafts = new Drafts(this.kept, name + source.drafts);
+    this.drafts = new Drafts(this.kept, whose + source.drafts);
     this.outbox = new Outbox({
       kept: this.kept,
-      name,
+      whose,
       changed: () => this.#report(),
       acknowledged: (entry, body) => this.#acknowledged(entry, body),
       refuses: (entry, answer) => this.#refuses(entry, answer),
@@ -50,7 +51,8 @@ export class Ranker {
     this.busy = true; // an item is on its way: nothing can be done to it
     this.stalled = false; // what was decided could not be sent yet
     this.reopened = null; // the item whose decision was undone, and which kind of decision
-    this.lastKey = null;
+    this.lastKey = null; // of the newest decision of this page
+    this.last = null; // the number of the newest thing that the server has of this person
     this.#bind();
   }
 
@@ -74,7 +76,7 @@ export class Ranker {
     }
     banner("next", null);
     this.reopened = null;
-    showProgress(answer.body.progress);
+    this.#progress(answer.body.progress);
     if (answer.body.item) this.#open(answer.body, reopened?.kind ?? null);
     else this.#nothing(answer.body);
     this.source.shown?.(answer.body);
@@ -144,7 +146,7 @@ export class Ranker {
 
   /** Takes the newest decision back; its item comes again. */
   async undo() {
-    this.outbox.add("/api/undo", {}, { undoes: this.lastKey });
+    this.outbox.add("/api/undo", { undoes: this.lastKey ?? this.last });
     this.lastKey = null;
     await this.#goOn();
   }
@@ -158,19 +160,28 @@ export class Ranker {
   }
 
   #acknowledged(entry, body) {
-    showProgress(body.progress);
-    if (entry.path !== "/api/undo" || entry.part) return;
+    this.#progress(body.progress);
+    if (entry.path !== "/api/undo") return;
     const { item, kind } = body;
-    // Flags and notes went out before their decision, and are taken back with it. The keys follow from this one's: two
-    // pages of one browser that both hear of it do not take back twice as much.
-    const decided = DECISIONS.includes(kind);
+    // Flags and notes went out before their decision, and are taken back with it, one after the other.
+    const decided = DECISIONS.includes(kind) && entry.part === null;
     if (decided) this.reopened = { item, kind };
-    const more = decided ? this.drafts.sentAs(item) - 1 : 1;
-    for (let number = 1; number <= more; number += 1)
-      this.outbox.add("/api/undo", {}, { key: `${entry.body.key.slice(0, 80)}-${number}`, part: decided });
+    const left = entry.part ?? (decided ? this.drafts.sentAs(item) - 1 : 1);
+    if (left < 1) return;
+    // The keys follow from this one's: two pages of one browser that both hear of it do not take back twice as much.
+    const key = `${entry.body.key.slice(0, 80)}-${left}`;
+    const part = decided || entry.part !== null ? left - 1 : null;
+    this.outbox.add("/api/undo", { undoes: this.last }, { key, part });
+  }
+
+  /** Shows how things stand, and notes what an undo would take back. */
+  #progress(progress) {
+    showProgress(progress);
+    if (progress) this.last = progress.last;
   }
 
   #refuses(entry, answer) {
+    if (entry.body.key === this.lastKey) this.lastKey = null;
     if (entry.path !== "/api/undo") {
       if (!DECISIONS.includes(entry.body.kind)) this.drafts.refused(entry.body.item);
       return true;

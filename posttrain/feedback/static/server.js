@@ -2,7 +2,7 @@
 
 const WAIT = 20_000; // milliseconds until a silent server counts as away
 
-/** A value of the page's head: `csrf` or `name`. */
+/** A value of the page's head: `csrf`, `store` or `name`. */
 export function told(name) {
   return document.querySelector(`meta[name="${name}"]`)?.content ?? "";
 }
