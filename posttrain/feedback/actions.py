@@ -118,7 +118,7 @@ def renew(ledger: Ledger, annotator: str, item: str) -> Told:
 
 
 def progress(ledger: Ledger, annotator: str) -> Told:
-    """How far everyone is, how far this person is, how far people agree, and which event of theirs an undo takes back."""
+    """How far everyone and this person are, how far people agree, and which event of theirs an undo takes back."""
     standing = ledger.standing
     last = standing.newest(annotator)
     return {

@@ -13,7 +13,9 @@ from posttrain.data.json_rows import Row
 from posttrain.feedback.standing import Facts, Said, Standing
 
 _ITEMS = "SELECT rowid, id, seed, json_array_length(responses), audit FROM items WHERE rowid > ? ORDER BY rowid"
-_EVENTS = "SELECT id, time, item, annotator, kind, payload, seconds FROM events WHERE id > ? ORDER BY id"
+_EVENTS = (
+    "SELECT id, time, item, annotator, kind, payload, seconds, key IS NOT NULL FROM events WHERE id > ? ORDER BY id"
+)
 
 
 class Mirror:
@@ -38,8 +40,8 @@ class Mirror:
         return len(items), [each.item for each in said]
 
 
-def _said(row: tuple[int, str, str, str, EventKind, str, float | None]) -> Said:
-    number, time, item, annotator, kind, payload, seconds = row
+def _said(row: tuple[int, str, str, str, EventKind, str, float | None, int]) -> Said:
+    number, time, item, annotator, kind, payload, seconds, keyed = row
     told = cast("Row", orjson.loads(payload))
     return Said(
         event=number,
@@ -54,4 +56,5 @@ def _said(row: tuple[int, str, str, str, EventKind, str, float | None]) -> Said:
         undone=cast("int | None", told.get("event")) if kind == "undo" else None,
         seconds=seconds,
         flags=tuple(cast("list[str]", told.get("flags") or ())),
+        keyed=bool(keyed),
     )

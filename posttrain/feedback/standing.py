@@ -30,6 +30,7 @@ class Said:
     """An event. `time` is in seconds since 1970; `order` holds the rows of the answers as they were shown.
 
     `repeat`: the item had come back to the same person unasked. `undone` is the event that an undo takes back.
+    `keyed`: it came by the page, which alone makes keys; what a file or a chat brought has none.
     """
 
     event: int
@@ -44,6 +45,7 @@ class Said:
     undone: int | None = None
     seconds: float | None = None
     flags: tuple[str, ...] = ()
+    keyed: bool = False
 
     @property
     def is_ranking(self) -> bool:
@@ -164,9 +166,8 @@ class Standing:
     # --- of a person, and of all ----------------------------------------------------------------------------------
 
     def newest(self, annotator: str) -> Said | None:
-        """A person's newest event that stands: what an undo takes back."""
-        said = self._of_person.get(annotator)
-        return said[-1] if said else None
+        """A person's newest event of the page that stands: what an undo takes back."""
+        return next((said for said in reversed(self._of_person.get(annotator, ())) if said.keyed), None)
 
     def history(self, annotator: str) -> Sequence[Said]:
         """All that a person said and that stands, in order."""

@@ -9,6 +9,7 @@ import pytest
 from rankings_at_hand import Clock, People, item, store
 
 from posttrain.data import feedback_db
+from posttrain.data.feedback_db import Event
 from posttrain.data.readers import read
 from posttrain.feedback import actions
 from posttrain.feedback.asked import Refused
@@ -153,6 +154,17 @@ def test_the_key_of_a_ranking_is_none_of_an_undo_and_the_other_way_round(people:
     people.take_back("ann", "u", undoes=event)
     with pytest.raises(Refused, match="that of an undo"):
         people.say("ann", str(people.next("ann")), "skip", key="u")
+
+
+def test_an_undo_takes_back_only_what_the_page_made(people: People) -> None:
+    first = str(people.next("ann"))
+    made = people.rank("ann", first, [1, 2, 3, 4])
+    vote = Event(item="a", annotator="ann", kind="rank", payload={"ranks": [2, 1, None, None]})
+    feedback_db.append(people.connection, vote)
+    assert people.take_back("ann")["undone"] == made
+    with pytest.raises(Refused, match="nothing to undo"):
+        people.take_back("ann")
+    assert [record.ranks for record in read_all(path_of(people))] == [(2, 1, None, None)]
 
 
 def test_what_is_skipped_goes_to_others_and_does_not_come_back(people: People) -> None:
