@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from posttrain.data.comparisons import MOST_RANKED
@@ -101,9 +101,10 @@ class Assignment:
         self._needs: dict[str, int] = {}
         self._comes_back: dict[tuple[str, str], bool] = {}
 
-    def arrange(self) -> None:
-        """Puts all items in order: at first, and when there are more."""
-        self._order = in_order(self._standing.items.values(), self.rules)
+    def arrange(self, first: Set[str] = frozenset()) -> None:
+        """Puts all items in order, those in `first` before the others: at first, and when there are more."""
+        mixed = in_order(self._standing.items.values(), self.rules)
+        self._order = sorted(mixed, key=lambda item: item not in first)
         self._place = {item: place for place, item in enumerate(self._order)}
         self._needs = {item: self.rules.needs(item) for item in self._standing.items}
         self._open = [place for place, item in enumerate(self._order) if self._wants_more(item)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from posttrain.records import JSON
@@ -26,6 +26,17 @@ def keep_settings(connection: sqlite3.Connection, settings: Mapping[str, JSON]) 
     changed = {name: (before[name], value) for name, value in settings.items() if before.get(name, value) != value}
     connection.executemany(_PUT, [(name, json.dumps(value)) for name, value in settings.items()])
     return changed
+
+
+def put_first(connection: sqlite3.Connection, items: Sequence[str]) -> None:
+    """From now on these items are handed out before all others, in the caller's transaction."""
+    connection.execute(_PUT, ("first", json.dumps(list(items))))
+
+
+def first_of(connection: sqlite3.Connection) -> frozenset[str]:
+    """The items that are handed out before all others."""
+    found = connection.execute("SELECT value FROM settings WHERE name = 'first'").fetchone()
+    return frozenset(cast("list[str]", json.loads(found[0]))) if found is not None else frozenset()
 
 
 def mark_of(connection: sqlite3.Connection) -> str:

@@ -19,6 +19,7 @@ from posttrain.data import feedback_db
 from posttrain.data.feedback_db import Event, EventKind
 from posttrain.data.json_rows import Row
 from posttrain.feedback.assigning import Assignment, Rules, Showing
+from posttrain.feedback.kept import first_of
 from posttrain.feedback.mirror import Mirror
 
 _HELD = "SELECT item, annotator, round, until FROM showings WHERE until > ?"
@@ -160,7 +161,7 @@ class Ledger:
     def _catch_up(self) -> None:
         items, said = self._mirror.catch_up()
         if items:
-            self.assignment.arrange()
+            self.assignment.arrange(first_of(self.connection))
         for item in said:
             self.assignment.look_again(item)
         self._read_held()

@@ -89,7 +89,7 @@ class Ranking:
         )  # fmt: skip
         asked = pool_of(open_data(current.pool, "pool"), seed=self.config.seed, audit=0.0)
         items = frozenset(item.id for item in asked.items)
-        page = page_of(settings, console=self.console)
+        page = page_of(settings, console=self.console, first=sorted(items))
         if self.config.annotator is not None:
             self._simulate(self.config.annotator, page, items)
         else:
@@ -154,6 +154,9 @@ class Ranking:
                 return
             self._check_room(page.options.rules, items, _MOST_PEOPLE)
             self.console.say(f"waiting for rankings, {self._wanted(items)}: {found} so far")
+            older = sum(not mirror.standing.rankers(item) for item in mirror.standing.items if item not in items)
+            if older:
+                self.console.say(f"{counted(older, 'item')} that nobody ranked before this round come after its own")
             told = False
             try:
                 with self._served(page, judge):

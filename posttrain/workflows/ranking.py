@@ -22,7 +22,7 @@ from posttrain.data.feedback_schema import VERSION
 from posttrain.data.readers import Reading, open_data
 from posttrain.errors import ConfigError, DataError, Problem
 from posttrain.feedback.assigning import Rules
-from posttrain.feedback.kept import KEPT, keep_settings, kept_settings
+from posttrain.feedback.kept import KEPT, keep_settings, kept_settings, put_first
 from posttrain.feedback.mirror import Mirror
 from posttrain.feedback.people import new_secret
 from posttrain.feedback.pool import pool_of
@@ -83,14 +83,21 @@ def rank(config: RankConfig, *, console: Console) -> Ranked:
     return found
 
 
-def page_of(config: RankConfig, *, console: Console) -> Page:
-    """The page of a store, once the answers of the pool are in it; raises as `rank` does."""
+def page_of(config: RankConfig, *, console: Console, first: Sequence[str] | None = None) -> Page:
+    """The page of a store, once the answers of the pool are in it; raises as `rank` does.
+
+    `first`: the items that are handed out before all others from now on, by whichever process; None leaves that as it
+    was.
+    """
     guidelines, token = _guidelines(config), _token(config)
     pools = [(reading, list(reading)) for reading in _opened(config)]
     store = Path(config.db)
     _prepare(store, console, filled=bool(pools))
     with closing(feedback_db.connect(store)) as connection:
         kept = _settle(connection, config, guidelines, console)
+        if first is not None:  # before there are more items, at which a page that is open looks for it
+            with connection:
+                put_first(connection, first)
         _add(connection, pools, kept, console)
         if not connection.execute("SELECT 1 FROM items").fetchone():
             raise _nothing(store, "there is nothing to rank in it yet")

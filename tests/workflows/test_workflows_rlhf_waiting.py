@@ -15,6 +15,9 @@ from posttrain.console import Console
 from posttrain.data import feedback_db
 from posttrain.data.feedback_db import Event
 from posttrain.errors import ConfigError, Interrupted
+from posttrain.feedback.actions import next_item
+from posttrain.feedback.assigning import Rules
+from posttrain.feedback.ledger import Ledger
 from posttrain.workflows.loop_folder import Round
 from posttrain.workflows.loop_ranking import Ranking
 
@@ -32,7 +35,7 @@ class Heard(Console):
 
     def working(self, line: str) -> None: ...
 
-    def finish(self, summary: str) -> None:
+    def finish(self, summary: str = "") -> None:
         self.lines.append(summary)
 
 
@@ -133,6 +136,35 @@ def test_the_command_for_people_asks_the_reward_model_that_the_loop_would_ask(
     words = shlex.split(commands[1])[2:]
     flags = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
     assert load_config(RankConfig, None, flags).db == str(asking.db)
+
+
+def test_the_items_of_a_round_come_before_those_that_are_left_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking(tmp_path, monkeypatch, wait={"rankings": 3}, rank={"audit": 0.0, "overlap": 0.0})
+    asking.steps = [lambda: asking.rank([1, 2], 3)]
+    asking.ranking.of(asking.round(1), None)
+    with closing(feedback_db.connect(asking.db)) as connection:
+        open_page = Ledger(connection, Rules())  # of a process that goes on through both rounds
+        with open_page.transaction():
+            assert handed_out(open_page, "bo") == 1
+        found: list[int] = []
+
+        def look() -> None:
+            for ledger in (open_page, Ledger(connection, Rules(seed=1))):
+                with ledger.transaction():
+                    found.extend(handed_out(ledger, f"{who} {len(found)}") for who in range(4))
+
+        asking.steps = [look, lambda: asking.rank([1, 2])]
+        asking.ranking.of(asking.round(2), None)
+    assert found == [2] * 8
+    assert "5 items that nobody ranked before this round come after its own" in asking.console.lines
+
+
+def handed_out(ledger: Ledger, who: str) -> int:
+    """The round of the item that a person is handed next."""
+    shown = next_item(ledger, who)["item"]
+    return 2 if ", 2" in json.dumps(shown) else 1
 
 
 def _stop() -> None:
