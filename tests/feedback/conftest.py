@@ -12,9 +12,12 @@ from browsing import ABSENT, CHROMIUM, POOL, Serve, Served, Visit, Visitor, visi
 from playwright.sync_api import Browser, sync_playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for all tests; each visitor has a profile of their own."""
+    """One Chromium for the tests of a file; each visitor has a profile of their own.
+
+    While it is there its event loop runs in this thread, and nobody else's can: what follows may need one.
+    """
     if CHROMIUM is None:
         pytest.skip(ABSENT)
     with sync_playwright() as playwright:
