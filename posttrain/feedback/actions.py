@@ -176,8 +176,9 @@ def _refuse_collision(ledger: Ledger, annotator: str, item: str) -> None:
 
 
 def _refuse_undisputed(ledger: Ledger, item: str) -> None:
-    if not ledger.standing.rankings(item):
-        raise Refused(409, "nobody ranked this item: there is nothing to settle")
+    standing = ledger.standing
+    if not standing.opposed(item) and standing.adjudication(item) is None:
+        raise Refused(409, "nobody disputes this item: there is nothing to settle")
 
 
 def _order_asked(ledger: Ledger, annotator: str, asked: Asked) -> list[int]:

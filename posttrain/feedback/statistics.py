@@ -113,6 +113,9 @@ class Overview:
             "length_bias": _facts(longer_wins(lengths)),
             "annotators": [_person(standing, name, compared.get(name, ())) for name in standing.annotators()],
             "disputed": [self._listed(item) for item in standing.disputed()],
+            "adjudications": [
+                {"item": said.item, "annotator": said.annotator} for said in standing.said() if said.adjudicates
+            ],
             "flags": dict(Counter(flag for said in standing.said() for flag in said.flags)),
         }
 

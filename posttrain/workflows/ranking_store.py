@@ -44,6 +44,7 @@ def rank_stats(db: str, *, console: Console) -> Mapping[str, object]:
         "agreement and bias": _measures(found),
         "annotators": [_person(row) for row in found["annotators"]],
         "disputed": _disputed(found["disputed"]),
+        "settled": [{"item": row["item"], "by": row["annotator"]} for row in found["adjudications"]],
     }
     for title, rows in tables.items():
         if rows:

@@ -218,7 +218,7 @@ def test_flags_and_notes_are_kept_with_the_row_of_the_answer_and_hold_nothing_up
     [
         ({"name": "z", "kind": "skip"}, 404, "there is no such item"),
         ({"name": "a", "kind": "rank", "tiers": (("a",), ("q",))}, 400, "there is no answer 'q' to this item"),
-        ({"name": "a", "kind": "rank", "tiers": (("a",), ("b",)), "adjudicates": True}, 409, "nobody ranked this item"),
+        ({"name": "a", "kind": "rank", "tiers": (("a",), ("b",)), "adjudicates": True}, 409, "nobody disputes this"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_and_nothing_is_written(
@@ -257,6 +257,28 @@ def test_a_dispute_is_settled_by_one_ranking_that_alone_counts(tmp_path: Path) -
     people.take_back("cy")
     people.take_back("cy")
     assert [r.annotator for r in read_all(path)] == ["ann", "ben"]
+    people.close()
+
+
+def test_what_nobody_disputes_is_not_overridden(people: People) -> None:
+    name = str(people.next("ann"))
+    people.rank("ann", name, [1, 2, 3, 4])
+    with pytest.raises(Refused, match="nobody disputes this item") as refused:
+        people.say("cy", name, "rank", tiers=(("d",), ("a",)), adjudicates=True)
+    assert refused.value.status == 409
+    assert [(r.annotator, r.ranks) for r in read_all(path_of(people))] == [("ann", (1, 2, 3, 4))]
+
+
+def test_what_was_settled_may_be_settled_anew_though_nobody_disputes_it_any_more(tmp_path: Path) -> None:
+    path = store(tmp_path / "feedback.db", item("a", "one", "two"))
+    people = People(path, Rules(overlap=1.0, repeat=0.0))
+    for who, ranks in (("ann", [1, 2]), ("ben", [2, 1])):
+        people.next(who)
+        people.rank(who, "a", ranks)
+    people.say("cy", "a", "rank", tiers=(("a", "b"),), adjudicates=True)
+    people.take_back("ben")
+    people.say("cy", "a", "rank", tiers=(("a",), ("b",)), adjudicates=True)
+    assert [(r.annotator, r.ranks) for r in read_all(path)] == [("cy", (1, 2))]
     people.close()
 
 

@@ -169,6 +169,7 @@ def test_a_dispute_shows_everyones_ranking_in_the_stored_order_and_no_model(peop
         assert [each["adjudicated"] for each in found["disputed"]] == ["cy", None]
         assert overview.disputes("a")["item"]["adjudicated"] == {"annotator": "cy", "tiers": [["c"], ["a", "b"]]}
         assert overview.disputes("nowhere")["item"]["id"] == "c"
+        assert overview.statistics()["adjudications"] == [{"item": "a", "annotator": "cy"}]
 
 
 def test_a_large_store_is_not_measured_all_the_time(

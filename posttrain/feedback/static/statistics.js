@@ -34,6 +34,7 @@ function show(told) {
   find("#flags-told").textContent = flags.length ? `Flags: ${flags.join(", ")}` : "";
   find("#undisputed").hidden = told.disputed.length > 0;
   find("#disputed").replaceChildren(...told.disputed.map(dispute));
+  find("#settled").replaceChildren(...(told.adjudications ?? []).map(settled));
   find("#fresh").textContent = `As of ${new Date().toLocaleTimeString()}; read again every few seconds.`;
 }
 
@@ -90,6 +91,11 @@ function dispute({ id, prompt, annotators, adjudicated }) {
   const link = element("a", { href: `/adjudicate?item=${encodeURIComponent(id)}`, dir: "auto" }, readable(prompt));
   const who = adjudicated ? `settled by ${adjudicated}` : annotators.join(", ");
   return element("li", {}, link, " ", element("span", { className: "hint" }, who));
+}
+
+function settled({ item, annotator }) {
+  const link = element("a", { href: `/adjudicate?item=${encodeURIComponent(item)}` }, item);
+  return element("li", {}, link, " settled by ", element("bdi", {}, readable(annotator)));
 }
 
 /** An interval from 0 to 1 as a line with its value as a dot, and a mark at the value that says nothing. */
