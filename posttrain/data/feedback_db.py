@@ -1,8 +1,8 @@
 """The ranking store: answers that people rank, and everything they said of them, in one SQLite file.
 
 Events are only ever appended: an undo is an event too, so that nothing acknowledged is lost and agreement can be told
-at any time. Of each person's rankings of an item the newest that is not undone counts. An item marked `audit` serves
-to check people and is never trained on. Labels outlive libraries: the file needs nothing but SQLite to be read.
+at any time. Of each person's rankings of an item the newest that is not undone counts. The prompt of an item marked
+`audit` serves to check people and is never trained on, whatever its answers. Labels outlive libraries: the file needs nothing but SQLite to be read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _MAGIC = b"SQLite format 3\x00"
 _HEADER = 100  # bytes that every database begins with
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 # The newest rank of each person and item that no undo names, in the order in which they were given. Of an item that was
-# adjudicated, that ranking alone. Bytes in a payload are no JSON, and the row that holds them is told by itself.
+# adjudicated, that ranking alone. Whoever brings other answers to an audit prompt (a file, a chat) brings more of what
+# nothing trains on: prompts are told apart, not items. Bytes in a payload are no JSON, and the row that holds them is told by itself.
 _RANKINGS = """
 WITH undone AS (
     SELECT json_extract(payload, '$.event') AS event FROM events WHERE kind = 'undo'
@@ -50,7 +51,7 @@ WITH undone AS (
 )
 SELECT events.id, items.id, annotator, prompt, responses, payload
 FROM counted JOIN events ON events.id = counted.event JOIN items ON items.id = events.item
-WHERE audit = ? ORDER BY events.id
+WHERE (prompt IN (SELECT prompt FROM items WHERE audit)) = ? ORDER BY events.id
 """
 # What an identity is made of: columns that every version has, so that a store keeps it when it becomes a later one.
 _CONTENT = (
@@ -223,7 +224,7 @@ def is_database(path: Path) -> bool:
 def rankings(path: Path, *, audit: bool = False, empty: bool = False) -> Iterator[tuple[int, Row | Problem]]:
     """The rankings that count, each as the number of its event and a row of prompt, responses, ranks and annotator.
 
-    Those of items to train on, or with `audit` those of items that check people. In the place of one whose item or
+    Those of prompts to train on, or with `audit` those of prompts that check people. In the place of one whose item or
     event holds something else stands what is wrong. The store is opened for reading only; others may write meanwhile,
     and what they write then is not seen. Raises DataError for a file that is no ranking store, one of a newer version,
     and, unless it may be `empty`, one in which none of these items is ranked.

@@ -25,13 +25,14 @@ WHERE item = ? AND annotator = ? AND kind = 'rank' AND json_extract(payload, '$.
 class Imported:
     """What came into a store. `known` rankings were there; `weighed` had a weight or margin, which no store keeps.
 
-    `items` are new; `annotators` are those of all rankings of the file.
+    `audit` are of prompts that check people. `items` are new; `annotators` are those of all rankings of the file.
     """
 
     items: int = 0
     rankings: int = 0
     known: int = 0
     weighed: int = 0
+    audit: int = 0
     annotators: int = 0
 
     def facts(self) -> dict[str, int]:
@@ -46,19 +47,24 @@ class Imported:
             said.append(f"{counted(self.known, 'ranking')} left as they were: the store has them already")
         if self.weighed:
             said.append(f"{counted(self.weighed, 'ranking')} had a weight or a margin, which a store does not keep")
+        if self.audit:
+            said.append(f"{counted(self.audit, 'ranking')} of audit prompts: they check people, nothing trains on them")
         return said
 
 
 def import_rankings(
-    connection: sqlite3.Connection, records: Iterable[Record], *, annotator: str, seed: int
+    connection: sqlite3.Connection, records: Iterable[Record], *, annotator: str, seed: int, audit: float = 0.0
 ) -> Imported:
-    """Takes ranked records in, all or none of them; those that name nobody are by `annotator`."""
+    """Takes ranked records in, all or none of them; those that name nobody are by `annotator`.
+
+    `seed` and `audit` are those of the store: the prompts that it sets apart are set apart here too.
+    """
     found = Imported()
     names: set[str] = set()
     ready: list[tuple[Item, Event]] = []
     for record in records:
         assert isinstance(record, RankedRecord)
-        item = item_of(record.prompt, _answers(record), seed=seed)
+        item = item_of(record.prompt, _answers(record), seed=seed, audit=audit)
         name = record.annotator or annotator
         names.add(name)
         found.weighed += record.weight != 1.0 or record.margin is not None
@@ -74,7 +80,14 @@ def import_rankings(
                 continue
             feedback_db.record(connection, event)
             found.rankings += 1
+        found.audit = sum(_checks(connection, event.item) for _, event in ready)
     return found
+
+
+def _checks(connection: sqlite3.Connection, item: str) -> bool:
+    """Whether the prompt of an item is one of those that check people."""
+    query = "SELECT prompt IN (SELECT prompt FROM items WHERE audit) FROM items WHERE id = ?"
+    return bool(connection.execute(query, (item,)).fetchone()[0])
 
 
 def _answers(record: RankedRecord) -> list[Answer]:

@@ -76,8 +76,9 @@ def rank_import(data: str, *, db: str, annotator: str, console: Console) -> Impo
     store = Path(db)
     connection = feedback_db.connect(store) if store.exists() else feedback_db.create(store)
     with closing(connection):
-        seed = cast("int", kept_settings(connection).get("seed", 0))
-        found = import_rankings(connection, records, annotator=who, seed=seed)
+        kept = kept_settings(connection)
+        seed, audit = cast("int", kept.get("seed", 0)), cast("float", kept.get("audit", 0.0))
+        found = import_rankings(connection, records, annotator=who, seed=seed, audit=audit)
     tally = reading.tally
     lost = f"; {tally.bad:,} bad (left out)" if tally.bad else ""
     console.say(f"{data}: {counted(tally.rows, 'row')}, {reading.format}{lost}")

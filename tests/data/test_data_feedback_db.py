@@ -16,11 +16,13 @@ from posttrain.errors import DataError
 from posttrain.types import JSON, Message, PromptRecord, RankedRecord
 
 ASKED = (Message(role="system", content="Be kind."), Message(role="user", content="你好?"))
+CHECKED = (Message(role="user", content="Who checks?"),)
 
 
 def item(name: str, *texts: str, audit: bool = False, stopped: bool | None = None) -> Item:
     answers = [Answer(text=text, stopped=stopped, model="sft") for text in texts]
-    return Item(id=name, prompt=ASKED, responses=answers, audit=audit)
+    asked = CHECKED if audit else ASKED
+    return Item(id=name, prompt=asked, responses=answers, audit=audit)
 
 
 def store(path: Path, *items: Item) -> sqlite3.Connection:
@@ -70,6 +72,16 @@ def test_items_that_check_people_are_not_trained_on(tmp_path: Path) -> None:
         rank(connection, "a", "ada", 1, 2)
         rank(connection, "b", "ada", 1, 2)
     assert [record.id for record in read(path, "ranked").records] == ["a/ada"]
+
+
+def test_other_answers_to_an_audit_prompt_are_not_trained_on_either(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    vote = Item(id="chat/c", prompt=CHECKED, responses=[Answer(text="five"), Answer(text="six")])
+    with closing(store(path, vote, item("a", "one", "two"), item("b", "three", "four", audit=True))) as connection:
+        for name in ("a", "b", "chat/c"):
+            rank(connection, name, "ada", 1, 2)
+    assert [record.id for record in read(path, "ranked").records] == ["a/ada"]
+    assert [record.id for record in open_data(path, "ranked", split="audit")] == ["b/ada", "chat/c/ada"]
 
 
 def test_audit_items_are_a_split_of_their_own(tmp_path: Path) -> None:

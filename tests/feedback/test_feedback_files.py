@@ -242,3 +242,20 @@ def test_imported_rankings_take_the_place_of_people_who_would_rank_them(path: Pa
     with closing(People(other)) as people:
         assert people.next("ben") is None
         assert people.shown("ben")["progress"]["done"] == 27
+
+
+def test_what_is_imported_of_an_audit_prompt_is_not_trained_on_and_is_told(tmp_path: Path) -> None:
+    asked = (Message(role="user", content="p"),)
+    records = [RankedRecord(id="", prompt=asked, responses=("x", "y"), ranks=(1, 2))]
+    chosen, path = tmp_path / "chosen.db", store(tmp_path / "there.db", item("a", audit=True, prompt="p"))
+    with closing(feedback_db.create(chosen)) as connection:
+        found = import_rankings(connection, records, annotator="ann", seed=0, audit=1.0)
+    with closing(feedback_db.connect(path)) as connection:
+        there = import_rankings(connection, records, annotator="ann", seed=0)
+    for store_of, told in ((chosen, found), (path, there)):
+        assert told.lines()[-1] == "1 ranking of audit prompts: they check people, nothing trains on them"
+        with pytest.raises(DataError, match="no rankings yet|nothing to rank"):
+            list(feedback_db.rankings(store_of))
+        assert [row["annotator"] for _, row in feedback_db.rankings(store_of, audit=True) if isinstance(row, dict)] == [
+            "ann"
+        ]
