@@ -2,7 +2,8 @@
 
 Events are only ever appended: an undo is an event too, so that nothing acknowledged is lost and agreement can be told
 at any time. Of each person's rankings of an item the newest that is not undone counts. The prompt of an item marked
-`audit` serves to check people and is never trained on, whatever its answers. Labels outlive libraries: the file needs nothing but SQLite to be read.
+`audit` serves to check people and is never trained on, whatever its answers. Labels outlive libraries: the file needs
+nothing but SQLite to be read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ _HEADER = 100  # bytes that every database begins with
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 # The newest rank of each person and item that no undo names, in the order in which they were given. Of an item that was
 # adjudicated, that ranking alone. Whoever brings other answers to an audit prompt (a file, a chat) brings more of what
-# nothing trains on: prompts are told apart, not items. Bytes in a payload are no JSON, and the row that holds them is told by itself.
+# nothing trains on: prompts are told apart, not items. Bytes in a payload are no JSON, and the row that holds them is
+# told by itself.
 _RANKINGS = """
 WITH undone AS (
     SELECT json_extract(payload, '$.event') AS event FROM events WHERE kind = 'undo'

@@ -14,13 +14,21 @@ from pathlib import Path
 from statistics import median
 from string import ascii_lowercase
 from threading import Lock
+from typing import TypeAlias
 
 from posttrain.data import feedback_db
 from posttrain.feedback.actions import Told, shown_answers, tiers_of
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.mirror import Mirror
 from posttrain.feedback.standing import Said, Standing
-from posttrain.measures.agreement import Estimate, first_wins, longer_wins, pairwise_agreement, pairwise_alpha
+from posttrain.measures.agreement import (
+    Estimate,
+    first_wins,
+    longer_wins,
+    pairwise_agreement,
+    pairwise_alpha,
+    self_agreement,
+)
 from posttrain.ops.ranking import agreement
 from posttrain.records import JSON
 
@@ -33,6 +41,9 @@ _LENGTHS = """
 SELECT items.id, json_group_array(length(json_extract(value, '$.text'))) FROM items, json_each(items.responses)
 WHERE items.id IN ({}) GROUP BY items.id
 """
+
+
+_Both: TypeAlias = tuple[tuple[int | None, ...], tuple[int | None, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +112,14 @@ class Overview:
         rankings = {item: standing.rankings(item) for item in standing.items}
         ranked = {item: said for item, said in rankings.items() if said}
         self._read_lengths([item for item in ranked if item not in self._lengths])
-        orders = [(said.ranks, said.order) for several in ranked.values() for said in several if said.order]
-        lengths = [(said.ranks, self._lengths[item]) for item, several in ranked.items() for said in several]
+        orders = [[(said.ranks, said.order) for said in several if said.order] for several in ranked.values()]
+        lengths = [[(said.ranks, self._lengths[item]) for said in several] for item, several in ranked.items()]
         of_prompts = [[said.ranks for said in several] for several in ranked.values()]
         compared = _compared(ranked.values())
         return {
             "alpha": _facts(pairwise_alpha(of_prompts)),
             "agreement": _facts(pairwise_agreement(of_prompts)),
-            "self_consistency": _facts(pairwise_agreement(_twice(standing))),
+            "self_consistency": _facts(self_agreement(_of_items(_twice(standing)))),
             "position_bias": _facts(first_wins(orders)),
             "length_bias": _facts(longer_wins(lengths)),
             "annotators": [_person(standing, name, compared.get(name, ())) for name in standing.annotators()],
@@ -203,17 +214,25 @@ def _person(standing: Standing, name: str, others: Sequence[tuple[float, int]]) 
         "notes": kinds["note"],
         "median_seconds": median(seconds) if seconds else None,
         "agreement": _share(others),
-        "self_consistency": _share([agreement(*both) for both in _twice(standing, name)]),
+        "self_consistency": _share([agreement(*both) for _, both in _twice(standing, name)]),
     }
 
 
-def _twice(standing: Standing, only: str | None = None) -> Iterator[list[tuple[int | None, ...]]]:
-    """The two rankings of each item that came back to a person."""
+def _of_items(twice: Iterable[tuple[str, _Both]]) -> Iterable[list[_Both]]:
+    """The same by item: of each what all said twice."""
+    found: dict[str, list[_Both]] = defaultdict(list)
+    for item, both in twice:
+        found[item].append(both)
+    return found.values()
+
+
+def _twice(standing: Standing, only: str | None = None) -> Iterator[tuple[str, _Both]]:
+    """Each item that came back to a person, with their two rankings of it."""
     for name in standing.annotators() if only is None else [only]:
         for item in dict.fromkeys(said.item for said in standing.history(name) if said.repeat):
             both = standing.twice(item, name)
             if both is not None:
-                yield [said.ranks for said in both]
+                yield item, (both[0].ranks, both[1].ranks)
 
 
 def _share(compared: Sequence[tuple[float, int]]) -> float | None:

@@ -72,7 +72,9 @@ def pairwise_alpha(prompts: Iterable[Sequence[Ranks]], *, seed: int = 0) -> Esti
     """Alpha over all judgements, the rankings of each prompt being of different people; None where none are paired.
 
     Every two answers are judged in both orders, better one way round and worse the other, since the order in which a
-    file holds answers means nothing: alpha is the same for every order. `count` is of pairs of answers that several
+    file holds answers means nothing: alpha is the same for every order. What chance gives is told from two different
+    judgements, never from a judgement and itself the other way round: so random rankings are at 0 in the mean, however
+    few they are. `count` is of pairs of answers that several
     people judged.
     """
     matrices: list[Numbers] = []
@@ -86,10 +88,22 @@ def pairwise_alpha(prompts: Iterable[Sequence[Ranks]], *, seed: int = 0) -> Esti
         return None
     parts = np.stack(matrices).reshape(len(matrices), -1)
 
-    def alpha(totals: Numbers) -> float:
-        return nominal_alpha(totals.reshape(3, 3))
+    return _estimate(_alpha_of_judgements, parts, pairs, seed=seed, widest=(-1.0, 1.0))
 
-    return _estimate(alpha, parts, pairs, seed=seed, widest=(-1.0, 1.0))
+
+def _alpha_of_judgements(totals: Numbers) -> float:
+    """Alpha from a matrix of coincidences [9] that holds each judgement in both orders.
+
+    As `nominal_alpha`, but the pairs of a judgement with itself the other way round, better beside worse, are no pairs
+    of chance: they leave the expected disagreement, and n (n - 2) pairs of values are left.
+    """
+    matrix = totals.reshape(3, 3)
+    counts = matrix.sum(axis=0)
+    paired = counts.sum()
+    expected = paired * paired - (counts * counts).sum() - counts[BETTER] - counts[WORSE]
+    if paired <= 2 or expected <= 0:
+        return float("nan")
+    return float(1 - (paired - 2) * (paired - np.trace(matrix)) / expected)
 
 
 def _judgements(rankings: Sequence[Ranks]) -> tuple[Numbers, int]:
@@ -114,29 +128,31 @@ def pairwise_agreement(prompts: Iterable[Sequence[Ranks]], *, seed: int = 0) -> 
     """The share of pairs on which two rankings of one prompt agree; a tie in one of the two counts one half.
 
     Every two rankings of a prompt are compared on the pairs that both rank and one orders strictly. None where there
-    are no such pairs. For self-consistency the two are of one person.
+    are no such pairs.
     """
-    totals = (
-        np.sum([agreement(first, second) for first, second in combinations(rankings, 2)] or [(0.0, 0)], axis=0)
-        for rankings in prompts
-    )
-    return _share(totals, seed=seed)
+    pairs = (combinations(rankings, 2) for rankings in prompts)
+    return _share((_sum(agreement(first, second) for first, second in both) for both in pairs), seed=seed)
 
 
-def first_wins(rankings: Iterable[tuple[Ranks, Sequence[int]]], *, seed: int = 0) -> Estimate | None:
+def self_agreement(prompts: Iterable[Sequence[tuple[Ranks, Ranks]]], *, seed: int = 0) -> Estimate | None:
+    """As `pairwise_agreement`, of what each person said of a prompt first and when it came back."""
+    return _share((_sum(agreement(first, again) for first, again in both) for both in prompts), seed=seed)
+
+
+def first_wins(prompts: Iterable[Sequence[tuple[Ranks, Sequence[int]]]], *, seed: int = 0) -> Estimate | None:
     """The share of strict pairs whose better answer was shown first; one half is no bias of position.
 
     Each ranking of a prompt comes with the rows of its answers in the order in which they were shown.
     """
-    return _share((_first(ranks, order) for ranks, order in rankings), seed=seed)
+    return _share((_sum(_first(ranks, order) for ranks, order in shown) for shown in prompts), seed=seed)
 
 
-def longer_wins(rankings: Iterable[tuple[Ranks, Sequence[int]]], *, seed: int = 0) -> Estimate | None:
+def longer_wins(prompts: Iterable[Sequence[tuple[Ranks, Sequence[int]]]], *, seed: int = 0) -> Estimate | None:
     """The share of strict pairs whose better answer is the longer one, equal lengths one half.
 
     Each ranking of a prompt comes with the length of each answer.
     """
-    return _share((_longer(ranks, lengths) for ranks, lengths in rankings), seed=seed)
+    return _share((_sum(_longer(ranks, lengths) for ranks, lengths in ranked) for ranked in prompts), seed=seed)
 
 
 def _first(ranks: Ranks, order: Sequence[int]) -> tuple[float, int]:
@@ -150,7 +166,12 @@ def _longer(ranks: Ranks, lengths: Sequence[int]) -> tuple[float, int]:
     return sum(((better > worse) + (better >= worse)) / 2 for better, worse in strict), len(strict)
 
 
-def _share(totals: Iterable[Sequence[float] | Numbers], *, seed: int) -> Estimate | None:
+def _sum(parts: Iterable[tuple[float, int]]) -> Numbers:
+    """The total and the cases of one prompt, over all its rankings: they are not independent of each other."""
+    return np.sum([(0.0, 0), *parts], axis=0)
+
+
+def _share(totals: Iterable[Numbers], *, seed: int) -> Estimate | None:
     """The share of cases from the total and the cases of each prompt; None without cases."""
     parts = np.array([total for total in totals if total[1]], np.float64).reshape(-1, 2)
     if not len(parts):

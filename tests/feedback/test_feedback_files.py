@@ -254,8 +254,6 @@ def test_what_is_imported_of_an_audit_prompt_is_not_trained_on_and_is_told(tmp_p
         there = import_rankings(connection, records, annotator="ann", seed=0)
     for store_of, told in ((chosen, found), (path, there)):
         assert told.lines()[-1] == "1 ranking of audit prompts: they check people, nothing trains on them"
-        with pytest.raises(DataError, match="no rankings yet|nothing to rank"):
+        with pytest.raises(DataError, match=r"no rankings yet|nothing to rank"):
             list(feedback_db.rankings(store_of))
-        assert [row["annotator"] for _, row in feedback_db.rankings(store_of, audit=True) if isinstance(row, dict)] == [
-            "ann"
-        ]
+        assert len(list(feedback_db.rankings(store_of, audit=True))) == 1

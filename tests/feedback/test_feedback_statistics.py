@@ -102,7 +102,7 @@ def test_first_shown_answers_that_win_are_a_bias_of_position(people: People, pat
             keys = [answer["key"] for answer in told["item"]["answers"]]
             people.say(who, told["item"]["id"], "rank", tiers=tuple((key,) for key in keys))
     found = of(path)["position_bias"]
-    assert (found["value"], found["count"], found["prompts"]) == (1.0, 24, 8)
+    assert (found["value"], found["count"], found["prompts"]) == (1.0, 24, 4)
 
 
 def test_an_item_that_comes_back_measures_agreement_with_oneself(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import permutations
+from itertools import combinations, permutations
 from random import Random
 
 import krippendorff
@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from posttrain.measures.agreement import (
+    _alpha_of_judgements,
+    _judgements,
     coincidences,
     first_wins,
     longer_wins,
     nominal_alpha,
     pairwise_agreement,
     pairwise_alpha,
+    self_agreement,
 )
 
 # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C: four observers, twelve units, five names.
@@ -70,13 +73,15 @@ def by_hand(prompts: list[list[list[int | None]]]) -> float:
     """Alpha as 1 - observed / expected disagreement, from the lists of all paired values."""
     units: list[list[str]] = []
     for rankings in prompts:
-        for i, j in permutations(range(len(rankings[0])), 2):
+        for i, j in combinations(range(len(rankings[0])), 2):
             both = [(ranks[i], ranks[j]) for ranks in rankings if ranks[i] is not None and ranks[j] is not None]
             units.append(["tie" if a == b else "better" if a < b else "worse" for a, b in both])  # type: ignore
     units = [unit for unit in units if len(unit) > 1]
     values = [value for unit in units for value in unit]
     observed = sum(sum(a != b for a, b in permutations(unit, 2)) / (len(unit) - 1) for unit in units) / len(values)
-    expected = sum(a != b for a, b in permutations(values, 2)) / (len(values) * (len(values) - 1))
+    turned = {"better": "worse", "worse": "better", "tie": "tie"}
+    either = sum((a != b) + (a != turned[b]) for a, b in permutations(values, 2)) / 2  # in one order, or the other
+    expected = either / (len(values) * (len(values) - 1))
     return 1 - observed / expected
 
 
@@ -122,6 +127,16 @@ def test_random_rankings_agree_as_chance_would_have_them() -> None:
     assert found.high - found.low < 0.15
 
 
+def test_few_random_rankings_are_at_chance_in_the_mean() -> None:
+    random = Random(0)
+    values: list[float] = []
+    for _ in range(4000):
+        given = [[random.sample(range(1, 4), 3) for _ in range(2)] for _ in range(3)]
+        values.append(_alpha_of_judgements(sum(_judgements(prompt)[0] for prompt in given).reshape(-1)))
+    error = float(np.std(values)) / math.sqrt(len(values))
+    assert abs(float(np.mean(values))) < 3 * error < 0.02
+
+
 def test_one_person_alone_agrees_with_nobody() -> None:
     assert pairwise_alpha([[[1, 2]], [[2, 1]]]) is None
     assert pairwise_agreement([[[1, 2]], []]) is None
@@ -158,12 +173,26 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 def test_a_bias_of_position_is_the_share_of_better_answers_that_stood_first() -> None:
-    found = first_wins([([1, 2, 3], [0, 1, 2]), ([1, 2, None], [1, 0, 2]), ([1, 1], [0, 1])])
+    found = first_wins([[([1, 2, 3], [0, 1, 2])], [([1, 2, None], [1, 0, 2])], [([1, 1], [0, 1])]])
     assert found is not None
     assert (found.value, found.count, found.prompts) == (3 / 4, 4, 2)
 
 
 def test_a_bias_of_length_is_the_share_of_better_answers_that_are_longer() -> None:
-    found = longer_wins([([1, 2, 3], [9, 5, 5]), ([2, 1], [4, 3])])
+    found = longer_wins([[([1, 2, 3], [9, 5, 5])], [([2, 1], [4, 3])]])
     assert found is not None
     assert (found.value, found.count) == ((1 + 1 + 0.5 + 0) / 4, 4)
+
+
+def test_the_rankings_of_one_prompt_are_drawn_together() -> None:
+    # Ten people say the same of one prompt and the opposite of the other: two prompts, not twenty independent cases.
+    draws = {0.0, 0.5, 1.0}
+    for measure in (first_wins, longer_wins, self_agreement):
+        agreed, opposed = ([1, 2], [1, 2]), ([1, 2], [2, 1])
+        as_first = {first_wins: ([1, 2], [0, 1]), longer_wins: ([1, 2], [9, 1]), self_agreement: agreed}
+        as_last = {first_wins: ([1, 2], [1, 0]), longer_wins: ([1, 2], [1, 9]), self_agreement: opposed}
+        found = measure([[as_first[measure]] * 10, [as_last[measure]] * 10])
+        assert found is not None
+        assert (found.value, found.count, found.prompts) == (0.5, 20, 2)
+        assert {found.low, found.high} <= draws
+        assert (found.low, found.high) == (0.0, 1.0)
