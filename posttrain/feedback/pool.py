@@ -46,14 +46,18 @@ def pool_of(records: Iterable[Record], *, seed: int, audit: float) -> Pool:
 def item_of(prompt: Sequence[Message], answers: Sequence[Answer], *, seed: int, audit: float = 0.0) -> Item:
     """A prompt and its answers as an item, named by what they say."""
     name = item_id(prompt, answers)
-    asked = [[message.role, message.content] for message in prompt]
     return Item(
         id=name,
         prompt=prompt,
         responses=answers,
         seed=hash_of((seed, name)) >> 1,  # SQLite has no unsigned numbers
-        audit=chosen(audit, seed, "audit", json.dumps(asked)),
+        audit=is_audit(prompt, seed=seed, audit=audit),
     )
+
+
+def is_audit(prompt: Sequence[Message], *, seed: int, audit: float) -> bool:
+    """Whether a prompt is of the share that is never trained on."""
+    return chosen(audit, seed, "audit", json.dumps([[message.role, message.content] for message in prompt]))
 
 
 def item_id(prompt: Sequence[Message], answers: Sequence[Answer]) -> str:

@@ -47,6 +47,11 @@ class Round:
         return self.folder / "prompts.jsonl"
 
     @property
+    def trained_on(self) -> Path:
+        """The prompts that PPO trains on: none that is held out, and none of an audit item."""
+        return self.folder / "policy_prompts.jsonl"
+
+    @property
     def pool(self) -> Path:
         """The answers of the policy as it stood at the beginning."""
         return self.folder / "pool.jsonl"

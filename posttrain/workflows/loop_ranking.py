@@ -6,6 +6,7 @@ items, apart by whether their prompt is held out.
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import time
@@ -25,14 +26,15 @@ from posttrain.data.split import prompt_key
 from posttrain.errors import ConfigError, DataError, Interrupted, Problem
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.exporting import export, has_pair
+from posttrain.feedback.kept import kept_settings
 from posttrain.feedback.ledger import Ledger
 from posttrain.feedback.mirror import Mirror
-from posttrain.feedback.pool import pool_of
+from posttrain.feedback.pool import is_audit, pool_of
 from posttrain.feedback.simulated import Annotator, annotate
 from posttrain.feedback.standing import Standing
 from posttrain.recipes.text_scores import Answered, scores_of
 from posttrain.types import Message, PromptRecord, Role
-from posttrain.workflows.loop_folder import Round
+from posttrain.workflows.loop_folder import Round, read_json_rows, write_rows_whole
 from posttrain.workflows.ranking import Page, page_of
 
 LOOK_EVERY = 1.0
@@ -126,7 +128,7 @@ class Ranking:
         found: dict[str, Answered] = {}
         for item in ledger.standing.items:
             messages, answers = ledger.texts(item)
-            prompt = self.prompts.get(prompt_key(PromptRecord(id=item, messages=_messages(messages))))
+            prompt = self.prompts.get(prompt_key(_asking(messages)))
             if prompt is not None:
                 texts = [str(answer["text"]) for answer in answers]
                 ended = [answer.get("stopped") is not False for answer in answers]
@@ -226,6 +228,32 @@ class Ranking:
             return found.rankings >= wait.rankings
         return found.seen >= ceil((wait.share or 1.0) * found.items - _ROUNDING)
 
+    def prompts_to_train_on(self, current: Round, prompts: Path) -> Path:
+        """The file of the round's prompts for PPO: those in `prompts` but the ones of audit items, asked yet or not.
+
+        It is written once, and says how many are left out. Raises DataError where none is left.
+        """
+        if current.trained_on.is_file():
+            return current.trained_on
+        with closing(feedback_db.reader(self.store)) as connection:
+            kept = kept_settings(connection)
+            there = connection.execute("SELECT prompt FROM items WHERE audit").fetchall()
+        audits = {prompt_key(_asking(json.loads(prompt))) for (prompt,) in there}
+        seed, audit = cast("int", kept["seed"]), cast("float", kept["audit"])
+        rows = [(row, _asking(row["prompt"])) for row in read_json_rows(prompts)]
+        left = [
+            row
+            for row, asked in rows
+            if prompt_key(asked) not in audits and not is_audit(asked.messages or (), seed=seed, audit=audit)
+        ]
+        if not left:
+            what = f"all {counted(len(rows), 'prompt')} to train on are audit prompts, which nothing is trained on"
+            raise DataError([Problem(place="rank.audit", what=what, fix="a smaller rank.audit, and another out")])
+        lost = f"{counted(len(rows) - len(left), 'prompt')} of audit items"
+        self.console.say(f"{current.trained_on}: {len(left):,} of {counted(len(rows), 'prompt')}, {lost} left out")
+        write_rows_whole(current.trained_on, left)
+        return current.trained_on
+
     # --- what is learnt from --------------------------------------------------------------------------------------
 
     def _write(self, current: Round) -> None:
@@ -272,8 +300,10 @@ def progress_of(standing: Standing, items: frozenset[str]) -> Progress:
     )
 
 
-def _messages(rows: object) -> tuple[Message, ...]:
-    return tuple(
+def _asking(rows: object) -> PromptRecord:
+    """The messages of a row as a prompt."""
+    messages = tuple(
         Message(role=cast("Role", row["role"]), content=row["content"])
         for row in cast("Sequence[Mapping[str, str]]", rows)
     )
+    return PromptRecord(id="", messages=messages)

@@ -165,10 +165,10 @@ def _policy(going: _Going, current: Round) -> None:
     config, start = going.config, going.begins_at(current)
     going.say(current, f"{config.method.upper()} from {start}; reference: {_reference(config, start)}")
     if config.method == "ppo":
+        prompts = going.ranking.prompts_to_train_on(current, going.folder.prompts)
         by = (RewardItem(reward=str(current.reward)),)
         settings = config.ppo.complete(
-            PPOConfig, model=start, reward=by, prompts=_data(going.folder.prompts), out=str(current.policy),
-            seed=config.seed,
+            PPOConfig, model=start, reward=by, prompts=_data(prompts), out=str(current.policy), seed=config.seed,
         )  # fmt: skip
         ppo(settings, console=going.console)
         return

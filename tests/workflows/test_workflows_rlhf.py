@@ -9,7 +9,7 @@ from contextlib import closing, redirect_stdout
 from pathlib import Path
 
 import pytest
-from loops import DPO, facts, rows, write_loop
+from loops import DPO, PPO, facts, rows, write_loop
 from stages import Stages, build, write_rows
 
 import posttrain
@@ -110,10 +110,24 @@ def test_what_is_held_out_is_trained_on_in_no_round(
         assert reward["eval_data"] == (str(kept) if kept.is_file() else None)
         policy = Run.open(folder / "policy").config.model_dump()
         given = policy["prompts" if method == "ppo" else "data"]
-        source = out / "prompts" / "train.jsonl" if method == "ppo" else folder / "rankings" / "rankings.jsonl"
+        source = folder / "policy_prompts.jsonl" if method == "ppo" else folder / "rankings" / "rankings.jsonl"
         assert [item["path"] for item in given] == [str(source)]
+        assert set(asked(source)) <= train
     assert measured
     assert measured <= held
+
+
+def test_ppo_trains_on_no_prompt_of_an_audit_item_asked_yet_or_not(trained: Stages, tmp_path: Path) -> None:
+    ran(write_loop(tmp_path, trained, f"{PPO}rank: {{audit: 0.4}}\n"))
+    out = tmp_path / "loop"
+    with closing(feedback_db.connect(out / "feedback.db")) as connection:
+        found = connection.execute("SELECT DISTINCT prompt FROM items WHERE audit").fetchall()
+    audits = {json.loads(prompt)[-1]["content"] for (prompt,) in found}
+    train = set(asked(out / "prompts" / "train.jsonl"))
+    assert audits & train
+    for number in (1, 2):  # by the second round every prompt was asked
+        file = out / f"round-{number}" / "policy_prompts.jsonl"
+        assert set(asked(file)) == train - audits
 
 
 def learnt_in(folder: Path) -> set[str]:

@@ -24,6 +24,9 @@ from posttrain.workflows.loop_ranking import Ranking
 pytestmark = pytest.mark.medium
 
 
+_AUDITS = "SELECT prompt FROM items WHERE audit"
+
+
 class Heard(Console):
     """A console whose lines are kept."""
 
@@ -159,6 +162,25 @@ def test_the_items_of_a_round_come_before_those_that_are_left_of_earlier_ones(
         asking.ranking.of(asking.round(2), None)
     assert found == [2] * 8
     assert "5 items that nobody ranked before this round come after its own" in asking.console.lines
+
+
+def test_how_many_audit_prompts_ppo_leaves_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = Asking(tmp_path, monkeypatch, rank={"audit": 0.4})
+    asking.steps = [lambda: asking.rank([1, 2])]
+    current = asking.round(1)
+    asking.ranking.of(current, None)
+    with closing(feedback_db.connect(asking.db)) as connection:
+        audits = {json.loads(prompt)[0]["content"] for (prompt,) in connection.execute(_AUDITS)}
+    prompts = tmp_path / "train.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": f"Say {n}."}]} for n in range(8)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    file = asking.ranking.prompts_to_train_on(current, prompts)
+    left = [json.loads(line)["prompt"][0]["content"] for line in file.read_text(encoding="utf-8").splitlines()]
+    assert {*left, *audits} == {f"Say {n}." for n in range(8)}
+    assert 1 < len(audits) == 8 - len(left)
+    assert (
+        asking.console.lines[-1] == f"{file}: {len(left)} of 8 prompts, {len(audits)} prompts of audit items left out"
+    )
 
 
 def handed_out(ledger: Ledger, who: str) -> int:
