@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbelow
 
 from posttrain.config import ChatConfig
 from posttrain.console import Console
@@ -84,7 +85,13 @@ def chat(config: ChatConfig, *, console: Console, talk: Talk | None = None) -> C
         setup.context_of(path)
         check_policy(path)
     talk = talk or open_talk()
-    votes = None if config.against is None else Votes.checked(Path(config.db), config.annotator)
+    if config.against is not None and "seed" not in config.model_fields_set:
+        # The same coin in every conversation would soon tell who is shown first.
+        config = config.model_copy(update={"seed": randbelow(2**31)})
+        console.say(
+            f"seed {config.seed}, which is kept with the votes; --seed {config.seed} gives the same order again"
+        )
+    votes = None if config.against is None else Votes.checked(Path(config.db), config.annotator, config.seed)
     where = setup.machine(config, console)
     voices = [Voice(path, config, where, console, talk) for path in paths]
     conversation = _Conversation(config, voices, votes, talk)

@@ -12,24 +12,37 @@ from pathlib import Path
 
 from posttrain.data import feedback_db
 from posttrain.data.feedback_db import Answer, Event, Item
+from posttrain.data.split import hash_of
+from posttrain.records import JSON
 from posttrain.run import check_file_out
 from posttrain.types import Completion, Message
 
+# The ranking of a person and item that stands.
+_STANDING = """
+SELECT 1 FROM events WHERE item = ? AND annotator = ? AND kind = 'rank' AND id NOT IN (
+    SELECT json_extract(payload, '$.event') FROM events WHERE kind = 'undo'
+)
+"""
 TIES, SKIPPED = "ties", "skipped"
 
 
 class Votes:
-    """The votes of one person. `told` counts those of this conversation, by model."""
+    """The votes of one person. `told` counts those of this conversation, by model.
 
-    def __init__(self, path: Path, annotator: str) -> None:
+    A vote on the same answers to the same conversation is a ranking of the same item: of one person the newest counts,
+    and where an earlier one stands it is kept as a repeat, which tells how far they agree with themselves.
+    """
+
+    def __init__(self, path: Path, annotator: str, seed: int) -> None:
         self._path = path
         self._annotator = annotator
+        self._seed = seed
         self._counts: Counter[str] = Counter()
         self._names: dict[int, str] = {}
 
     @staticmethod
-    def checked(path: Path, annotator: str) -> Votes:
-        """The votes in a store, which is made at the first one where there is none.
+    def checked(path: Path, annotator: str, seed: int) -> Votes:
+        """The votes in a store, which is made at the first one where there is none. `seed` is kept with them.
 
         Raises DataError for a file that is no ranking store, RunExists and FolderError where none can be made.
         """
@@ -37,7 +50,7 @@ class Votes:
             feedback_db.connect(path).close()
         else:
             check_file_out(str(path), ())
-        return Votes(path, annotator)
+        return Votes(path, annotator, seed)
 
     @property
     def told(self) -> dict[str, int]:
@@ -51,16 +64,19 @@ class Votes:
 
         `shown`: models with their answers, in the order in which they were shown.
         """
-        item = _item(prompt, shown)
-        ranks = [1 if better in (None, place) else 2 for place in range(len(shown))]
-        event = Event(
-            item=item.id, annotator=self._annotator, kind="skip" if skipped else "rank",
-            payload={} if skipped else {"ranks": [*ranks]},
-        )  # fmt: skip
+        rows = sorted(range(len(shown)), key=lambda place: (shown[place][0], shown[place][1].text))
+        item = _item(prompt, [shown[place] for place in rows])
+        told: dict[str, JSON] = {"order": [rows.index(place) for place in range(len(shown))], "seed": self._seed}
+        if not skipped:
+            told["ranks"] = [1 if better in (None, place) else 2 for place in rows]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         opened = feedback_db.connect if self._path.is_file() else feedback_db.create
         with closing(opened(self._path)) as connection:
             feedback_db.add_items(connection, [item])
+            if not skipped and connection.execute(_STANDING, (item.id, self._annotator)).fetchone():
+                told["repeat"] = True
+            kind = "skip" if skipped else "rank"
+            event = Event(item=item.id, annotator=self._annotator, kind=kind, payload=told)
             number = feedback_db.append(connection, event)
         name = SKIPPED if skipped else TIES if better is None else shown[better][0]
         self._counts[name] += 1
@@ -80,9 +96,11 @@ def shown_order(seed: int, number: int) -> tuple[int, int]:
     return (0, 1) if random.Random(f"shown {seed} {number}").random() < 0.5 else (1, 0)
 
 
-def _item(prompt: Sequence[Message], shown: Sequence[tuple[str, Completion]]) -> Item:
+def _item(prompt: Sequence[Message], told: Sequence[tuple[str, Completion]]) -> Item:
     """The answers as an item; the same answers to the same conversation are the same item."""
-    answers = [Answer(text=done.text, stopped=done.stopped, model=model) for model, done in shown]
+    answers = [Answer(text=done.text, stopped=done.stopped, model=model) for model, done in told]
     said = [[message.role, message.content] for message in prompt]
     words = json.dumps([said, [[answer.text, answer.model] for answer in answers]])
-    return Item(id=f"chat/{sha256(words.encode()).hexdigest()[:16]}", prompt=tuple(prompt), responses=answers)
+    name = f"chat/{sha256(words.encode()).hexdigest()[:16]}"
+    seed = hash_of(name) >> 1  # SQLite has no unsigned numbers
+    return Item(id=name, prompt=tuple(prompt), responses=answers, seed=seed)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import posttrain
 from posttrain.config import ChatConfig, make_config
 from posttrain.console import Console, Silent
 from posttrain.console.talk import Talk
+from posttrain.data import feedback_db
 from posttrain.data.readers import read
 from posttrain.errors import DataError
 from posttrain.recipes.chat import Chatted, chat
@@ -26,7 +28,7 @@ from posttrain.types import ChatRecord, RankedRecord
 
 pytestmark = pytest.mark.medium
 
-GREEDY = {"temperature": 0.0, "max_new_tokens": 8}
+GREEDY = {"temperature": 0.0, "max_new_tokens": 8, "seed": 0}
 Turn = tuple[str, str]
 
 
@@ -147,13 +149,18 @@ def test_votes_are_rankings_that_name_the_models(stages: Stages, tiny_model: Pat
     assert done.answered == 4
     assert "'so so' is no vote; write 1, 2, = or s" in out.getvalue()
     records = [record for record in read(db, "ranked").records if isinstance(record, RankedRecord)]
-    assert [record.ranks for record in records] == [(1, 2), (2, 1), (1, 1)]
     assert {record.annotator for record in records} == {"ada"}
     assert done.votes["ties"] == 1
     assert done.votes["skipped"] == 1
     first = [shown_order(0, number) for number in range(2)]
     names = (str(stages.sft), str(tiny_model))
     voted = [names[first[0][0]], names[first[1][1]]]
+    stored = sorted(names)
+    assert [record.ranks for record in records] == [
+        *((1, 2) if name == stored[0] else (2, 1) for name in voted), (1, 1)
+    ]  # fmt: skip
+    orders = [[stored.index(names[place]) for place in shown_order(0, number)] for number in range(4)]
+    assert [told["order"] for _, told in events(db)] == orders
     assert {name: done.votes.get(name, 0) for name in names} == {name: voted.count(name) for name in names}
 
 
@@ -173,7 +180,41 @@ def test_a_vote_that_is_taken_back_does_not_count(stages: Stages, tiny_model: Pa
     assert sum(done.votes.values()) == 1
     [record] = read(db, "ranked").records
     assert isinstance(record, RankedRecord)
-    assert (record.prompt[0].content, record.ranks) == ("Two.", (2, 1))
+    names = (str(stages.sft), str(tiny_model))
+    better = names[shown_order(0, 1)[1]]
+    assert (record.prompt[0].content, record.ranks) == ("Two.", (1, 2) if better == min(names) else (2, 1))
+
+
+def events(db: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The item and what is kept of each event."""
+    with closing(feedback_db.reader(db)) as connection:
+        rows = connection.execute("SELECT item, payload FROM events ORDER BY id").fetchall()
+    return [(item, json.loads(payload)) for item, payload in rows]
+
+
+def test_each_conversation_has_an_order_of_its_own_and_a_second_vote_on_the_same_answers_is_a_repeat(
+    stages: Stages, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, said = tmp_path / "feedback.db", list[str]()
+    other = next(seed for seed in range(8, 99) if shown_order(seed, 0) != shown_order(7, 0))
+    seeds = iter((7, other))
+    monkeypatch.setattr("posttrain.recipes.chat.randbelow", lambda below: next(seeds))  # pyright: ignore
+    for _ in range(2):
+        given = {"model": stages.sft, "against": tiny_model, "db": db, "temperature": 0.0, "max_new_tokens": 8}
+        console = Console(Silent())
+        console.attach(said.append)
+        talk = Talk(["One.\n", "1\n"], io.StringIO(), at_terminal=False)
+        chat(make_config(ChatConfig, given), console=console, talk=talk)
+    (first, told), (second, again) = events(db)
+    assert first == second
+    assert (told["seed"], again["seed"]) == (7, other)
+    assert told["order"] == again["order"][::-1]  # whoever always votes for A is heard to
+    assert told["ranks"] == again["ranks"][::-1]
+    assert ("repeat" in told, again["repeat"]) == (False, True)
+    [record] = read(db, "ranked").records
+    assert isinstance(record, RankedRecord)
+    assert record.ranks == tuple(again["ranks"])
+    assert f"seed {other}, which is kept with the votes; --seed {other} gives the same order again" in said
 
 
 def test_two_answers_that_are_the_same_are_not_voted_on(tiny_model: Path, tmp_path: Path) -> None:
