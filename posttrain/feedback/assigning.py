@@ -37,7 +37,7 @@ class Rules:
     unsure: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def needs(self, item: str) -> int:
-        """How many people an item is for."""
+        """How many people an item is for: once so many ranked it, or said that they can't judge it, it is closed."""
         return 2 if chosen(self.overlap, self.seed, "overlap", item) else 1
 
 
@@ -156,7 +156,8 @@ class Assignment:
         return len(there) < self._needs[item]
 
     def _wants_more(self, item: str) -> bool:
-        return len(self._standing.rankers(item)) < self._needs[item]
+        needs = self._needs[item]
+        return len(self._standing.rankers(item)) < needs and self._standing.unable(item) < needs
 
     def _repeated(self, annotator: str) -> str | None:
         """The first item of a person's share that is to come back to them and has not."""

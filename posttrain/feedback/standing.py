@@ -140,6 +140,14 @@ class Standing:
         said = self._of_item.get(item, {}).get(annotator, ())
         return any(each.is_ranking or each.kind in ("skip", "cant_judge") for each in said)
 
+    def unable(self, item: str) -> int:
+        """How many people said that they can't judge an item, and did not rank it."""
+        of_item = self._of_item.get(item, {})
+        return sum(
+            any(each.kind == "cant_judge" for each in said) and not any(each.is_ranking for each in said)
+            for said in of_item.values()
+        )
+
     def touched_by(self, item: str, annotator: str) -> bool:
         """Whether a person said anything of an item that stands."""
         return bool(self._of_item.get(item, {}).get(annotator))
@@ -176,6 +184,10 @@ class Standing:
     def annotators(self) -> list[str]:
         """Who said anything that stands, by name."""
         return sorted(name for name, said in self._of_person.items() if said)
+
+    def unjudged(self) -> set[str]:
+        """The items of which anyone said that they can't judge them."""
+        return {said.item for said in self._said.values() if said.kind == "cant_judge"}
 
     def said(self) -> Iterator[Said]:
         """All that stands, in order."""

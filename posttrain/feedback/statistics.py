@@ -144,6 +144,7 @@ class Overview:
                 },
                 "skipped": kinds["skip"],
                 "cant_judge": kinds["cant_judge"],
+                "closed": sum(standing.unable(item) >= self._rules.needs(item) for item in standing.unjudged()),
                 "audit": sum(item.audit for item in standing.items.values()),
             }
         }

@@ -31,6 +31,8 @@ from posttrain.feedback.server import Options, application
 from posttrain.feedback.serving import Serving
 from posttrain.records import JSON, Message, RankedRecord, Record
 
+_SHORTEST_TOKEN = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
@@ -285,4 +287,8 @@ def _token(config: RankConfig) -> str:
     if config.token is None and not local:
         what = f"{config.host} is reached from other machines, and nothing would keep strangers out"
         raise ConfigError([Problem(place="--token", what=what, fix="leave token out: one is made and printed")])
+    if not local and config.token is not None and len(config.token) < _SHORTEST_TOKEN:
+        what = f"the token has {len(config.token)} characters, and {config.host} is reached from other machines"
+        fix = f"give at least {_SHORTEST_TOKEN}, or leave token out: one is made and printed"
+        raise ConfigError([Problem(place="--token", what=what, fix=fix)])
     return config.token or ""

@@ -46,7 +46,8 @@ def of(path: Path, clock: Clock | None = None) -> dict[str, Any]:
 def test_an_untouched_store_says_so(path: Path) -> None:
     found = of(path)
     assert found["progress"] == {
-        "done": 0, "of": 4, "rankings": 0, "second": {"done": 0, "of": 4}, "skipped": 0, "cant_judge": 0, "audit": 1,
+        "done": 0, "of": 4, "rankings": 0, "second": {"done": 0, "of": 4}, "skipped": 0, "cant_judge": 0,
+        "closed": 0, "audit": 1,
     }  # fmt: skip
     names = ("alpha", "agreement", "self_consistency", "position_bias", "length_bias", "pace_per_hour")
     assert [found[name] for name in names] == [None] * 6
@@ -59,7 +60,8 @@ def test_who_did_what_and_how_far_they_agree(people: People, path: Path) -> None
     people.next("cy")
     found = of(path)
     assert found["progress"] == {
-        "done": 4, "of": 4, "rankings": 7, "second": {"done": 3, "of": 4}, "skipped": 1, "cant_judge": 0, "audit": 1,
+        "done": 4, "of": 4, "rankings": 7, "second": {"done": 3, "of": 4}, "skipped": 1, "cant_judge": 0,
+        "closed": 0, "audit": 1,
     }  # fmt: skip
     # a: 3 of 3; b: the only pair that both ranked is opposed; c: a tie in one of two, and two pairs alike: 2.5 of 3
     assert found["agreement"]["value"] == pytest.approx(5.5 / 7)
@@ -170,6 +172,19 @@ def test_a_dispute_shows_everyones_ranking_in_the_stored_order_and_no_model(peop
         assert overview.disputes("a")["item"]["adjudicated"] == {"annotator": "cy", "tiers": [["c"], ["a", "b"]]}
         assert overview.disputes("nowhere")["item"]["id"] == "c"
         assert overview.statistics()["adjudications"] == [{"item": "a", "annotator": "cy"}]
+
+
+def test_an_item_that_so_many_as_it_needs_cannot_judge_is_closed_and_counted(people: People, path: Path) -> None:
+    name = str(people.next("ann"))
+    people.say("ann", name, "cant_judge")
+    assert of(path)["progress"]["closed"] == 0
+    assert people.next("ben") == name
+    people.say("ben", name, "cant_judge")
+    assert (of(path)["progress"]["closed"], of(path)["progress"]["cant_judge"]) == (1, 2)
+    assert people.next("cy") != name
+    people.take_back("ben")
+    assert people.next("dan") == name
+    assert of(path)["progress"]["closed"] == 0
 
 
 def test_a_large_store_is_not_measured_all_the_time(

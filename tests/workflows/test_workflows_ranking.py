@@ -153,6 +153,11 @@ def test_guidelines_are_read_and_kept(folder: Path) -> None:
         ((), "error: feedback.db  there is no such store yet\n  fix: give a pool: posttrain rank pool.jsonl\n"),
         (("gone.jsonl",), "error: gone.jsonl  there is no such file or folder\n"),
         (
+            ("pool.jsonl", "--host", "0.0.0.0", "--token", "guessed"),
+            "error: --token  the token has 7 characters, and 0.0.0.0 is reached from other machines\n"
+            "  fix: give at least 16, or leave token out: one is made and printed\n",
+        ),
+        (
             ("pool.jsonl", "--host", "0.0.0.0", "--token", "null"),
             "error: --token  0.0.0.0 is reached from other machines, and nothing would keep strangers out\n"
             "  fix: leave token out: one is made and printed\n",

@@ -49,6 +49,7 @@ function progress({ progress: told, last_hour, pace_per_hour }) {
     "second opinions": `${told.second.done} of ${told.second.of}`,
     skipped: told.skipped,
     "can't judge": told.cant_judge,
+    "closed as such": told.closed,
     "kept for checks": told.audit,
     "in the last hour": last_hour,
     "per hour of work": pace_per_hour === null ? "–" : Math.round(pace_per_hour).toLocaleString("en"),
