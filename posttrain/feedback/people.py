@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
+import unicodedata
 
 from posttrain.feedback.asked import Refused
 
@@ -36,10 +37,11 @@ def new_link(connection: sqlite3.Connection, name: str) -> str:
 
 
 def enter_by_name(connection: sqlite3.Connection, name: str) -> str:
-    """The cookie of a new session. Raises Refused for a name with a personal link."""
-    found = connection.execute("SELECT link FROM annotators WHERE name = ?", (name,)).fetchone()
-    if found is not None and found[0] is not None:
-        raise Refused(403, f"{name} has a personal link: enter by it, or under another name")
+    """The cookie of a new session. Raises Refused for a name with a personal link, however it is written."""
+    linked = connection.execute("SELECT name FROM annotators WHERE link IS NOT NULL").fetchall()
+    for (other,) in linked:
+        if _looks(other) == _looks(name):
+            raise Refused(403, f"{other} has a personal link: enter by it, or under another name")
     connection.execute("INSERT INTO annotators (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
     return _session(connection, name)
 
@@ -65,6 +67,11 @@ def annotator_of(connection: sqlite3.Connection, cookie: str) -> tuple[str, bool
 def leave(connection: sqlite3.Connection, cookie: str) -> None:
     """Ends a session."""
     connection.execute("DELETE FROM sessions WHERE hash = ?", (hash_of_secret(cookie),))
+
+
+def _looks(name: str) -> str:
+    """A name as people tell it from others: without case, and in one way of writing its letters."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _session(connection: sqlite3.Connection, name: str) -> str:

@@ -112,7 +112,7 @@ class Safe:
             raise Refused(403, "this server answers to names of this machine alone; open the address that it printed")
         if scope["method"] in ("GET", "HEAD"):
             return
-        _check_origin(headers)
+        _check_origin(headers, scope["scheme"])
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LARGEST_BODY:
             raise Refused(413, f"the request is too large; at most {LARGEST_BODY:,} bytes are read")
@@ -126,14 +126,16 @@ def check_csrf(cookie: str, token: str) -> None:
         raise Refused(403, "the token of the page is missing or old; load the page again")
 
 
-def _check_origin(headers: Headers) -> None:
+def _check_origin(headers: Headers, scheme: str) -> None:
     """Raises Refused for what another site sends.
 
     A form of ours says `null` for its origin, since our pages send no referrer; then the browser itself says whether it
-    came from the same place. Who says neither is no browser, and has to have the token all the same.
+    came from the same place. Who says neither is no browser, and has to have the token all the same. On this machine no
+    proxy speaks HTTPS in our place: there the origin has our own scheme.
     """
     origin, site = headers.get("origin", "null"), headers.get("sec-fetch-site", "same-origin")
-    own = origin == "null" or urlsplit(origin).netloc == headers.get("host", "")
+    host, said = headers.get("host", ""), urlsplit(origin)
+    own = origin == "null" or (said.netloc == host and (said.scheme == scheme or _hostname(host) not in _LOCAL))
     if not own or site not in ("same-origin", "none"):
         raise Refused(403, "another site sent this")
 

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from posttrain.feedback import actions, people
 from posttrain.feedback.actions import Told
@@ -80,6 +81,7 @@ class _Server:
         self._overview = overview
         self._door = door
         self._options = options
+        self._files = StaticFiles(directory=HERE / "static")
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
         )
@@ -99,7 +101,7 @@ class _Server:
             Route("/api/statistics", self.statistics),
             Route("/api/disputed", self.disputed),
             Route("/api/guidelines", self.guidelines),
-            Mount("/static", StaticFiles(directory=HERE / "static")),
+            Mount("/static", self.files),
         ]
 
     @asynccontextmanager
@@ -108,6 +110,13 @@ class _Server:
         yield
         await run_in_threadpool(self._desk.close)
         await run_in_threadpool(self._overview.close)
+
+    async def files(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The files of the pages, for whoever may see a page."""
+        request = Request(scope)
+        if not self._door.has_token(request):
+            await self._signed(request, _nothing)
+        await self._files(scope, receive, send)
 
     # --- pages ----------------------------------------------------------------------------------------------------
 

@@ -255,3 +255,22 @@ def test_names_are_escaped_in_pages(serve: Serve, path: Path) -> None:
     assert "<script>alert" not in browser.open().text
     assert server.HERE.name == "feedback"
     assert safety.HEADERS["content-security-policy"]
+
+
+def test_an_origin_of_another_scheme_is_another_site(serve: Serve, path: Path) -> None:
+    ann = serve(path)()
+    ann.enter("ann")
+    assert ann.post("/api/undo", {"key": "k", "undoes": None}, Origin=f"https://{ann.host}").status == 403
+    assert ann.post("/api/undo", {"key": "k", "undoes": None}).status == 409
+
+
+def test_the_files_of_the_pages_need_the_token_or_a_personal_link_too(serve: Serve, path: Path) -> None:
+    with closing(feedback_db.connect(path)) as connection, connection:
+        link = people.new_link(connection, "ann")
+    browser = serve(path, token=TOKEN)
+    stranger, guest, ann = browser(), browser(), browser()
+    assert stranger.get("/static/page.js").status == 403
+    guest.get(f"/?token={TOKEN}")
+    assert guest.get("/static/page.js").status == 200
+    ann.get(f"/a/{link}")
+    assert ann.get("/static/page.js").status == 200

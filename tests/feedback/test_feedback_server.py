@@ -177,6 +177,8 @@ def test_a_personal_link_lets_in_whom_it_is_of_and_nobody_else_takes_the_name(se
     assert ann.get("/api/next").status == 200
     other = browser()
     assert "ann has a personal link" in other.enter("ann").text
+    for alike in ("ANN", "Ann", "\uff41nn"):
+        assert "ann has a personal link" in other.enter(alike).text
     assert other.get("/api/next").status == 401
     assert browser().get("/a/wrong").status == 404
     with closing(feedback_db.connect(path)) as connection, connection:
