@@ -98,10 +98,10 @@ class Annotator:
             await self._several(shown, pause)
             keys = [answer["key"] for answer in shown["answers"]]
             self._random.shuffle(keys)
-            await self._event("rank", shown["id"], tiers=[[key] for key in keys], seconds=pause)
-            if self._random.random() < _SEVERAL["undo"]:
+            ranked = await self._event("rank", shown["id"], tiers=[[key] for key in keys], seconds=pause)
+            if self._random.random() < _SEVERAL["undo"] and ranked is not None:
                 await self._pause(pause)
-                await self._timed("undo", "POST", "/api/undo", self._body({}))
+                await self._timed("undo", "POST", "/api/undo", self._body({"undoes": ranked}))
             await self._pause(pause)
 
     async def _several(self, shown: Mapping[str, Any], pause: float) -> None:
@@ -118,12 +118,16 @@ class Annotator:
         if chance() < _SEVERAL["statistics"]:
             await self._timed("statistics", "GET", "/api/statistics")
 
-    async def _event(self, kind: str, item: str, **parts: object) -> None:
+    async def _event(self, kind: str, item: str, **parts: object) -> int | None:
+        """The number of the event; None for one that came too late."""
         status, body = await self._timed(kind, "POST", "/api/events", self._body({"item": item, "kind": kind, **parts}))
         if status == 201:
-            self._waits.acknowledged.add(json.loads(body)["event"])
-        elif status != 409:
+            number = int(json.loads(body)["event"])
+            self._waits.acknowledged.add(number)
+            return number
+        if status != 409:
             raise RuntimeError(f"{kind} of {item}: {status} {body!r:.200}")
+        return None
 
     def _body(self, body: Mapping[str, object]) -> bytes:
         self._keys += 1
