@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 from urllib.parse import quote
 
 import orjson
@@ -37,6 +37,12 @@ _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 # adjudicated, that ranking alone. Whoever brings other answers to an audit prompt (a file, a chat) brings more of what
 # nothing trains on: prompts are told apart, not items. Bytes in a payload are no JSON, and the row that holds them is
 # told by itself.
+_REMARKS = """
+SELECT time, item, annotator, payload FROM events
+WHERE kind IN ('note', 'flag') AND id NOT IN (
+    SELECT ifnull(json_extract(payload, '$.event'), 0) FROM events WHERE kind = 'undo'
+) ORDER BY id
+"""
 _RANKINGS = """
 WITH undone AS (
     SELECT json_extract(payload, '$.event') AS event FROM events WHERE kind = 'undo'
@@ -96,6 +102,18 @@ class Event:
     payload: Mapping[str, JSON] = field(default_factory=dict[str, "JSON"])
     key: str | None = None
     seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """A note, or the flags of an item or of one of its answers, by its place in the item."""
+
+    time: str
+    item: str
+    annotator: str
+    note: str
+    flags: tuple[str, ...]
+    answer: int | None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -296,6 +314,25 @@ def reader(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def remarks(path: Path) -> list[Remark]:
+    """The notes and flags that nobody took back, oldest first. Raises DataError as `rankings` does."""
+    with _opened(path) as connection:
+        return [_remark(*row) for row in connection.execute(_REMARKS)]
+
+
+def _remark(time: str, item: str, annotator: str, payload: str) -> Remark:
+    told = cast("Row", orjson.loads(payload))
+    flags, answer = told.get("flags"), told.get("answer")
+    return Remark(
+        time=time,
+        item=item,
+        annotator=annotator,
+        note=str(told.get("text") or ""),
+        flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
+        answer=answer if type(answer) is int else None,
+    )
 
 
 def texts(connection: sqlite3.Connection, item: str) -> tuple[list[Row], list[Row]]:

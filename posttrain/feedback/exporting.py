@@ -1,15 +1,18 @@
 """The rankings of a store as files that train: the very rows, and how many pairs and ties they make.
 
 Prompts that are held out go into a file of their own, and so do items that check people, which are never trained on.
+Beside a ranking stand the notes and flags of who gave it; pairs have no room for them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -21,7 +24,7 @@ from posttrain.data.messages import BadRow
 from posttrain.data.split import held_out, prompt_key
 from posttrain.errors import DataError, Problem
 from posttrain.ops.ranking import pairs_from_ranks
-from posttrain.records import RankedRecord
+from posttrain.records import JSON, RankedRecord
 
 HELD_OUT, AUDIT = "held_out", "audit"
 
@@ -82,6 +85,9 @@ def export(store: Path, out: Path, *, pairs: bool, share: float, seed: int = 0) 
     keys = np.array([prompt_key(record) for _, record in found], np.uint64)
     held = held_out(keys, share, seed)
     audit = list(_rankings(store, bad, audit=True))
+    remarks = _remarks(store)
+    for row, _ in (*found, *audit):
+        row |= remarks.get(str(row["id"]), {})
 
     def part(chosen: Sequence[tuple[Row, RankedRecord]], name: str) -> Part | None:
         path = out.with_name(f"{out.stem}.{name}{out.suffix}") if name else out
@@ -95,6 +101,18 @@ def export(store: Path, out: Path, *, pairs: bool, share: float, seed: int = 0) 
         audit=part(audit, AUDIT),
         bad=tuple(bad),
     )
+
+
+def _remarks(store: Path) -> dict[str, Row]:
+    """What people remarked beside a ranking, by the id of its row: `notes`, and `flags` of all answers or of one."""
+    found: dict[str, Row] = defaultdict(dict)
+    for each in feedback_db.remarks(store):
+        row = found[f"{each.item}/{each.annotator}"]
+        if each.note:
+            cast("list[JSON]", row.setdefault("notes", [])).append(each.note)
+        if each.flags:
+            cast("list[JSON]", row.setdefault("flags", [])).append({"answer": each.answer, "flags": [*each.flags]})
+    return found
 
 
 def has_pair(store: Path, *, share: float, seed: int = 0) -> bool:

@@ -13,9 +13,9 @@ from posttrain.data.json_rows import Row
 from posttrain.feedback.standing import Facts, Said, Standing
 
 _ITEMS = "SELECT rowid, id, seed, json_array_length(responses), audit FROM items WHERE rowid > ? ORDER BY rowid"
-_EVENTS = (
-    "SELECT id, time, item, annotator, kind, payload, seconds, key IS NOT NULL FROM events WHERE id > ? ORDER BY id"
-)
+_EVENTS = "SELECT id, time, item, annotator, kind, payload, {}, {} IS NOT NULL FROM events WHERE id > ? ORDER BY id"
+_LATER = ("seconds", "key")
+"""Columns that a store of version 1, opened for reading alone, does not have."""
 
 
 class Mirror:
@@ -26,6 +26,8 @@ class Mirror:
         self.standing = Standing()
         self.last_event = 0
         self._last_item = 0
+        there = {row[1] for row in connection.execute("PRAGMA table_info (events)")}
+        self._events = _EVENTS.format(*(name if name in there else "NULL" for name in _LATER))
 
     def catch_up(self) -> tuple[int, list[str]]:
         """How many items are new, and of which items something was said since the last time."""
@@ -33,7 +35,7 @@ class Mirror:
         for number, item, seed, answers, audit in items:
             self.standing.add(Facts(id=item, seed=seed, answers=answers, audit=bool(audit)))
             self._last_item = number
-        said = [_said(row) for row in self.connection.execute(_EVENTS, (self.last_event,)).fetchall()]
+        said = [_said(row) for row in self.connection.execute(self._events, (self.last_event,)).fetchall()]
         for each in said:
             self.standing.apply(each)
             self.last_event = each.event

@@ -81,6 +81,11 @@ class Serving:
             raise self._failed
 
 
+def check_address(host: str, port: int) -> None:
+    """Raises ConfigError for an address that cannot be taken, and leaves one that can."""
+    _listening(host, port).close()
+
+
 def _address(host: str, port: int) -> str:
     """Where a browser finds a server; by the machine's name where it listens on all of its addresses."""
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host

@@ -28,7 +28,7 @@ from posttrain.feedback.people import new_secret
 from posttrain.feedback.pool import pool_of
 from posttrain.feedback.safety import is_local
 from posttrain.feedback.server import Options, application
-from posttrain.feedback.serving import Serving
+from posttrain.feedback.serving import Serving, check_address
 from posttrain.records import JSON, Message, RankedRecord, Record
 
 _SHORTEST_TOKEN = 16
@@ -74,6 +74,7 @@ def rank(config: RankConfig, *, console: Console) -> Ranked:
 
     Raises ConfigError for settings that cannot be followed, DataError for a pool or a store that cannot be read.
     """
+    check_address(config.host, config.port)  # before a setting of the store is changed
     page = page_of(config, console=console)
     with page.served() as (serving, address):
         console.say(f"rank at {address}")

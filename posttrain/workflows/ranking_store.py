@@ -23,6 +23,8 @@ from posttrain.feedback.kept import kept_settings
 from posttrain.feedback.people import new_link
 from posttrain.feedback.statistics import Overview
 
+_SHOWN = 10
+
 
 def rank_stats(db: str, *, console: Console) -> Mapping[str, object]:
     """The state of a ranking; says it in tables."""
@@ -31,7 +33,7 @@ def rank_stats(db: str, *, console: Console) -> Mapping[str, object]:
         kept = kept_settings(connection) if feedback_db.version_of(store) > 1 else {}
     rules = Rules(seed=cast("int", kept.get("seed", 0)), overlap=cast("float", kept.get("overlap", 0.0)))
     with closing(Overview(store, rules)) as overview:
-        found = cast("Mapping[str, Any]", overview.statistics())
+        found: dict[str, Any] = {**overview.statistics(), "remarks": _remarks(store)}
     progress = found["progress"]
     second = progress["second"]
     console.say(
@@ -45,6 +47,7 @@ def rank_stats(db: str, *, console: Console) -> Mapping[str, object]:
         "annotators": [_person(row) for row in found["annotators"]],
         "disputed": _disputed(found["disputed"]),
         "settled": [{"item": row["item"], "by": row["annotator"]} for row in found["adjudications"]],
+        "newest notes and flags": found["remarks"][-_SHOWN:],
     }
     for title, rows in tables.items():
         if rows:
@@ -104,6 +107,20 @@ def _name(text: str, place: str) -> str:
         return name_of(text)
     except Refused as refused:
         raise ConfigError([Problem(place=place, what=str(refused))]) from refused
+
+
+def _remarks(store: Path) -> Sequence[Mapping[str, object]]:
+    """The notes and flags that stand, oldest first; an answer is told by its place in the item, from 1."""
+    return [
+        {
+            "item": each.item,
+            "by": each.annotator,
+            "answer": "" if each.answer is None else each.answer + 1,
+            "flags": ", ".join(each.flags),
+            "note": each.note,
+        }
+        for each in feedback_db.remarks(store)
+    ]
 
 
 def _measures(found: Mapping[str, Any]) -> Sequence[Mapping[str, object]]:

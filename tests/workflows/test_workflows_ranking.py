@@ -17,6 +17,7 @@ from http_at_hand import Caller
 from rankings_at_hand import store
 
 from posttrain.data import feedback_db
+from posttrain.feedback.kept import kept_settings
 
 pytestmark = pytest.mark.medium
 
@@ -183,10 +184,12 @@ def test_what_cannot_be_done_is_told_before_anything_is_written(
     assert not (folder / "feedback.db").exists()
 
 
-def test_a_port_that_is_taken_is_told(folder: Path) -> None:
-    with running(folder, "pool.jsonl") as server:
+def test_a_port_that_is_taken_is_told_and_changes_no_setting(folder: Path) -> None:
+    with running(folder, "pool.jsonl", "--overlap", "0.5") as server:
         port = server.url.rsplit(":", 1)[1].rstrip("/")
-        said = refused(folder, "--port", port)
+        said = refused(folder, "--port", port, "--overlap", "1")
+    with closing(feedback_db.reader(folder / "feedback.db")) as connection:
+        assert kept_settings(connection)["overlap"] == 0.5
     assert said == (
         f"error: 127.0.0.1:{port}  cannot be served: Address already in use\n"
         "  fix: give another --port, or --port 0 for any that is free\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -13,8 +14,12 @@ from rankings_at_hand import People, item, store
 
 from posttrain.cli import main
 from posttrain.data import feedback_db
+from posttrain.data.feedback_db import Event, EventKind
 from posttrain.feedback import people
 from posttrain.feedback.assigning import Rules
+from posttrain.records import JSON
+
+FIRST = Path(__file__).parent.parent / "data" / "feedback_version_1.db"
 
 
 @pytest.fixture
@@ -75,6 +80,37 @@ def test_export_says_the_exact_rows_and_writes_over_nothing(folder: Path, capsys
     said(capsys, "export", "feedback.db", "--out", "rankings.jsonl", "--fresh", "--held-out", "0%", "--pairs")
     assert not held.exists()
     assert len(train.read_text(encoding="utf-8").splitlines()) == 81
+
+
+def test_notes_and_flags_are_shown_and_exported_until_they_are_taken_back(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def say(kind: EventKind, **payload: JSON) -> int:
+        with closing(feedback_db.connect(folder / "feedback.db")) as connection:
+            return feedback_db.append(connection, Event(item="i03", annotator="ann", kind=kind, payload=payload))
+
+    say("note", text="both are close")
+    say("flag", flags=["wrong", "broken"], answer=2)
+    say("undo", event=say("note", text="a slip of the pen"))
+    shown = said(capsys, "stats", "feedback.db")
+    lines = shown[shown.index("newest notes and flags") :].splitlines()
+    assert [line.split() for line in lines if line.startswith("i03")] == [
+        ["i03", "ann", "both", "are", "close"],
+        ["i03", "ann", "3", "wrong,", "broken"],
+    ]
+    said(capsys, "export", "feedback.db", "--out", "all.jsonl", "--held-out", "0%")
+    rows = {row["id"]: row for row in map(json.loads, (folder / "all.jsonl").read_text().splitlines())}
+    assert rows["i03/ann"]["notes"] == ["both are close"]
+    assert rows["i03/ann"]["flags"] == [{"answer": 2, "flags": ["wrong", "broken"]}]
+    assert "notes" not in rows["i03/ben"]
+    assert "40 rankings by 2 annotators" in said(capsys, "import", "all.jsonl", "--db", "other.db")
+
+
+def test_stats_of_an_old_store_leave_it_as_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(FIRST, folder / "old.db")
+    before = feedback_db.version_of(folder / "old.db")
+    assert " ranked, " in said(capsys, "stats", "old.db")
+    assert before == feedback_db.version_of(folder / "old.db") == 1
 
 
 def test_a_share_that_is_none_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
