@@ -37,12 +37,6 @@ _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 # adjudicated, that ranking alone. Whoever brings other answers to an audit prompt (a file, a chat) brings more of what
 # nothing trains on: prompts are told apart, not items. Bytes in a payload are no JSON, and the row that holds them is
 # told by itself.
-_REMARKS = """
-SELECT time, item, annotator, payload FROM events
-WHERE kind IN ('note', 'flag') AND id NOT IN (
-    SELECT ifnull(json_extract(payload, '$.event'), 0) FROM events WHERE kind = 'undo'
-) ORDER BY id
-"""
 _RANKINGS = """
 WITH undone AS (
     SELECT json_extract(payload, '$.event') AS event FROM events WHERE kind = 'undo'
@@ -60,6 +54,12 @@ WITH undone AS (
 SELECT events.id, items.id, annotator, prompt, responses, payload
 FROM counted JOIN events ON events.id = counted.event JOIN items ON items.id = events.item
 WHERE (prompt IN (SELECT prompt FROM items WHERE audit)) = ? ORDER BY events.id
+"""
+_REMARKS = """
+SELECT time, item, annotator, payload FROM events
+WHERE kind IN ('note', 'flag') AND id NOT IN (
+    SELECT ifnull(json_extract(payload, '$.event'), 0) FROM events WHERE kind = 'undo'
+) ORDER BY id
 """
 # What an identity is made of: columns that every version has, so that a store keeps it when it becomes a later one.
 _CONTENT = (

@@ -21,7 +21,7 @@ from posttrain.errors import DataError
 
 FIRST = Path(__file__).parent / "feedback_version_1.db"
 # What the code of the first version said of it.
-IDENTITY = "d044ff821f6507032471deea75c290c40361e09bc473310261e3804f1bda0f75"
+IDENTITY = "1a39c962fb690324d29a5ed35708f450b2da3349c2ec56390139d3e491da0af4"
 RANKED = [(1, "a/ann", [1, 2, None]), (4, "a/ben", [1, 1, 2])]
 
 
