@@ -33,17 +33,20 @@ PATIENCE = 5000
 _MAGIC = b"SQLite format 3\x00"
 _HEADER = 100  # bytes that every database begins with
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
+STANDS = """id NOT IN (
+    SELECT json_extract(payload, '$.event') FROM events
+    WHERE kind = 'undo' AND json_extract(payload, '$.event') IS NOT NULL
+)"""
+"""What is asked of an event in a query: that no undo names it. One NULL in the list would hide every event."""
 # The newest rank of each person and item that no undo names, in the order in which they were given. Of an item that was
 # adjudicated, that ranking alone. Whoever brings other answers to an audit prompt (a file, a chat) brings more of what
 # nothing trains on: prompts are told apart, not items. Bytes in a payload are no JSON, and the row that holds them is
 # told by itself.
-_RANKINGS = """
-WITH undone AS (
-    SELECT json_extract(payload, '$.event') AS event FROM events WHERE kind = 'undo'
-), live AS (
+_RANKINGS = f"""
+WITH live AS (
     SELECT id, item, annotator, CASE WHEN json_valid(payload) THEN json_extract(payload, '$.adjudicates') END AS settles
     FROM events
-    WHERE kind = 'rank' AND id NOT IN (SELECT event FROM undone WHERE event IS NOT NULL)
+    WHERE kind = 'rank' AND {STANDS}
 ), settled AS (
     SELECT item, max(id) AS event FROM live WHERE settles GROUP BY item
 ), counted AS (
@@ -55,11 +58,8 @@ SELECT events.id, items.id, annotator, prompt, responses, payload
 FROM counted JOIN events ON events.id = counted.event JOIN items ON items.id = events.item
 WHERE (prompt IN (SELECT prompt FROM items WHERE audit)) = ? ORDER BY events.id
 """
-_REMARKS = """
-SELECT time, item, annotator, payload FROM events
-WHERE kind IN ('note', 'flag') AND id NOT IN (
-    SELECT ifnull(json_extract(payload, '$.event'), 0) FROM events WHERE kind = 'undo'
-) ORDER BY id
+_REMARKS = f"""
+SELECT item, annotator, payload FROM events WHERE kind IN ('note', 'flag') AND {STANDS} ORDER BY id
 """
 # What an identity is made of: columns that every version has, so that a store keeps it when it becomes a later one.
 _CONTENT = (
@@ -108,7 +108,6 @@ class Event:
 class Remark:
     """A note, or the flags of an item or of one of its answers, by its place in the item."""
 
-    time: str
     item: str
     annotator: str
     note: str
@@ -322,11 +321,10 @@ def remarks(path: Path) -> list[Remark]:
         return [_remark(*row) for row in connection.execute(_REMARKS)]
 
 
-def _remark(time: str, item: str, annotator: str, payload: str) -> Remark:
+def _remark(item: str, annotator: str, payload: str) -> Remark:
     told = cast("Row", orjson.loads(payload))
     flags, answer = told.get("flags"), told.get("answer")
     return Remark(
-        time=time,
         item=item,
         annotator=annotator,
         note=str(told.get("text") or ""),

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 
 from posttrain.counted import counted
 from posttrain.data import feedback_db
-from posttrain.data.feedback_db import Answer, Event, Item
+from posttrain.data.feedback_db import STANDS, Answer, Event, Item
 from posttrain.feedback.pool import item_of
 from posttrain.records import RankedRecord, Record
 
 # The same ranks of an item by the same person, unless they were taken back.
-_KNOWN = """
+_KNOWN = f"""
 SELECT 1 FROM events
 WHERE item = ? AND annotator = ? AND kind = 'rank' AND json_extract(payload, '$.ranks') = json(?)
-    AND id NOT IN (SELECT json_extract(payload, '$.event') FROM events WHERE kind = 'undo')
+    AND {STANDS}
 """
 
 

@@ -11,18 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from posttrain.data import feedback_db
-from posttrain.data.feedback_db import Answer, Event, Item
+from posttrain.data.feedback_db import STANDS, Answer, Event, Item
 from posttrain.data.split import hash_of
 from posttrain.records import JSON
 from posttrain.run import check_file_out
 from posttrain.types import Completion, Message
 
 # The ranking of a person and item that stands.
-_STANDING = """
-SELECT 1 FROM events WHERE item = ? AND annotator = ? AND kind = 'rank' AND id NOT IN (
-    SELECT json_extract(payload, '$.event') FROM events WHERE kind = 'undo'
-)
-"""
+_STANDING = f"SELECT 1 FROM events WHERE item = ? AND annotator = ? AND kind = 'rank' AND {STANDS}"
 TIES, SKIPPED = "ties", "skipped"
 
 
