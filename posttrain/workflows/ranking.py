@@ -289,7 +289,8 @@ def _token(config: RankConfig) -> str:
         what = f"{config.host} is reached from other machines, and nothing would keep strangers out"
         raise ConfigError([Problem(place="--token", what=what, fix="leave token out: one is made and printed")])
     if not local and config.token is not None and len(config.token) < _SHORTEST_TOKEN:
-        what = f"the token has {len(config.token)} characters, and {config.host} is reached from other machines"
+        long = counted(len(config.token), "character")
+        what = f"the token has {long}, and {config.host} is reached from other machines"
         fix = f"give at least {_SHORTEST_TOKEN}, or leave token out: one is made and printed"
         raise ConfigError([Problem(place="--token", what=what, fix=fix)])
     return config.token or ""
