@@ -1,0 +1,1 @@
+"""What a run came to, for people: pages that read run folders and nothing else."""
