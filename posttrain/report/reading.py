@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.errors import DataError, Problem
+from posttrain.run.fingerprints import FIX, json_lines
 from posttrain.run.folder import Facts, Run
+from posttrain.run.reading import read_lines
 
 EVALUATIONS = "evaluations"
 """The folder in `run/` with what `posttrain eval` found of the run's model, a JSON file each."""
@@ -19,9 +21,10 @@ EVALUATIONS = "evaluations"
 class Read:
     """What a run folder holds. `settings`: the resolved ones by name, nested as in YAML.
 
-    `metrics`: one mapping a step, in order, with `step` and `seconds`. `card`: the reward card, by `training` and
-    `held_out`; None where there is none. `evaluations`: what was measured of the model afterwards, oldest first.
-    `inspected`: the files of the token inspector, in the order of their steps.
+    `metrics`: one mapping a step, in order, with `step` and `seconds`; values are numbers, or None for one that was not
+    finite. `card`: the reward card, by `training` and `held_out`; None where there is none. `evaluations`: what was
+    measured of the model afterwards, oldest first. `inspected`: the files of the token inspector, in the order of their
+    steps. `problems`: what was wrong with rows of data; `failures`: the answers that a reward gave no score.
     """
 
     path: Path
@@ -32,6 +35,8 @@ class Read:
     card: Facts | None
     evaluations: Sequence[Facts]
     inspected: Sequence[Path]
+    problems: Sequence[Facts] = ()
+    failures: Sequence[Facts] = ()
 
     @property
     def command(self) -> str:
@@ -48,12 +53,33 @@ def read(path: str | os.PathLike[str]) -> Read:
         path=run.path,
         record=run.record,
         settings=run.config.model_dump(mode="json"),
-        metrics=run.metrics,
-        samples=run.samples,
+        metrics=_numbers(run.metrics, inside / "metrics.jsonl"),
+        samples=_texts(run.samples, inside / "samples.jsonl"),
         card=_facts(card) if card.is_file() else None,
         evaluations=[_facts(file) for file in sorted((inside / EVALUATIONS).glob("*.json"))],
         inspected=sorted((inside / "inspect").glob("step-*.parquet")),
+        problems=[row for _, row in json_lines(inside / "problems.jsonl")],
+        failures=list(read_lines(inside / "reward_failures.jsonl")),
     )
+
+
+def _numbers(metrics: Sequence[Facts], file: Path) -> Sequence[Facts]:
+    """The metrics. Raises DataError where one is neither a number nor null."""
+    for row in metrics:
+        wrong = next((name for name, value in row.items() if not (value is None or type(value) in (int, float))), None)
+        if wrong is not None:
+            what = f"damaged: {wrong!r:.40} of step {row['step']} is {row[wrong]!r:.40}, expected a number or null"
+            raise DataError([Problem(place=str(file), what=what, fix=FIX)])
+    return metrics
+
+
+def _texts(samples: Sequence[Facts], file: Path) -> Sequence[Facts]:
+    """The samples. Raises DataError where one has no text of a prompt or an answer."""
+    for row in samples:
+        if not (isinstance(row.get("prompt"), str) and isinstance(row.get("answer"), str)):
+            what = f"damaged: a sample of step {row['step']} has no text of a prompt and an answer"
+            raise DataError([Problem(place=str(file), what=what, fix=FIX)])
+    return samples
 
 
 def _facts(file: Path) -> Facts:

@@ -64,3 +64,38 @@ TERMS = {
 def term(name: str) -> Term:
     """The term of a name. Raises KeyError for one that the page does not explain."""
     return TERMS[name]
+
+
+_OF_METRICS = {
+    "loss": "loss",
+    "actor_loss": "actor loss",
+    "critic_loss": "critic loss",
+    "accuracy": "accuracy",
+    "margin": "margin",
+    "score": "score",
+    "score_greedy": "score",
+    "score_sampled": "score",
+    "reward": "settled score",
+    "kl": "kl per answer",
+    "kl_k3": "kl per answer",
+    "kl_exact": "kl per answer",
+    "objective": "objective",
+    "length": "length",
+    "stopped": "stopped",
+    "entropy": "entropy",
+    "sampled_entropy": "entropy",
+    "distinct_bigrams": "distinct bigrams",
+    "explained_variance": "explained variance",
+    "clip_fraction": "clip fraction",
+    "ratio": "ratio",
+    "ratio_max": "ratio",
+    "beta": "beta",
+    "chosen_logratio": "log-ratio",
+    "rejected_logratio": "log-ratio",
+}
+
+
+def of_metric(name: str) -> Term | None:
+    """The term behind a metric of metrics.jsonl, by its name without `eval_`; None where the page explains none."""
+    found = _OF_METRICS.get(name)
+    return None if found is None else TERMS[found]
