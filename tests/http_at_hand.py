@@ -17,7 +17,7 @@ from uuid import uuid4
 from rankings_at_hand import EVERYTHING_ONCE
 
 from posttrain.feedback.server import Options, application
-from posttrain.feedback.serving import Serving
+from posttrain.pages.serving import Serving
 
 Serve: TypeAlias = "Callable[..., Callable[[], Caller]]"
 """What serves a store with these options, and gives a maker of callers at it."""

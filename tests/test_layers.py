@@ -17,7 +17,7 @@ LAYERS = [
     {"objectives"},
     {"rollout"},
     {"engine"},
-    {"run", "card", "loop", "measures", "config", "console"},
+    {"run", "card", "loop", "measures", "config", "console", "pages"},
     {"recipes", "feedback", "report"},
     {"workflows", "cli", "commands", "__init__", "__main__"},
 ]
@@ -26,8 +26,8 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 KEPT = {
     "torch.distributed": {"engine"},
     "rich": {"cli", "console", "feedback", "report"},
-    "starlette": {"feedback", "report"},
-    "uvicorn": {"feedback", "report", "cli"},
+    "starlette": {"pages", "feedback", "report"},
+    "uvicorn": {"pages"},
     "jinja2": {"text", "feedback", "report"},  # chat templates are written in it
     "posttrain.recipes": {"recipes", "workflows", "cli", "__init__"},
     "posttrain.feedback": {"feedback", "workflows", "cli", "__init__"},

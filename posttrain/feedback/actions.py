@@ -12,9 +12,10 @@ from typing import TypeAlias
 
 from posttrain.data.feedback_db import Event
 from posttrain.data.json_rows import Row
-from posttrain.feedback.asked import Asked, Refused
+from posttrain.feedback.asked import Asked
 from posttrain.feedback.assigning import shown_order
 from posttrain.feedback.ledger import Ledger, Undo
+from posttrain.pages.refused import Refused
 from posttrain.records import JSON
 
 Told: TypeAlias = dict[str, JSON]

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, cast
 import orjson
 
 from posttrain.data.feedback_db import EventKind
+from posttrain.pages.refused import Refused
 from posttrain.records import JSON
 
 Flag: TypeAlias = Literal["wrong", "harmful", "off-topic", "broken"]
@@ -16,14 +17,6 @@ FLAGS: tuple[Flag, ...] = ("wrong", "harmful", "off-topic", "broken")
 LONGEST_NOTE, LONGEST_KEY, LONGEST_NAME = 10_000, 100, 60
 _KINDS: tuple[EventKind, ...] = ("rank", "skip", "cant_judge", "flag", "note")
 _LONGEST_SECONDS = 7 * 24 * 3600.0
-
-
-class Refused(Exception):
-    """What a page asked cannot be done: the status of the answer, and why in its words."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

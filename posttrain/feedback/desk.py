@@ -20,9 +20,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from posttrain.data import feedback_db
 from posttrain.errors import DataError, Problem
-from posttrain.feedback.asked import Refused
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.ledger import Ledger
+from posttrain.pages.refused import Refused
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Ledger], Any]

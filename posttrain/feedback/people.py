@@ -6,18 +6,11 @@ The store holds hashes alone: whoever reads it can neither follow a link nor tak
 from __future__ import annotations
 
 import hashlib
-import secrets
 import sqlite3
 import unicodedata
 
-from posttrain.feedback.asked import Refused
-
-_BYTES = 24  # 192 bits: not to be guessed
-
-
-def new_secret() -> str:
-    """Text that nobody guesses, fit for addresses and cookies."""
-    return secrets.token_urlsafe(_BYTES)
+from posttrain.pages.refused import Refused
+from posttrain.pages.secret import new_secret
 
 
 def hash_of_secret(secret: str) -> str:

@@ -25,14 +25,16 @@ from starlette.types import Receive, Scope, Send
 
 from posttrain.feedback import actions, people
 from posttrain.feedback.actions import Told
-from posttrain.feedback.asked import Refused, asked_of, body_of, item_of, key_of, name_of, undoes_of
+from posttrain.feedback.asked import asked_of, body_of, item_of, key_of, name_of, undoes_of
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.desk import Desk
-from posttrain.feedback.door import Door, going_on
+from posttrain.feedback.door import Door, door_of
 from posttrain.feedback.kept import mark_of
 from posttrain.feedback.ledger import Ledger
-from posttrain.feedback.safety import CSRF_HEADER, ENTER, Safe, check_csrf, csrf_of, is_local
 from posttrain.feedback.statistics import Overview
+from posttrain.pages.refused import Refused
+from posttrain.pages.safety import CSRF_HEADER, ENTER, Safe, check_csrf, csrf_of, is_local
+from posttrain.pages.secret import new_secret
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
@@ -65,7 +67,7 @@ def application(store: Path, options: Options) -> Starlette:
         raise ValueError(f"{options.host} is reached from other machines: it needs a token")
     desk = Desk(store, options.rules, clock=options.clock)
     overview = Overview(store, options.rules, clock=options.clock)
-    door = Door(mark=desk.do(lambda ledger: mark_of(ledger.connection)), token=options.token)
+    door = door_of(desk.do(lambda ledger: mark_of(ledger.connection)), options.token, pages=tuple(_PAGES))
     server = _Server(desk, overview, door, options)
     safe = Middleware(Safe, local=local, host=options.host, cookie=door.cookie, tell=options.tell)
     return Starlette(
@@ -81,7 +83,7 @@ class _Server:
         self._overview = overview
         self._door = door
         self._options = options
-        self._files = StaticFiles(directory=HERE / "static")
+        self._files = StaticFiles(directory=HERE / "static", packages=[("posttrain.pages", "static")])
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
         )
@@ -114,7 +116,7 @@ class _Server:
     async def files(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The files of the pages, for whoever may see a page."""
         request = Request(scope)
-        if not self._door.has_token(request):
+        if not self._door.token.is_open_to(request):
             await self._signed(request, _nothing)
         await self._files(scope, receive, send)
 
@@ -123,7 +125,7 @@ class _Server:
     async def page(self, request: Request) -> Response:
         """A page, or the form for a name."""
         if token := request.query_params.get("token"):
-            return self._door.take_token(request, token)
+            return self._door.token.take(request, token)
         try:
             name = await self._signed(request, lambda ledger, annotator: annotator)
         except Refused as refused:
@@ -135,7 +137,7 @@ class _Server:
 
     async def enter(self, request: Request) -> Response:
         """A session under the name in a form."""
-        self._door.require_token(request)
+        self._door.token.require(request)
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         token = request.headers.get(CSRF_HEADER) or form.get("csrf", [""])[0]
         check_csrf(self._door.session(request), token)
@@ -159,11 +161,11 @@ class _Server:
         """A session of whom a personal link is of."""
         link = str(request.path_params["link"])
         cookie = await self._desk.ask(lambda ledger: people.enter_by_link(ledger.connection, link))
-        return self._door.let_in(request, cookie, going_on("/"))
+        return self._door.let_in(request, cookie, self._door.token.going_on("/"))
 
     def _form(self, request: Request, *, name: str = "", error: str = "", status: int = 200) -> Response:
         """The form for a name; a browser without a cookie gets one, from which the form's token is made."""
-        cookie = self._door.session(request) or people.new_secret()
+        cookie = self._door.session(request) or new_secret()
         form = self._rendered("enter.html", cookie, name=name, title="Who ranks?", error=error, status=status)
         return self._door.let_in(request, cookie, form)
 

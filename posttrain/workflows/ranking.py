@@ -24,14 +24,11 @@ from posttrain.errors import ConfigError, DataError, Problem
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.kept import KEPT, keep_settings, kept_settings, put_first
 from posttrain.feedback.mirror import Mirror
-from posttrain.feedback.people import new_secret
 from posttrain.feedback.pool import pool_of
-from posttrain.feedback.safety import is_local
 from posttrain.feedback.server import Options, application
-from posttrain.feedback.serving import Serving, check_address
+from posttrain.pages.serving import Serving, check_address
+from posttrain.pages.tokens import token_for
 from posttrain.records import JSON, Message, RankedRecord, Record
-
-_SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +89,7 @@ def page_of(config: RankConfig, *, console: Console, first: Sequence[str] | None
     `first`: the items that are handed out before all others from now on, by whichever process; None leaves that as it
     was.
     """
-    guidelines, token = _guidelines(config), _token(config)
+    guidelines, token = _guidelines(config), token_for(config.host, config.token)
     pools = [(reading, list(reading)) for reading in _opened(config)]
     store = Path(config.db)
     _prepare(store, console, filled=bool(pools))
@@ -278,19 +275,3 @@ def _guidelines(config: RankConfig) -> str | None:
     except (OSError, UnicodeDecodeError) as reason:
         what = f"{config.guidelines} cannot be read as text: {getattr(reason, 'strerror', None) or reason}"
         raise ConfigError([Problem(place="--guidelines", what=what, fix="give a text file in UTF-8")]) from reason
-
-
-def _token(config: RankConfig) -> str:
-    """The token that the address carries; empty for none. Raises ConfigError where others could come in without one."""
-    local = is_local(config.host)
-    if config.token == "auto":
-        return "" if local else new_secret()
-    if config.token is None and not local:
-        what = f"{config.host} is reached from other machines, and nothing would keep strangers out"
-        raise ConfigError([Problem(place="--token", what=what, fix="leave token out: one is made and printed")])
-    if not local and config.token is not None and len(config.token) < _SHORTEST_TOKEN:
-        long = counted(len(config.token), "character")
-        what = f"the token has {long}, and {config.host} is reached from other machines"
-        fix = f"give at least {_SHORTEST_TOKEN}, or leave token out: one is made and printed"
-        raise ConfigError([Problem(place="--token", what=what, fix=fix)])
-    return config.token or ""

@@ -15,13 +15,14 @@ from posttrain.counted import counted
 from posttrain.data import feedback_db
 from posttrain.data.readers import open_data
 from posttrain.errors import ConfigError, Problem, RunExists
-from posttrain.feedback.asked import Refused, name_of
+from posttrain.feedback.asked import name_of
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.exporting import Exported, export, files_of
 from posttrain.feedback.importing import Imported, import_rankings
 from posttrain.feedback.kept import kept_settings
 from posttrain.feedback.people import new_link
 from posttrain.feedback.statistics import Overview
+from posttrain.pages.refused import Refused
 
 _SHOWN = 10
 

@@ -12,8 +12,8 @@ from posttrain.data import feedback_db
 from posttrain.data.feedback_db import Event
 from posttrain.data.readers import read
 from posttrain.feedback import actions
-from posttrain.feedback.asked import Refused
 from posttrain.feedback.assigning import Rules
+from posttrain.pages.refused import Refused
 from posttrain.records import RankedRecord
 
 

@@ -16,9 +16,10 @@ from rankings_at_hand import EVERYTHING_ONCE, Clock, item, store
 from posttrain.data import feedback_db
 from posttrain.errors import DataError
 from posttrain.feedback import actions
-from posttrain.feedback.asked import Asked, Refused
+from posttrain.feedback.asked import Asked
 from posttrain.feedback.desk import Desk
 from posttrain.feedback.ledger import Ledger
+from posttrain.pages.refused import Refused
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from posttrain.feedback.assigning import Rules
 from posttrain.feedback.server import Options, application
-from posttrain.feedback.serving import Serving
+from posttrain.pages.serving import Serving
 app = application(Path(sys.argv[1]), Options(rules=Rules(overlap=0.5, repeat=0.0)))
 with Serving(app, host="127.0.0.1", port=int(sys.argv[2])) as serving:
     print(serving.address, flush=True)

@@ -15,10 +15,11 @@ from http_at_hand import Caller, Serve, served
 from rankings_at_hand import item, store
 
 from posttrain.data import feedback_db
-from posttrain.feedback import people, safety, server
+from posttrain.feedback import people, server
 from posttrain.feedback.kept import mark_of
-from posttrain.feedback.safety import LARGEST_BODY, csrf_of, is_local, same_secret
 from posttrain.feedback.server import Options, application
+from posttrain.pages import safety
+from posttrain.pages.safety import LARGEST_BODY, csrf_of, is_local, same_secret
 
 TOKEN = "a-token-that-was-printed"
 POSTS = ("/api/events", "/api/undo", "/api/renew", "/leave")

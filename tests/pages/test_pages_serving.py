@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from posttrain.errors import ConfigError
-from posttrain.feedback.serving import Serving
+from posttrain.pages.serving import Serving
 
 
 async def here(request: Request) -> Response:

@@ -19,7 +19,7 @@ import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from posttrain.feedback.asked import Refused
+from posttrain.pages.refused import Refused
 
 LARGEST_BODY = 64 * 1024
 CSRF_HEADER = "x-csrf-token"
@@ -164,7 +164,7 @@ def _limited(receive: Receive) -> Receive:
 
 
 class _Answer:
-    """An answer on its way, with our headers on it."""
+    """An answer on its way, with our headers on it where it has none of its own."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
@@ -177,7 +177,7 @@ class _Answer:
             self._begun = True
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
-                headers[name] = value
+                headers.setdefault(name, value)
             headers["cache-control"] = self._caching
         await self._send(message)
 

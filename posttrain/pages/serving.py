@@ -1,4 +1,4 @@
-"""A ranking server while it runs: its address, and its end."""
+"""A server of pages while it runs: its address, and its end."""
 
 from __future__ import annotations
 
