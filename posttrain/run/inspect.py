@@ -1,44 +1,160 @@
-"""Rollouts as Parquet: one row an answer, one list column for every per-token quantity."""
+"""Files of the token inspector: Parquet, one row an answer, one list column for every quantity of its tokens.
+
+They are read with
+`pq.ParquetFile(path).read()`: `pq.read_table` takes a folder named `lr=0.1` above a file for a column of it.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor
+from numpy.typing import NDArray
 
-from posttrain.rollout.buffer import Rollouts
+from posttrain.engine.sealed import flush
+from posttrain.errors import DataError, Problem
+from posttrain.records import JSON
+
+if TYPE_CHECKING:
+    from posttrain.rollout.buffer import Rollouts
 
 _PER_TOKEN = ("old", "reference", "kl", "values", "rewards", "advantages", "returns")
+FORMAT = 1
+KEY = b"posttrain"
+"""Where the heading stands in the metadata of a file's schema, as JSON."""
+TOP = 5
+"""Alternatives of a token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What a file says of all its rows. `step`: the round of PPO and online DPO, of others the updates before it.
+
+    `method`: `ppo`, `dpo`, `online-dpo` or `reward`. `pieces`: the text of every token id that occurs in the file, a
+    prompt's, an answer's or an alternative's. `settings`: the numbers that the arithmetic of its columns takes.
+    """
+
+    method: str
+    step: int
+    pieces: Mapping[int, str]
+    settings: Mapping[str, JSON]
+
+
+def file_name(step: int) -> str:
+    """`step-000010.parquet`."""
+    return f"step-{step:06d}.parquet"
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def heading_of(path: Path) -> Heading | None:
+    """The heading of a file; None for one of a version that wrote none. Raises DataError for a damaged one."""
+    try:
+        written = (pq.read_schema(path).metadata or {}).get(KEY)
+        if written is None:
+            return None
+        facts = cast("dict[str, Any]", json.loads(written))
+        if facts["format"] != FORMAT:
+            raise ValueError(f"its format is {str(facts['format'])[:40]}, known is {FORMAT}")
+        return Heading(
+            method=facts["method"],
+            step=facts["step"],
+            pieces={int(token): text for token, text in facts["pieces"].items()},
+            settings=facts["settings"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
+        raise DataError([Problem(place=str(path), what=f"damaged: {error}", fix="remove it")]) from error
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def lists(values: NDArray[Any], lengths: Sequence[int | None]) -> pa.Array:
+    """A list for each answer, of `values` laid end to end; None among the `lengths` is an answer without one.
+
+    `values`: [M], or [M, K] for lists of lists.
+    """
+    if values.ndim == 2:
+        count, width = values.shape
+        inner = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * width, values.reshape(-1))
+    else:
+        inner = pa.array(values)
+    ends = np.cumsum([0, *(length or 0 for length in lengths)]).tolist()
+    starts = [None if length is None else ends[place] for place, length in enumerate(lengths)]
+    return pa.ListArray.from_arrays(pa.array([*starts, ends[-1]], pa.int32()), inner)
+
+
+def table_of(heading: Heading, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """The columns under their heading."""
+    facts = {
+        "format": FORMAT,
+        "method": heading.method,
+        "step": heading.step,
+        "pieces": {str(token): heading.pieces[token] for token in sorted(heading.pieces)},
+        "settings": heading.settings,
+    }
+    return pa.table(dict(columns)).replace_schema_metadata({KEY: json.dumps(facts).encode()})
+
+
+def write(path: Path, table: pa.Table) -> None:
+    """Writes a file so that a reader, or a run that goes on after a kill, finds it whole or as it was before.
+
+    Raises OSError, and leaves no part of it.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        _put(part, table)
+        flush(part)
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def add(path: Path, columns: Mapping[str, pa.Array]) -> None:
+    """Adds columns to a file, in place of those of that name. Twice the same gives the same bytes as once.
+
+    Raises OSError, also where the file is damaged, and leaves it as it was.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except pa.ArrowException as error:
+        raise OSError(f"{path} is damaged: {error}") from error
+    table = table.drop_columns([name for name in columns if name in table.column_names])
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    write(path, table)
+
+
+def _put(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path)
 
 
 def write_rollouts(path: Path, rollouts: Rollouts) -> None:
-    """Writes a round's answers; every list of a row has one entry per answer token.
-
-    Raises OSError, and leaves no part of a file.
-    """
-    lengths = [len(completion.tokens) for completion in rollouts.completions]
+    """Writes a round's answers, without a heading. Raises OSError, and leaves no part of a file."""
+    done = rollouts.completions
+    lengths = [len(completion.tokens) for completion in done]
     columns: dict[str, pa.Array] = {
-        "prompt_id": pa.array([completion.prompt.id for completion in rollouts.completions]),
-        "sample": pa.array([completion.sample for completion in rollouts.completions]),
-        "answer": pa.array([completion.text for completion in rollouts.completions]),
-        "stopped": pa.array([completion.stopped for completion in rollouts.completions]),
-        "prompt_tokens": pa.array([list(completion.prompt.tokens) for completion in rollouts.completions]),
-        "tokens": pa.array([list(completion.tokens) for completion in rollouts.completions]),
+        "prompt_id": pa.array([completion.prompt.id for completion in done]),
+        "sample": pa.array([completion.sample for completion in done]),
+        "answer": pa.array([completion.text for completion in done]),
+        "stopped": pa.array([completion.stopped for completion in done]),
+        "prompt_tokens": pa.array([list(completion.prompt.tokens) for completion in done]),
+        "tokens": pa.array([list(completion.tokens) for completion in done]),
         "score": pa.array(rollouts.scores.tolist()),
         "settled_score": pa.array(rollouts.settled.tolist()),
     }
     columns |= {name: pa.array(values.tolist()) for name, values in rollouts.parts.items()}
-    for name in _PER_TOKEN:
-        columns[name] = pa.array(_lists(getattr(rollouts, name), lengths))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        pq.write_table(pa.table(columns), path)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _lists(values: Tensor, lengths: list[int]) -> list[list[float]]:
-    return [part.tolist() for part in values.split(lengths)]
+    columns |= {name: lists(getattr(rollouts, name).numpy(), lengths) for name in _PER_TOKEN}
+    write(path, pa.table(columns))
