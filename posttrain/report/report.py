@@ -45,6 +45,11 @@ def report_of(run: Read) -> Report:
     return Report(title=name_of(run), line=line_of(run), runs=[run], sections=found)
 
 
+def verdict_of(run: Read) -> Section | None:
+    """What the page of a run says first; None where there is nothing to say yet."""
+    return next((make(run) for make in _makers(("verdict",))), None)
+
+
 def name_of(run: Read) -> str:
     """The name of a run's folder."""
     return run.path.resolve().name or str(run.path)
@@ -57,8 +62,8 @@ def line_of(run: Read) -> str:
     return " · ".join([what, run.record["status"], run.record["started"][:10]])
 
 
-def _makers() -> Iterator[Making]:
-    for name in ORDER:
+def _makers(names: Sequence[str] = ORDER) -> Iterator[Making]:
+    for name in names:
         place = f"posttrain.report.sections.{name}"
         if find_spec(place) is not None:
             yield getattr(import_module(place), name)
