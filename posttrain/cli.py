@@ -17,19 +17,19 @@ from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from posttrain.commands import ABOUT, SWITCHES, WITHOUT_SETTINGS, Option
+from posttrain.commands import ABOUT, WITHOUT_SETTINGS
 from posttrain.errors import ConfigError, DataError, Interrupted, LawBroken, PosttrainError, unforeseen
+from posttrain.parameters import dashed, option_flag, setting_flags, switch_flags, switches
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
 
-    from posttrain.config import Leaf, Settings
+    from posttrain.config import Settings
     from posttrain.console import Console
 
 _EPILOGUE = "Settings are named alike as flags, in YAML and as Python keywords; [brackets] hold the defaults."
-_IN_OUT = ("model", "against", "reward", "prompts", "data", "eval_data", "out", "db")
 # Those that change what the recipe does (and are its parameters); the others change what is shown.
 _FOR_RECIPES = ("fresh", "dry_run")
 
@@ -116,7 +116,7 @@ def _known(name: str, words: Sequence[str]) -> list[str]:
     from posttrain.config.flags import flags_of, spelled, unknown
 
     own = [option.name for option in WITHOUT_SETTINGS.get(name, ()) if option.default is not None]
-    flags = [*flags_of(name), *map(_dashed, (*own, *_switches(name)))]
+    flags = [*flags_of(name), *map(dashed, (*own, *switches(name)))]
     words = spelled(words, flags)
     problems = list(unknown(name, words, flags))
     if problems:
@@ -172,95 +172,30 @@ def _command(name: str) -> Callable[..., int | None]:
 
     # `source` has no name here: cyclopts would take its annotation from this line instead of the signature below
     def command(*positional: str, **given: Any) -> None:
-        options = {switch: bool(given.pop(switch, False)) for switch in _switches(name)}
+        options = {switch: bool(given.pop(switch, False)) for switch in switches(name)}
         flags = {known[key].name: value for key, value in given.items() if value is not None}
         _run(config, positional, flags, options)
 
-    return _signed(command, [*_setting_flags(config, known), *_switch_flags(name)])
+    return _signed(command, [*setting_flags(config, known), *switch_flags(name)])
 
 
 def _plain_command(name: str) -> Callable[..., int | None]:
     """The function behind a command without settings: its options, given or by default, and its switches."""
     named = [option for option in WITHOUT_SETTINGS[name] if option.default is not None]
-    defaults = {option.name: option.default for option in named} | dict.fromkeys(_switches(name), False)
+    defaults = {option.name: option.default for option in named} | dict.fromkeys(switches(name), False)
     functions: dict[str, Callable[..., int | None]] = {"demo": demo, "init": init, "runs": runs, "selftest": selftest}
     function = functions.get(name) or partial(_of_store, name)
 
     def command(*positional: str, **given: object) -> int | None:
         return function(*positional, **(defaults | given))
 
-    return _signed(command, [*map(_option, WITHOUT_SETTINGS[name]), *_switch_flags(name)])
+    return _signed(command, [*map(option_flag, WITHOUT_SETTINGS[name]), *switch_flags(name)])
 
 
 def _signed(function: Callable[..., int | None], parameters: Sequence[Argument]) -> Callable[..., int | None]:
     """The function under a signature, from which cyclopts makes parser and help."""
     function.__signature__ = Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     return function
-
-
-def _dashed(name: str) -> str:
-    """An option as it is typed: `--dry-run`."""
-    return f"--{name.replace('_', '-')}"
-
-
-def _switches(name: str) -> list[str]:
-    return [option for option, switch in SWITCHES.items() if name in switch.commands]
-
-
-def _setting_flags(config: type[Settings], known: Mapping[str, Leaf]) -> list[Argument]:
-    """What stands without a flag, then the settings."""
-    from cyclopts import Parameter
-
-    from posttrain.config.leaf import own_names
-
-    own = set(own_names(config))
-    file = "settings in YAML, which flags override"
-    about = f"the {config.positional}, or {file}" if config.positional else file
-    name = f"{config.positional}_or_settings" if config.positional else "settings"
-    first = Annotated[str, Parameter(help=about)]
-    return [
-        Argument(name, Argument.VAR_POSITIONAL, annotation=first),
-        *(_flag(key, leaf, own, config.command) for key, leaf in known.items()),
-    ]
-
-
-def _flag(key: str, leaf: Leaf, own: set[str], command: str) -> Argument:
-    """The parameter of one setting, under the heading that it stands under in the help."""
-    from cyclopts import Group, Parameter
-
-    root = leaf.name.split(".")[0]
-    if leaf.name in _IN_OUT:
-        group = Group("In and out", sort_key=1)
-    elif leaf.name != root and root in ABOUT:  # a stage of the loop
-        group = Group(f"As in posttrain {root}", sort_key=3)
-    else:
-        group = Group(f"Settings of {command}", sort_key=2) if root in own else Group("Shared settings", sort_key=3)
-    names = (f"--{leaf.name}", f"-{leaf.name}") if len(leaf.name) == 1 else (f"--{leaf.name}",)
-    about = Parameter(name=names, help=leaf.help, group=group, metavar=leaf.metavar)
-    kind = Annotated[list[str] | None, about] if leaf.takes_many else Annotated[str | None, about]
-    return Argument(key, Argument.KEYWORD_ONLY, default=None, annotation=kind)
-
-
-def _switch_flags(name: str) -> list[Argument]:
-    """The switches of a command."""
-    return [
-        _option(Option(name=switch, kind=bool, default=False, about=SWITCHES[switch].about))
-        for switch in _switches(name)
-    ]
-
-
-def _option(option: Option) -> Argument:
-    from cyclopts import Group, Parameter
-
-    if option.default is None:
-        kind = Annotated[option.kind, Parameter(help=option.about)]
-        return Argument(
-            option.name, Argument.VAR_POSITIONAL if option.many else Argument.POSITIONAL_ONLY, annotation=kind
-        )
-    about = Parameter(name=_dashed(option.name), help=option.about, group=Group("Options", sort_key=4))
-    return Argument(
-        option.name, Argument.KEYWORD_ONLY, default=option.default, annotation=Annotated[option.kind, about]
-    )
 
 
 def _run(config: type[Settings], sources: Sequence[str], flags: Mapping[str, Any], options: Mapping[str, bool]) -> None:

@@ -19,7 +19,7 @@ LAYERS = [
     {"engine"},
     {"run", "card", "loop", "measures", "config", "console", "pages"},
     {"recipes", "feedback", "report"},
-    {"workflows", "cli", "commands", "__init__", "__main__"},
+    {"workflows", "cli", "commands", "parameters", "__init__", "__main__"},
 ]
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 # what only some rooms may touch
