@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from posttrain.errors import Tripped
+from posttrain.measures.quantities import Measured, length_ratio, not_ended, of
 
 if TYPE_CHECKING:  # types need torch, which a reader of run folders does not
     from posttrain.types import State
@@ -21,7 +22,7 @@ class Rule:
     `measured(row, first)` sees the metrics of a step and those of the run's first one. `words` take the number.
     """
 
-    measured: Callable[[Row, Row], float | None]
+    measured: Measured
     above: bool
     words: str
 
@@ -33,28 +34,15 @@ class Rule:
         return f"{self.words.format(found)}, {'above' if self.above else 'below'} {limit:g}"
 
 
-def _of(name: str) -> Callable[[Row, Row], float | None]:
-    return lambda row, first: row.get(name)
-
-
-def _length_ratio(row: Row, first: Row) -> float | None:
-    known = "length" in row and first.get("length", 0.0) > 0
-    return row["length"] / first["length"] if known else None
-
-
-def _no_eos(row: Row, first: Row) -> float | None:
-    return 1.0 - row["stopped"] if "stopped" in row else None
-
-
 RULES: Mapping[str, Rule] = {
-    "kl": Rule(measured=_of("kl"), above=True, words="the KL to the start policy is {:.4g} nats per answer (k1)"),
+    "kl": Rule(measured=of("kl"), above=True, words="the KL to the start policy is {:.4g} nats per answer (k1)"),
     "length_ratio": Rule(
-        measured=_length_ratio, above=True, words="answers are {:.3g} times as long as those of the first step"
+        measured=length_ratio, above=True, words="answers are {:.3g} times as long as those of the first step"
     ),
-    "no_eos": Rule(measured=_no_eos, above=True, words="{:.0%} of the answers did not end by themselves"),
-    "entropy": Rule(measured=_of("sampled_entropy"), above=False, words="the entropy is {:.4g} nats per token"),
+    "no_eos": Rule(measured=not_ended, above=True, words="{:.0%} of the answers did not end by themselves"),
+    "entropy": Rule(measured=of("sampled_entropy"), above=False, words="the entropy is {:.4g} nats per token"),
     "distinct": Rule(
-        measured=_of("distinct_bigrams"), above=False, words="{:.0%} of an answer's pairs of tokens are distinct"
+        measured=of("distinct_bigrams"), above=False, words="{:.0%} of an answer's pairs of tokens are distinct"
     ),
 }
 """By the names of `stop_if`; source of the idea of each: what reward hacking and collapse look like in a run."""
