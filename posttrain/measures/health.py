@@ -1,4 +1,4 @@
-"""Health in words: rules that look at the metrics of a run and say what they see, in what state, and by which rule.
+"""Health in words: rules that look at the rounds of a policy and say what they see, in what state, by which rule.
 
 A rule gives None for a run that does not measure what it is about, and the state `unknown` for one that is too short.
 "Lately" is the last fifth of the rounds, "at first" the first fifth. Limits are where to look, not laws: what they are
@@ -7,55 +7,13 @@ good for depends on the reward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from statistics import fmean, stdev
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
 
-from posttrain.counted import counted
-from posttrain.measures.quantities import Course, Row, course, length_ratio, not_ended, of, rounds
-
-Health: TypeAlias = Literal["fine", "watch", "act", "unknown"]
-"""`unknown`: too little has been measured to say anything."""
-ENOUGH = 5
-"""The rounds that a rule needs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What a rule saw. `sentence` has the numbers; `rule` says with its limits what made the state."""
-
-    name: str
-    state: Health
-    sentence: str
-    rule: str
-
-
-Rule: TypeAlias = Callable[[Sequence[Row]], Finding | None]
-
-
-def judged(name: str, found: Course, rule: str, say: Callable[[], tuple[Health, str]]) -> Finding | None:
-    """What `say` makes of a course; None for an empty one, `unknown` for one that is too short."""
-    if not found:
-        return None
-    if len(found) < ENOUGH:
-        last = f"the last value is {found.values[-1]:.3g}"
-        sentence = f"{counted(len(found), found.unit)} {'is' if len(found) == 1 else 'are'} too few to tell; {last}."
-        return Finding(name=name, state="unknown", sentence=sentence, rule=f"{rule}; from {ENOUGH} {found.unit}s on")
-    state, sentence = say()
-    return Finding(name=name, state=state, sentence=sentence, rule=rule)
-
-
-def above(value: float, watch: float, act: float) -> Health:
-    """The state of a number that should be low."""
-    return "act" if value > act else "watch" if value > watch else "fine"
-
-
-def below(value: float, watch: float, act: float) -> Health:
-    """The state of a number that should be high."""
-    return above(-value, -watch, -act)
-
+from posttrain.measures.finding import Finding as Finding
+from posttrain.measures.finding import Health as Health
+from posttrain.measures.finding import Rule, above, badness, below, judged, worst_first
+from posttrain.measures.gold import gold_against_proxy, golds
+from posttrain.measures.quantities import Row, course, length_ratio, not_ended, of, rounds
 
 # --- how far the policy went ----------------------------------------------------------------------------------------
 
@@ -178,7 +136,7 @@ def entropy(rows: Sequence[Row], *, watch: float = 0.5, act: float = 0.2) -> Fin
     def say() -> tuple[Health, str]:
         now, before = found.recent, found.early
         kept = now / before if before > 0 else 1.0
-        state = max((below(kept, watch, act), above(kept, 1 / watch, 1 / act)), key=_badness)
+        state = max((below(kept, watch, act), above(kept, 1 / watch, 1 / act)), key=badness)
         means = {
             "fine": "it still has a choice",
             "watch": "answers become alike" if kept < 1 else "answers become random",
@@ -246,73 +204,15 @@ def critic_fit(rows: Sequence[Row], *, watch: float = 0.2, act: float = 0.0) -> 
     return judged("explained variance", found, rule, say)
 
 
-# --- what the reward stands for ---------------------------------------------------------------------------------------
-
-
-def gold_against_proxy(rows: Sequence[Row], gold: str, proxy: str = "score") -> Finding | None:
-    """Whether a second measure fell while the reward that is trained on rose: the mark of over-optimisation.
-
-    Source: Gao 2022, "Scaling Laws for Reward Model Overoptimization".
-    """
-    both = course(rows, lambda row, first: None if row.get(proxy) is None else row.get(gold))
-    there = set(both.at)
-    paid = course(rows, lambda row, first: row.get(proxy) if row.get("round") in there else None)
-    rule = (
-        f"{gold} since its best fifth, while {proxy} rose: watch where it fell by over three standard errors, "
-        "act where that is over half of what it had gained"
-    )
-
-    def say() -> tuple[Health, str]:
-        golds, proxies = _smooth(both), _smooth(paid)
-        best = max(range(len(golds)), key=golds.__getitem__)
-        fell, gained = golds[best] - golds[-1], golds[best] - golds[0]
-        rose = proxies[-1] - proxies[best]
-        numbers = f"{gold} is at {golds[-1]:.3g} ({golds[0]:.3g} at first, {golds[best]:.3g} at best)"
-        if fell <= 3 * _error(both) or rose <= 0:
-            return "fine", f"{numbers}: it did not fall while {proxy} rose."
-        state = "act" if fell > gained / 2 else "watch"
-        means = {"watch": "take a step near the best", "act": "the reward is being gamed; take an earlier step"}
-        return state, f"{numbers}, while {proxy} rose by {rose:.3g} from there on: {means[state]}."
-
-    return judged(f"{gold} against {proxy}", both, rule, say)
-
-
-def _smooth(found: Course) -> list[float]:
-    return [fmean(found.values[end - found.window : end]) for end in range(found.window, len(found) + 1)]
-
-
-def _error(found: Course) -> float:
-    """The standard error of the difference of two means of a fifth each, from how neighbours differ."""
-    differences = [second - first for first, second in pairwise(found.values)]
-    return stdev(differences) / found.window**0.5
-
-
-def golds(rows: Sequence[Row]) -> list[str]:
-    """The metrics that a run has besides the score it is trained on: each of several rewards, and held-out prompts."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    parts = [name for name in names if name.startswith("score/")]
-    return [*(parts if len(parts) > 1 else []), *(name for name in names if name == "eval_score_sampled")]
-
-
 OF_ROUNDS: tuple[Rule, ...] = (
     kl_level, kl_speed, length_growth, reward_and_length, entropy, critic_fit, clipping, repetition, endings,
 )  # fmt: skip
 """The rules on the rounds of a policy that learns from its own answers."""
-_ORDER: tuple[Health, ...] = ("unknown", "fine", "watch", "act")
-
-
-def _badness(state: Health) -> int:
-    return _ORDER.index(state)
 
 
 def of_rounds(rows: Sequence[Row]) -> list[Finding]:
     """What the rules find of a run of PPO or online DPO, the worst first."""
     rows = rounds(rows)
     found = [finding for rule in OF_ROUNDS if (finding := rule(rows)) is not None]
-    found += [finding for gold in golds(rows) if (finding := gold_against_proxy(rows, gold)) is not None]
+    found += [finding for name in golds(rows) if (finding := gold_against_proxy(rows, name)) is not None]
     return worst_first(found)
-
-
-def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Findings by their state, those to act on first; otherwise as they stood."""
-    return sorted(found, key=lambda finding: -_badness(finding.state))

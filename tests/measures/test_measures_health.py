@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from posttrain.measures import health
-from posttrain.measures.health import ENOUGH, Finding
+from posttrain.measures.finding import ENOUGH, Finding, Rule
+from posttrain.measures.gold import gold_against_proxy, golds
 from posttrain.measures.quantities import Row, course, length_ratio, of, rounds
 
 ROUNDS = 20
@@ -22,7 +24,7 @@ def run(**series: Sequence[float | None] | Callable[[int], float | None]) -> lis
     return rows
 
 
-def found(rule: health.Rule, rows: Sequence[Row]) -> Finding:
+def found(rule: Rule, rows: Sequence[Row]) -> Finding:
     finding = rule(rows)
     assert finding is not None
     return finding
@@ -42,7 +44,11 @@ def bend(start: float, best: float, end: float) -> Callable[[int], float]:
     return lambda number: line(start, 2 * best - start)(number) if number < 10 else line(2 * best - end, end)(number)
 
 
-CASES: list[tuple[health.Rule, str, dict[str, Callable[[int], float]], str]] = [
+def gold(rows: Sequence[Row]) -> Finding | None:
+    return gold_against_proxy(rows, "gold")
+
+
+CASES: list[tuple[Rule, str, dict[str, Callable[[int], float]], str]] = [
     (health.kl_level, "fine", {"kl": line(0, 8)}, "7.37 nats"),
     (health.kl_level, "watch", {"kl": line(0, 15)}, "13.8 nats"),
     (health.kl_level, "act", {"kl": line(0, 40)}, "36.8 nats"),
@@ -83,21 +89,21 @@ CASES: list[tuple[health.Rule, str, dict[str, Callable[[int], float]], str]] = [
     (health.critic_fit, "fine", {"explained_variance": line(-1.0, 0.6)}, "explains 0.47"),
     (health.critic_fit, "watch", {"explained_variance": flat(0.1)}, "helps little"),
     (health.critic_fit, "act", {"explained_variance": flat(-0.3)}, "a constant would do better"),
-    (lambda rows: health.gold_against_proxy(rows, "gold"), "fine", {"score": line(0, 2), "gold": line(0, 1)}, "not fall"),
+    (gold, "fine", {"score": line(0, 2), "gold": line(0, 1)}, "did not fall while score rose"),
     (
-        lambda rows: health.gold_against_proxy(rows, "gold"),
+        gold,
         "fine",  # both fall: a bad run, and no gamed reward
         {"score": bend(0, 1, 0), "gold": bend(0, 1, 0)},
         "not fall",
     ),
     (
-        lambda rows: health.gold_against_proxy(rows, "gold"),
+        gold,
         "watch",
         {"score": line(0, 2), "gold": bend(0, 1, 0.65)},
         "a step near the best",
     ),
     (
-        lambda rows: health.gold_against_proxy(rows, "gold"),
+        gold,
         "act",
         {"score": line(0, 2), "gold": bend(0, 1, -0.5)},
         "gamed",
@@ -107,7 +113,7 @@ CASES: list[tuple[health.Rule, str, dict[str, Callable[[int], float]], str]] = [
 
 @pytest.mark.parametrize(("rule", "state", "series", "says"), CASES)
 def test_a_rule_has_its_states_its_numbers_and_its_limits(
-    rule: health.Rule, state: str, series: dict[str, Callable[[int], float]], says: str
+    rule: Rule, state: str, series: dict[str, Callable[[int], float]], says: str
 ) -> None:
     finding = found(rule, run(**series))
     assert finding.state == state, finding.sentence
@@ -118,7 +124,7 @@ def test_a_rule_has_its_states_its_numbers_and_its_limits(
 
 @pytest.mark.parametrize(("rule", "state", "series", "says"), CASES)
 def test_a_run_that_is_too_short_is_said_to_be_so(
-    rule: health.Rule, state: str, series: dict[str, Callable[[int], float]], says: str
+    rule: Rule, state: str, series: dict[str, Callable[[int], float]], says: str
 ) -> None:
     rows = run(**series)
     finding = found(rule, rows[: 2 * (ENOUGH - 1)])
@@ -129,7 +135,7 @@ def test_a_run_that_is_too_short_is_said_to_be_so(
 
 @pytest.mark.parametrize(("rule", "state", "series", "says"), CASES)
 def test_numbers_that_are_missing_or_null_are_passed_over(
-    rule: health.Rule, state: str, series: dict[str, Callable[[int], float]], says: str
+    rule: Rule, state: str, series: dict[str, Callable[[int], float]], says: str
 ) -> None:
     assert rule([]) is None
     assert rule(run(other=flat(1.0))) is None
@@ -144,22 +150,20 @@ def test_numbers_that_are_missing_or_null_are_passed_over(
 
 def test_noise_alone_is_no_fall_of_the_gold() -> None:
     # deviation 1 around a level: of 200 such runs at the most one or two are taken for a fall
-    import random
-
     taken = 0
     for seed in range(200):
         noise = random.Random(seed)
         rows = run(score=line(0, 2), gold=lambda number, noise=noise: noise.gauss(0, 1))
-        finding = health.gold_against_proxy([row for row in rows if row["step"] % 2], "gold")
+        finding = gold_against_proxy([row for row in rows if row["step"] % 2], "gold")
         taken += finding is not None and finding.state in ("watch", "act")
     assert taken <= 10
 
 
 def test_the_gold_is_each_of_several_rewards_and_the_score_of_held_out_prompts() -> None:
     one = {"score": flat(0), "score/rm": flat(0)}
-    assert health.golds(run(**one)) == []  # it is the score itself
-    assert health.golds(run(**one, **{"score/length": flat(0)})) == ["score/rm", "score/length"]
-    assert health.golds(run(score=flat(0), eval_score_sampled=flat(0))) == ["eval_score_sampled"]
+    assert golds(run(**one)) == []  # it is the score itself
+    assert golds(run(**one, **{"score/length": flat(0)})) == ["score/rm", "score/length"]
+    assert golds(run(score=flat(0), eval_score_sampled=flat(0))) == ["eval_score_sampled"]
 
 
 def test_findings_stand_the_worst_first() -> None:

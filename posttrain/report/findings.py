@@ -1,0 +1,56 @@
+"""What the rules of health find of a run, whichever command wrote it, and how a report tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from posttrain.counted import counted
+from posttrain.measures import gold, health, preference_health
+from posttrain.measures.finding import Finding, worst_first
+from posttrain.report.reading import Read
+from posttrain.report.stored import stored
+from posttrain.report.words import interval_of, is_measure, listed
+
+_WORDS = {"act": "to act on", "watch": "to watch", "unknown": "too little measured for"}
+
+
+def findings_of(run: Read) -> list[Finding]:
+    """What the rules find of a run of any command, the worst first."""
+    found = preference_health.of_preferences(run.metrics)
+    if any(row.get("round") is not None for row in run.metrics):
+        found += health.of_rounds(run.metrics) + against_judges(run)
+    card = run.card and (run.card.get("held_out") or run.card.get("training"))
+    return worst_first([*found, *(preference_health.of_card(card) if card else [])])
+
+
+def against_judges(run: Read) -> list[Finding]:
+    """What evaluations against the start say beside the reward that was trained on, by each judge that is not it."""
+    own = {str(parent.get("name")) for name, parent in run.record.get("parents", {}).items() if name != "model"}
+    start = run.settings.get("model")
+    found: dict[str, Finding] = {}
+    for each in stored(run):
+        wins = each.estimates.get("win_rate")
+        if each.against != start or not is_measure(wins) or not each.judges or own & {*each.judges}:
+            continue
+        low, high = interval_of(wins) or (0.0, 1.0)
+        finding = gold.proxy_and_judge(run.metrics, each.judge, (float(wins["value"]), low, high))
+        if finding is not None:
+            found[each.judge] = finding
+    return [*found.values()]
+
+
+def summary(found: Sequence[Finding]) -> str:
+    """How many rules were asked, and the names of those that found something."""
+    if not found:
+        return "no rule of health applies."
+    told = [
+        f"{words}: {listed([finding.name for finding in found if finding.state == state])}"
+        for state, words in _WORDS.items()
+        if any(finding.state == state for finding in found)
+    ]
+    return f"{counted(len(found), 'rule')} asked; {'; '.join(told) if told else 'all is fine'}."
+
+
+def facts_of(finding: Finding) -> dict[str, str]:
+    """A finding as plain values."""
+    return {"name": finding.name, "state": finding.state, "sentence": finding.sentence, "rule": finding.rule}

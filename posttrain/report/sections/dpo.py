@@ -1,0 +1,123 @@
+"""The card of a run of DPO: margins, what became of both sides of a pair, the KL, and what accuracy does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from posttrain.measures import preference_health
+from posttrain.measures.finding import Rule
+from posttrain.measures.quantities import Row, course, of
+from posttrain.report.findings import facts_of, summary
+from posttrain.report.parts import Chart, Part, Prose, Section, Series
+from posttrain.report.reading import Read
+from posttrain.report.stored import stored
+from posttrain.report.words import shown
+
+_METHODS = "docs/methods.md"
+_REMINDER = (
+    "Accuracy is the share of pairs that the loss itself calls right. It rises in every run that trains at all, also "
+    "where no answer got better: judge the policy by fresh answers."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """A chart of some metrics, each of the training pairs and, as `eval_`, of the held-out ones."""
+
+    id: str
+    title: str
+    metrics: tuple[str, ...]
+    y: str
+    about: str
+    rule: Rule | None = None
+
+
+_CHARTS = (
+    _Drawn(
+        id="margin",
+        title="Margin",
+        metrics=("margin",),
+        y="nats",
+        about="How much more the policy turned to the chosen answer than to the rejected one; times beta in the loss.",
+    ),
+    _Drawn(
+        id="sides",
+        title="Chosen and rejected answers",
+        metrics=(
+            "chosen_logratio", "rejected_logratio", "chosen_logprob", "rejected_logprob",
+            "desirable_logratio", "undesirable_logratio",
+        ),
+        y="nats per answer",
+        about="The log-prob of each side; a log-ratio is that of the policy less the reference's, 0 at the start.",
+        rule=preference_health.both_fall,
+    ),
+    _Drawn(
+        id="accuracy",
+        title="Accuracy of the pairs",
+        metrics=("accuracy",),
+        y="share of the pairs",
+        about="Pairs whose margin is above 0, those at 0 half: so it begins at one half.",
+    ),
+    _Drawn(
+        id="loss",
+        title="Loss on training pairs and held-out ones",
+        metrics=("loss",),
+        y="loss",
+        about="At the start log 2 for the sigmoid; a held-out loss that turns is the sign of too many passes.",
+        rule=preference_health.overfitting,
+    ),
+)  # fmt: skip
+
+
+def dpo(run: Read) -> Section | None:
+    """Each quantity of the pairs with its finding, and how far the policy went; None for runs without pairs."""
+    rows = run.metrics
+    if not any("chosen_logratio" in row or "chosen_logprob" in row or "desirable_logratio" in row for row in rows):
+        return None
+    findings = preference_health.of_preferences(rows)
+    parts: list[Part] = [Prose(text=f"Health: {summary(findings)}")] if findings else []
+    for drawn in _CHARTS:
+        parts += _chart(drawn, rows)
+    parts.append(Prose(text=_distance(run)))
+    parts.append(Prose(text=_REMINDER))
+    return Section(
+        id="dpo",
+        title="Pairs of answers",
+        parts=parts,
+        facts={"findings": [facts_of(finding) for finding in findings]},
+    )
+
+
+def _chart(drawn: _Drawn, rows: Sequence[Row]) -> list[Part]:
+    names = [name for metric in drawn.metrics for name in (metric, f"eval_{metric}")]
+    series = [Series(name=name, x=found.at, y=found.values) for name in names if (found := course(rows, of(name)))]
+    if not series:
+        return []
+    chart = Chart(
+        id=f"dpo-{drawn.id}",
+        title=drawn.title,
+        series=series,
+        x=course(rows, of(series[0].name)).unit,
+        y=drawn.y,
+        finding=drawn.rule(rows) if drawn.rule else None,
+        about=drawn.about,
+        link=f"{_METHODS}#dpo-and-its-family",
+    )
+    return [chart]
+
+
+def _distance(run: Read) -> str:
+    """The KL to the model it began from, as far as an evaluation or the run itself measured it."""
+    start = str(run.settings.get("model", ""))
+    for evaluation in reversed(stored(run)):
+        nats = evaluation.measures.get("kl_per_answer")
+        if evaluation.against == start and isinstance(nats, int | float):
+            return f"On {evaluation.where}: a KL of {shown(nats)} nats per answer to {start}, where it began."
+    own = course(run.metrics, of("kl"))
+    if own:
+        return f"Its KL to the start was {shown(own.recent)} nats per answer lately, on its own answers."
+    return (
+        "The KL to the start is not known: a log-ratio on answers of the data is none. An evaluation against the "
+        "start measures it (above: how to measure it)."
+    )
