@@ -54,6 +54,9 @@ TERMS = {
     "clip fraction": _term("share of the tokens that are clipped", "clip"),
     "accuracy": _term("share of the pairs in which the better answer scores higher", "a-reward-model-from-rankings"),
     "objective": _term("what PPO raises: the score less beta times the KL, an answer", "kl-to-the-reference"),
+    "score-length correlation": _term(
+        "linear correlation of score and length among the answers of a round; 0 where there is none", "score"
+    ),
     "beta": _term("the weight of the KL in the reward, or of the log-ratios in DPO", "notation"),
     "distinct bigrams": _term("share of neighbouring token pairs that differ; low is repetition", "notation"),
     "gold": _term("a score that nothing was trained on, to judge by", "what-both-aim-at"),

@@ -8,7 +8,7 @@ from typing import Any, cast
 from posttrain.report.parts import Cell
 
 
-def shown(value: float) -> str:
+def short(value: float) -> str:
     """A number with three digits that tell; what is nothing but rounding is 0."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 1e-4 else "0"
 
@@ -35,7 +35,7 @@ def share_of(measure: Mapping[str, Any]) -> str:
 
 def number_of(measure: Mapping[str, Any]) -> str:
     """`0.877 (95 % 0.86 to 0.893)`, of a measure as it is stored."""
-    return _with_interval(measure, shown)
+    return _with_interval(measure, short)
 
 
 def _with_interval(measure: Mapping[str, Any], words: Any) -> str:

@@ -12,9 +12,9 @@ from posttrain.report.findings import facts_of, summary
 from posttrain.report.parts import Chart, Part, Prose, Section, Series
 from posttrain.report.reading import Read
 from posttrain.report.stored import stored
-from posttrain.report.words import shown
+from posttrain.report.terms import term
+from posttrain.report.words import short
 
-_METHODS = "docs/methods.md"
 _REMINDER = (
     "Accuracy is the share of pairs that the loss itself calls right. It rises in every run that trains at all, also "
     "where no answer got better: judge the policy by fresh answers."
@@ -102,7 +102,7 @@ def _chart(drawn: _Drawn, rows: Sequence[Row]) -> list[Part]:
         y=drawn.y,
         finding=drawn.rule(rows) if drawn.rule else None,
         about=drawn.about,
-        link=f"{_METHODS}#dpo-and-its-family",
+        link=term("implicit reward").link,
     )
     return [chart]
 
@@ -113,10 +113,10 @@ def _distance(run: Read) -> str:
     for evaluation in reversed(stored(run)):
         nats = evaluation.measures.get("kl_per_answer")
         if evaluation.against == start and isinstance(nats, int | float):
-            return f"On {evaluation.where}: a KL of {shown(nats)} nats per answer to {start}, where it began."
+            return f"On {evaluation.where}: a KL of {short(nats)} nats per answer to {start}, where it began."
     own = course(run.metrics, of("kl"))
     if own:
-        return f"Its KL to the start was {shown(own.recent)} nats per answer lately, on its own answers."
+        return f"Its KL to the start was {short(own.recent)} nats per answer lately, on its own answers."
     return (
         "The KL to the start is not known: a log-ratio on answers of the data is none. An evaluation against the "
         "start measures it (above: how to measure it)."

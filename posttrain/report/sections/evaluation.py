@@ -9,7 +9,7 @@ from posttrain.report.parts import Answer, Answers, Folded, Part, Prose, Section
 from posttrain.report.reading import Read
 from posttrain.report.sections.reward import disagreements
 from posttrain.report.stored import Stored, stored
-from posttrain.report.words import MEASURE_COLUMNS, cells_of, is_measure, shown
+from posttrain.report.words import MEASURE_COLUMNS, cells_of, is_measure, short
 
 _WORST, _BEST = 6, 3
 _MADE_TO_DAY = 10
@@ -137,4 +137,4 @@ def _shown(each: Stored, text: Mapping[str, Any]) -> Answers:
 
 def _note(each: Stored, name: str, text: Mapping[str, Any]) -> str:
     score = _at(each.per_prompt.get(name, []), text)
-    return "" if score is None else f"score {shown(score)}"
+    return "" if score is None else f"score {short(score)}"

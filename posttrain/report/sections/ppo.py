@@ -12,22 +12,21 @@ from posttrain.measures.quantities import Course, Row, course, of, rounds
 from posttrain.report.findings import against_judges, facts_of, summary
 from posttrain.report.parts import Chart, Part, Prose, Section, Series, Warned
 from posttrain.report.reading import Read
+from posttrain.report.terms import term
 
-_METHODS = "docs/methods.md"
 _PARTS_OF_TIME = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Quantity:
-    """A chart of one quantity: the metrics that it draws, and the rules whose findings stand with it."""
+    """A chart of one quantity: the metrics that it draws, the term that explains it, and the rule that judges it."""
 
     id: str
     title: str
     metrics: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rule: Rule
     y: str
-    about: str
-    link: str
+    term: str
 
 
 _QUANTITIES = (
@@ -35,73 +34,65 @@ _QUANTITIES = (
         id="kl",
         title="KL to the start policy",
         metrics=("kl", "kl_k3", "kl_k2", "kl_exact", "eval_kl_exact"),
-        rules=(health.kl_level, health.kl_speed),
+        rule=health.kl_level,
         y="nats per answer",
-        about="How far the policy has moved from where it began, summed over an answer's tokens.",
-        link=f"{_METHODS}#kl-to-the-reference",
+        term="kl per answer",
     ),
     _Quantity(
         id="length",
         title="Length of the answers",
         metrics=("length", "eval_length"),
-        rules=(health.length_growth,),
+        rule=health.length_growth,
         y="tokens",
-        about="The mean number of tokens of an answer, its end included.",
-        link=f"{_METHODS}#from-a-score-to-rewards",
+        term="length",
     ),
     _Quantity(
         id="reward-length",
         title="Reward and length",
         metrics=("score_length_correlation",),
-        rules=(health.reward_and_length,),
+        rule=health.reward_and_length,
         y="correlation",
-        about="The linear correlation of score and length among the answers of a round; 0 where there is none.",
-        link=f"{_METHODS}#kl-to-the-reference",
+        term="score-length correlation",
     ),
     _Quantity(
         id="entropy",
         title="Entropy",
         metrics=("sampled_entropy", "entropy"),
-        rules=(health.entropy,),
+        rule=health.entropy,
         y="nats per token",
-        about="How undecided the policy is: minus the mean log-prob of the tokens that it sampled.",
-        link=f"{_METHODS}#entropy",
+        term="entropy",
     ),
     _Quantity(
         id="explained-variance",
         title="What the critic explains",
         metrics=("explained_variance",),
-        rules=(health.critic_fit,),
+        rule=health.critic_fit,
         y="share of the variance",
-        about="1 less the variance of what the critic missed over that of the returns; 0 for a constant guess.",
-        link=f"{_METHODS}#return-value-advantage",
+        term="explained variance",
     ),
     _Quantity(
         id="clip-fraction",
         title="Clipped tokens",
         metrics=("clip_fraction",),
-        rules=(health.clipping,),
+        rule=health.clipping,
         y="share of the tokens",
-        about="Tokens that had moved beyond the clip range in the direction of their advantage; they have no gradient.",
-        link=f"{_METHODS}#clip",
+        term="clip fraction",
     ),
     _Quantity(
         id="repetition",
         title="Repetition",
         metrics=("distinct_bigrams",),
-        rules=(health.repetition,),
+        rule=health.repetition,
         y="share that is distinct",
-        about="Of an answer's neighbouring pairs of tokens, the share that differ from one another; 1 for none twice.",
-        link=f"{_METHODS}#kl-to-the-reference",
+        term="distinct bigrams",
     ),
     _Quantity(
         id="endings",
         title="Endings",
         metrics=("stopped", "eval_stopped"),
-        rules=(health.endings,),
+        rule=health.endings,
         y="share of the answers",
-        about="Answers that ended by themselves; the others were cut by max_new_tokens.",
-        link=f"{_METHODS}#from-a-score-to-rewards",
+        term="stopped",
     ),
 )
 
@@ -129,23 +120,41 @@ def ppo(run: Read) -> Section | None:
 
 
 def _drawn(quantity: _Quantity, rows: Sequence[Row]) -> list[Part]:
-    """The chart of a quantity with the first of its findings, and the others below it; nothing without numbers."""
-    lines = [(name, course(rows, of(name))) for name in quantity.metrics]
-    series = [_series(name, found) for name, found in lines if found]
+    """The chart of a quantity with its finding, and for the KL another of its speed; nothing without numbers."""
+    series = [_series(name, found) for name in quantity.metrics if (found := course(rows, of(name)))]
     if not series:
         return []
-    first, *others = [rule(rows) for rule in quantity.rules]
     chart = Chart(
         id=f"ppo-{quantity.id}",
         title=quantity.title,
         series=series,
         x="round",
         y=quantity.y,
-        finding=first,
-        about=quantity.about,
-        link=quantity.link,
+        finding=quantity.rule(rows),
+        about=term(quantity.term).about,
+        link=term(quantity.term).link,
     )
-    return [chart, *(Warned(finding=finding) for finding in others if finding is not None)]
+    return [chart, *(_speed(rows) if quantity.id == "kl" else [])]
+
+
+def _speed(rows: Sequence[Row]) -> list[Part]:
+    """What each round added to the KL."""
+    found = course(rows, of("kl"))
+    if len(found) < 2:
+        return []
+    added = Series(name="kl added", x=found.at[1:], y=[after - before for before, after in pairwise(found.values)])
+    return [
+        Chart(
+            id="ppo-kl-speed",
+            title="KL that each round adds",
+            series=[added],
+            x="round",
+            y="nats per answer",
+            finding=health.kl_speed(rows),
+            about=term("kl per answer").about,
+            link=term("kl per answer").link,
+        )
+    ]
 
 
 def _reward(rows: Sequence[Row]) -> list[Part]:
@@ -159,7 +168,7 @@ def _reward(rows: Sequence[Row]) -> list[Part]:
         x="round",
         y="score",
         about="score: what the reward says; reward: after scale, clip and penalty; objective: less the KL.",
-        link=f"{_METHODS}#what-both-aim-at",
+        link=term("objective").link,
     )
     return [chart, *_frontier(rows), *(_gold(rows, name) for name in gold.golds(rows))]
 
@@ -174,7 +183,7 @@ def _gold(rows: Sequence[Row], name: str) -> Chart:
         y="score",
         finding=gold.gold_against_proxy(rows, name),
         about="The score that is trained on is a proxy; where it rises while another measure falls, it is being gamed.",
-        link=f"{_METHODS}#kl-to-the-reference",
+        link=term("gold").link,
     )
 
 
@@ -211,7 +220,7 @@ def _frontier(rows: Sequence[Row]) -> list[Part]:
             y="score",
             kind="points",
             about="A point a round: what was gained, and how far the policy went for it. Up and to the left is better.",
-            link=f"{_METHODS}#what-both-aim-at",
+            link=term("objective").link,
         )
     ]
 

@@ -11,11 +11,11 @@ from posttrain.measures.quantities import course, of
 from posttrain.report.findings import facts_of
 from posttrain.report.parts import Answer, Answers, Chart, Folded, Part, Prose, Section, Series, Table, Warned
 from posttrain.report.reading import Read
-from posttrain.report.words import MEASURE_COLUMNS, cells_of, shown
+from posttrain.report.terms import term
+from posttrain.report.words import MEASURE_COLUMNS, cells_of, short
 
 Card = Mapping[str, Any]
 _SHOWN = 6
-_METHODS = "docs/methods.md#a-reward-model-from-rankings"
 
 
 def reward(run: Read) -> Section | None:
@@ -73,7 +73,7 @@ def _calibration(card: Card) -> Chart:
         y="share in which that is the better one",
         finding=preference_health.calibration(card),
         about="The difference of two scores, through a sigmoid, is the probability that the first answer is preferred.",
-        link=_METHODS,
+        link=term("accuracy").link,
     )
 
 
@@ -106,7 +106,9 @@ def _training(run: Read) -> list[Part]:
         if series:
             finding = preference_health.overfitting(run.metrics) if name == "loss" else None
             title = f"{name.capitalize()} while it learnt"
-            charts.append(Chart(id=f"reward-{name}", title=title, series=series, finding=finding, link=_METHODS))
+            charts.append(
+                Chart(id=f"reward-{name}", title=title, series=series, finding=finding, link=term("accuracy").link)
+            )
     return charts
 
 
@@ -134,7 +136,7 @@ def _disagreement(each: Card) -> Answers:
             Answer(
                 label=f"rank {answer['rank'] if answer['rank'] is not None else 'none'}",
                 text=answer["text"],
-                note=f"score {shown(answer['score'])}",
+                note=f"score {short(answer['score'])}",
             )
             for answer in given
         ],

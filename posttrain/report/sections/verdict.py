@@ -9,7 +9,7 @@ from posttrain.report.findings import facts_of, findings_of, summary
 from posttrain.report.parts import Code, Part, Prose, Section
 from posttrain.report.reading import Read
 from posttrain.report.stored import Stored, stored
-from posttrain.report.words import is_measure, listed, number_of, share_of, shown
+from posttrain.report.words import is_measure, listed, number_of, share_of, short
 
 _POLICIES = ("sft", "ppo", "dpo", "online-dpo")
 _MOST = 2
@@ -85,13 +85,13 @@ def _sentence(each: Stored) -> str:
         numbers = listed([f"{name.replace('_', ' ')} {number_of(each.measures[name])}" for name in named[:_MOST]])
         return f"On {each.where}: {numbers}."
     nll = each.measures.get("nll")
-    return f"On {each.where} its loss is {shown(nll)} nats per token." if isinstance(nll, int | float) else ""
+    return f"On {each.where} its loss is {short(nll)} nats per token." if isinstance(nll, int | float) else ""
 
 
 def _told(each: Stored) -> str:
     """How far the policy went for it, where that was measured."""
     nats = each.measures.get("kl_per_answer")
-    return f", at a KL of {shown(nats)} nats per answer" if isinstance(nats, int | float) else ""
+    return f", at a KL of {short(nats)} nats per answer" if isinstance(nats, int | float) else ""
 
 
 # --- from the run itself ----------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def _ways(run: Read, names: Sequence[str]) -> list[str]:
     """`score from -0.03 to 1.05`, of each metric that the run has."""
     found = ((name, course(run.metrics, of(name))) for name in names)
     return [
-        f"{name.removeprefix('eval_').replace('_', ' ')} from {shown(way.values[0])} to {shown(way.values[-1])}"
+        f"{name.removeprefix('eval_').replace('_', ' ')} from {short(way.values[0])} to {short(way.values[-1])}"
         for name, way in found
         if way
     ]
