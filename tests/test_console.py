@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from rich.console import Console as Terminal
 
 from posttrain.console import Console, Lines, Panel, Silent, open_console
 from posttrain.console.page import line
-from posttrain.console.progress import number, sparkline
+from posttrain.console.progress import Course, number, sparkline
 from posttrain.inert import inert
 
 
@@ -105,7 +105,7 @@ def test_the_panel_draws_bar_course_and_sample_in_place() -> None:
         console.step(step, {"score": score, "kl": 0.5})
     console.finish("saved runs/ppo")
     shown = text.getvalue()
-    for part in ("ppo  runs/sft → runs/ppo", "step 2/4", "50%", "▁█   score 1.000   kl 0.500", "Because.", "saved"):
+    for part in ("ppo  runs/sft → runs/ppo", "step 2/4", "50%", "score 1.000 ▁█   kl 0.500 ▁▁", "Because.", "saved"):
         assert part in shown
 
 
@@ -115,6 +115,37 @@ def test_a_console_is_plain_without_a_terminal_and_silent_when_asked() -> None:
     assert text.getvalue() == "hello\n"
     open_console(quiet=True, stream=text).say("hidden")
     assert text.getvalue() == "hello\n"
+
+
+def panel_after(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    """The last panel that is drawn after these steps, line by line, but for its title and its bar."""
+    text = io.StringIO()
+    console = Console(Panel(Terminal(file=text, force_terminal=True, width=200)), clock=clock(seconds_a_step=1.0))
+    console.start("a run", len(steps))
+    for step, metrics in enumerate(steps, 1):
+        console.step(step, metrics)
+    console.finish()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+    return [line.rstrip() for line in shown.split("a run")[-1].splitlines()[2:] if line.strip()]
+
+
+def test_the_panel_draws_the_loss_of_every_method_and_the_score_and_kl_of_ppo() -> None:
+    falling = [{"loss": 4.0 - step, "grad_norm": 1.0} for step in range(4)]
+    assert panel_after(falling) == ["loss 1.000 █▆▃▁   grad 1.000"]
+    rounds = [{"score": 1.0 * n, "kl": 0.5 * n, "critic_loss": 2.0 - n, "actor_loss": -0.5} for n in range(3)]
+    assert panel_after(rounds) == ["score 2.000 ▁▅█   kl 1.000 ▁▅█", "actor loss -0.500 ▁▁▁   critic loss 0.000 █▅▁"]
+    pairs = [{"score": 0.5, "loss": 0.7, "kl": 0.1}]
+    assert panel_after(pairs) == ["score 0.500 ▁   kl 0.100 ▁", "loss 0.700 ▁"]
+
+
+def test_a_course_stays_small_and_true_however_long_a_run_is() -> None:
+    course = Course()
+    for step in range(100_000):
+        course.add(float(step))
+        course.add(float("nan"))
+    assert len(course.means) < 512
+    assert course.drawn == sparkline(range(16))
+    assert course.means[0] == (course.each - 1) / 2  # the mean of 0, 1, 2 and so on
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,8 +11,11 @@ from typing import TypeAlias
 
 Clock: TypeAlias = Callable[[], float]
 
-# The metric whose course is drawn, and those beside it, as far as a run has them; the names are those of metrics.jsonl.
-_COURSE = ("score", "loss")
+# The metric that is told first, and those beside it, as far as a run has them; the names are those of metrics.jsonl.
+_FIRST = ("score", "loss")
+# Those whose course a panel draws, and the losses that it tells besides.
+_DRAWN = ("score", "loss", "kl", "actor_loss", "critic_loss")
+_LOSSES = (("loss", "loss"), ("actor_loss", "actor loss"), ("critic_loss", "critic loss"))
 _BESIDE = (
     ("eval_loss", "eval"),
     ("eval_accuracy", "eval accuracy"),
@@ -36,6 +40,33 @@ _BESIDE = (
     ("learning_rate", "lr"),
 )
 _BARS = "▁▂▃▄▅▆▇█"
+_MEANS = 256
+
+
+@dataclass(slots=True)
+class Course:
+    """A metric over a run as means of equally many values each, fewer than `2 * _MEANS` of them however long it is."""
+
+    means: list[float] = field(default_factory=list[float])
+    each: int = 1
+    _held: list[float] = field(default_factory=list[float])
+
+    def add(self, value: float) -> None:
+        """Takes in the next value; one that is not finite is passed over."""
+        if not math.isfinite(value):
+            return
+        self._held.append(value)
+        if len(self._held) == self.each:
+            self.means.append(sum(self._held) / self.each)
+            self._held.clear()
+        if len(self.means) == 2 * _MEANS:
+            self.means = [(self.means[at] + self.means[at + 1]) / 2 for at in range(0, 2 * _MEANS, 2)]
+            self.each *= 2
+
+    @property
+    def drawn(self) -> str:
+        """In at most 16 bars, the newest value in the last of them."""
+        return sparkline([*self.means, *([sum(self._held) / len(self._held)] if self._held else [])])
 
 
 @dataclass(slots=True)
@@ -51,7 +82,7 @@ class Progress:
     clock: Clock
     step: int = 0
     tokens: float = 0.0
-    course: list[float] = field(default_factory=list[float])
+    courses: dict[str, Course] = field(default_factory=dict[str, Course])
     first: dict[str, float] = field(default_factory=dict[str, float])
     latest: dict[str, float] = field(default_factory=dict[str, float])
     news: tuple[str, ...] = ()
@@ -75,13 +106,14 @@ class Progress:
         self.latest.update(metrics)
         for name, value in metrics.items():
             self.first.setdefault(name, value)
-        if self.name in metrics:
-            self.course.append(metrics[self.name])
+        for name in _DRAWN:
+            if name in metrics:
+                self.courses.setdefault(name, Course()).add(metrics[name])
 
     @property
     def name(self) -> str:
-        """The metric whose course is drawn."""
-        return next((name for name in _COURSE if name in self.latest), "loss")
+        """The metric that is told first."""
+        return next((name for name in _FIRST if name in self.latest), "loss")
 
     @property
     def pace(self) -> str:
@@ -112,22 +144,36 @@ class Progress:
 
     @property
     def numbers(self) -> str:
-        """The latest metrics: the one that is drawn, and those beside it."""
+        """The latest metrics: the one that is told first, and those beside it."""
         return self._shown(self.latest)
+
+    @property
+    def curves(self) -> Sequence[str]:
+        """The same with their course so far, `score 1.045 ▁▂▄▆▇█   kl 0.711 ▁▁▂▃▅▇`, and a line of the losses."""
+        losses = [
+            f"{shown} {number(self.latest[name])}{self._course(name)}"
+            for name, shown in _LOSSES
+            if name in self.latest and name != self.name
+        ]
+        return [self._shown(self.latest, curves=True), *(["   ".join(losses)] if losses else [])]
 
     @property
     def latest_news(self) -> str:
         """The metrics of the last call alone."""
         return self._shown(self.news)
 
-    def _shown(self, names: Container[str]) -> str:
-        parts = [f"{self.name} {number(self.latest[self.name])}"] if self.name in names else []
-        for name, shown in _BESIDE:
+    def _shown(self, names: Container[str], *, curves: bool = False) -> str:
+        parts: list[str] = []
+        for name, shown in ((self.name, self.name), *_BESIDE):
             if name in names:
                 # The first one comes after some steps; of a run that goes on it is not known here.
                 first = f" (first {number(self.first[name])})" if name.startswith("eval") and not self.earlier else ""
-                parts.append(f"{shown} {number(self.latest[name])}{first}")
+                course = self._course(name) if curves else ""
+                parts.append(f"{shown} {number(self.latest[name])}{course}{first}")
         return "   ".join(parts)
+
+    def _course(self, name: str) -> str:
+        return f" {self.courses[name].drawn}" if name in self.courses else ""
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.console.page import Line, brackets_for, drawn, label_of
-from posttrain.console.progress import Progress, number, sparkline
+from posttrain.console.progress import Progress, number
 from posttrain.inert import inert
 
 _LINES_A_RUN = 20
@@ -151,8 +151,8 @@ class Panel:
             f"{progress.step / max(progress.steps, 1):.0%}",
             progress.pace,
         )
-        course = Text(f"{sparkline(progress.course)}   {progress.numbers}")
-        return Group(title, bar, course, *([Text(self._sample, style="dim")] if self._sample else []))
+        curves = [Text(line) for line in progress.curves if line]
+        return Group(title, bar, *curves, *([Text(self._sample, style="dim")] if self._sample else []))
 
 
 def _print_page(terminal: Terminal, lines: Sequence[Line]) -> None:
