@@ -249,15 +249,11 @@ def selftest(*, model: str, only: str, **options: bool) -> None:
 
 
 def runs(*words: str, **options: bool) -> int:
-    """Say what differs between two runs; the exit code is that of `diff`: 1 when they differ."""
-    from posttrain.config.flags import asked_of_runs
-    from posttrain.run.differing import diff
-    from posttrain.run.differing_page import page
-
-    found = diff(*asked_of_runs(words))
-    _console(options).page([] if options["json"] else page(found))
+    """List runs, or say what differs between two; the exit code is that of `diff`: 1 when they differ."""
+    answer = import_module("posttrain.run.asked").answer
+    found, code = answer(words, _console(options), plain=options["json"])
     _print_result(found, options)
-    return 0 if found.identical else 1
+    return code
 
 
 def _of_store(name: str, *words: str, **given: object) -> None:

@@ -21,7 +21,7 @@ ABOUT = {
     "rlhf": "Run the whole loop in rounds: sample, rank, reward model, PPO or DPO, evaluation.",
     "eval": "Measure a model, alone or against another.",
     "chat": "Talk to a model, or to two of them side by side, and vote.",
-    "runs": "Say what differs between two runs, and at which step and weight they part.",
+    "runs": "List runs with what became of them, or say what differs between two.",
     "merge": "Merge an adapter into full weights, and prove that nothing changed.",
     "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
 }
@@ -57,7 +57,7 @@ WITHOUT_SETTINGS = {
         Option(name="model", kind=str, default="", about="a model to measure too: a run, a folder or a hub id"),
         Option(name="only", kind=str, default="", about="measure only laws that say this, or are about it"),
     ),
-    "runs": (Option(name="what", kind=str, many=True, about="diff A B: what differs between two run folders"),),
+    "runs": (Option(name="what", kind=str, many=True, about="a folder [runs], or diff A B: what two runs differ in"),),
     "init": (
         Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
         Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),

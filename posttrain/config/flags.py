@@ -113,12 +113,15 @@ def unknown_command(name: str, commands: Sequence[str]) -> str:
     return f"unknown command '{name}'; {hint}"
 
 
-def asked_of_runs(words: Sequence[str]) -> tuple[str, str]:
-    """The two folders of `runs diff A B`. Raises ConfigError for other words."""
+def asked_of_runs(words: Sequence[str]) -> tuple[str] | tuple[str, str]:
+    """The folder to list, `runs` where none is named, or both folders of `runs diff A B`.
+
+    Raises ConfigError for other words.
+    """
     fix = "fix: posttrain runs diff A B"
-    if not words:
-        raise ConfigError(f"runs  needs a word more\n  {fix}")
-    what, *folders = words
+    what, *folders = words or ("runs",)
+    if not folders and what != "diff":
+        return (what,)
     if what != "diff":
         raise ConfigError(f"runs  has no command '{what}'{did_you_mean(what, ['diff'])}\n  {fix}")
     if len(folders) != 2:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 from weakref import WeakSet
 
 from posttrain.errors import DataError, FolderError, RunExists
 from posttrain.run.folder import Run
 
+_INSTANT = 0.02
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -35,7 +37,7 @@ class FolderLock:
             raise not_writable(folder, error) from error
         lock = FolderLock(number)
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(number)
         except OSError as error:
             if error.errno not in _NOT_SUPPORTED:
                 lock.release()
@@ -52,6 +54,15 @@ class FolderLock:
         self.release()
 
 
+def _lock(number: int) -> None:
+    """Locks an open file. Whoever looks whether it is held (`is_held`) has it for an instant: then a second try."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_INSTANT)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 _HELD: WeakSet[FolderLock] = WeakSet()
 
 
@@ -62,6 +73,26 @@ def _let_go() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process writes the run folder at this moment.
+
+    True also where that cannot be told: the lock may not be read, or the file system has none.
+    """
+    try:
+        number = os.open(folder / "run" / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(number)
+    return False
 
 
 def _holder(folder: Path) -> str:

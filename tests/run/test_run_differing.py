@@ -307,7 +307,6 @@ def test_the_exit_code_is_that_of_diff(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "error: runs  needs a word more\n  fix: posttrain runs diff A B\n"),
         (["dif", "a", "b"], "error: runs  has no command 'dif'; did you mean diff?\n  fix: posttrain runs diff A B\n"),
         (["diff"], "error: runs diff  needs the folders of two runs, got 0\n  fix: posttrain runs diff A B\n"),
         (
