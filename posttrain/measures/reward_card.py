@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from posttrain.measures.disagreements import Disagreement, Reader, disagreements
 from posttrain.measures.rewards import (
     Agreement,
     LengthBias,
@@ -30,7 +31,8 @@ class RewardFindings:
     """The whole card of a reward model on some rankings.
 
     `by_gap` goes by the distance of the two scores, `by_length` by which answer is the longer and how much,
-    `by_annotator` by who ranked. `curve`: mean probability, mean outcome and count of each bin.
+    `by_annotator` by who ranked. `curve`: mean probability, mean outcome and count of each bin. `disagreements` are the
+    largest, with their texts; none where no texts were asked for.
     """
 
     rankings: int
@@ -42,6 +44,7 @@ class RewardFindings:
     curve: Sequence[tuple[float, float, int]]
     length: LengthBias
     agreement: Agreement
+    disagreements: Sequence[Disagreement] = ()
 
     def facts(self) -> dict[str, object]:
         """All of it as plain values, for JSON."""
@@ -62,6 +65,7 @@ class RewardFindings:
                 "scores_longer_higher": self.length.scores_longer_higher.facts(),
             },
             "agreement": {"people": self.agreement.people.facts(), "model": self.agreement.model.facts()},
+            "disagreements": [each.facts() for each in self.disagreements],
         }
 
     def table(self) -> list[dict[str, object]]:
@@ -81,8 +85,8 @@ class RewardFindings:
         return rows
 
 
-def findings_of(rankings: Sequence[Scores]) -> RewardFindings:
-    """What the raw scores of a reward model say of rankings."""
+def findings_of(rankings: Sequence[Scores], read: Reader | None = None) -> RewardFindings:
+    """What the raw scores of a reward model say of rankings, with the texts of the largest disagreements by `read`."""
     pairs = comparisons(rankings)
     # How sure the model is of the answer that it prefers, and whether that is the better one.
     sure, hits = pairs.gap.abs().sigmoid(), right(pairs.gap)
@@ -96,6 +100,7 @@ def findings_of(rankings: Sequence[Scores]) -> RewardFindings:
         curve=calibration_curve(sure, hits, bins=_BINS),
         length=length_bias(rankings, pairs),
         agreement=human_agreement(rankings),
+        disagreements=[] if read is None else disagreements(rankings, read),
     )
 
 

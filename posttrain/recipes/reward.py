@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -130,7 +130,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     kept = fitting.train(config, run, parts, where, hooks)
     parts.save(Path(config.out))
     with where.autocast():
-        results = _results(sets, held, reader, budget.tokens, run)
+        results = _results(sets, held, partial(card_of, reader=reader, budget=budget.tokens, codec=codec), run)
     return fitting.ended(config, run, parts, {**results, **kept})
 
 
@@ -181,14 +181,17 @@ def _demonstration(record: ChatRecord, codec: Codec) -> PrefixGroup:
 
 
 def _results(
-    sets: Sequence[Weighted[RankedItem]], held: Sequence[RankedItem], reader: ScoreReader, budget: int, run: Telling
+    sets: Sequence[Weighted[RankedItem]],
+    held: Sequence[RankedItem],
+    card_on: Callable[[Sequence[RankedItem]], RewardFindings],
+    run: Telling,
 ) -> dict[str, object]:
     """The accuracies for run.json; the whole cards go into run/reward_card.json, and one of them is shown."""
     found: dict[str, object] = {}
     cards: dict[str, RewardFindings] = {}
     for name, items in (("training", Joined([part.items for part in sets])), ("held_out", held)):
         if items:
-            cards[name] = card = card_of(items, reader, budget)
+            cards[name] = card = card_on(items)
             run.console.say(f"{name.replace('_', '-')} accuracy {card.accuracy.share}")
             found[f"{name}_accuracy"] = card.accuracy.share.facts()
     run.writer.keep("reward_card", {name: card.facts() for name, card in cards.items()})
@@ -197,10 +200,11 @@ def _results(
     return found
 
 
-def card_of(items: Sequence[RankedItem], reader: ScoreReader, budget: int) -> RewardFindings:
-    """What raw scores say of rankings."""
+def card_of(items: Sequence[RankedItem], reader: ScoreReader, budget: int, codec: Codec) -> RewardFindings:
+    """What raw scores say of rankings; the codec reads the texts of the largest disagreements."""
     scores = score_groups(reader, (item.group for item in items), budget).split([len(item.ranks) for item in items])
-    return findings_of([Scores(item=item, scores=part) for item, part in zip(items, scores, strict=True)])
+    rankings = [Scores(item=item, scores=part) for item, part in zip(items, scores, strict=True)]
+    return findings_of(rankings, lambda tokens: codec.decode(tokens).strip())
 
 
 def pad_id(codec: Codec) -> int:
