@@ -65,28 +65,40 @@ def finite(value: float) -> float | None:
 
 
 def estimates(rows: Sequence[Answered]) -> dict[str, Estimate]:
-    """The means over prompts with 95 % intervals: `score`, `against_score`, `gain`, `win_rate`, `ended_by_itself`.
+    """The means over prompts with 95 % intervals: `win_rate`, `gain`, `score`, `against_score`, each worth by its name,
+    and `ended_by_itself`, as far as there is something to be taken the mean of.
 
     Shares have Wilson's interval, means that of the bootstrap over prompts.
     """
-    found = {"ended_by_itself": share(sum(row.stopped for row in rows), len(rows))} if rows else {}
+    named = [(name, [getattr(row, name) for row in rows]) for name in ("gain", "score", "against_score")]
+    named += [(name, [row.worth.get(name) for row in rows]) for name in _worths(rows)]
+    found: dict[str, Estimate] = {}
     both = [(row.score, row.against_score) for row in rows if row.score is not None and row.against_score is not None]
     if both:
         ours, theirs = torch.tensor(both, dtype=torch.float64).T
         found["win_rate"] = win_rate(ours, theirs)
-    means: dict[str, Estimate] = {**found}
-    for name in ("score", "against_score", "gain"):
-        known = [value for row in rows if (value := getattr(row, name)) is not None]
+    for name, values in named:
+        known = [value for value in values if value is not None]
         if known:
-            values = torch.tensor(known, dtype=torch.float64)
-            means[name] = Estimate(value=float(values.mean()), interval=bootstrap_mean(values), count=len(known))
-    return means
+            found[name] = share(sum(known), len(known)) if name == "exact_match" else _mean(known)
+    if rows:
+        found["ended_by_itself"] = share(sum(row.stopped for row in rows), len(rows))
+    return found
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    known = torch.tensor(values, dtype=torch.float64)
+    return Estimate(value=float(known.mean()), interval=bootstrap_mean(known), count=len(values))
+
+
+def _worths(rows: Sequence[Answered]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.worth))
 
 
 def facts_of(rows: Sequence[Answered]) -> dict[str, object]:
-    """All of it for JSON: `estimates`, the numbers of each prompt under `per_prompt`, and the `texts` of some.
+    """All of it for JSON: `estimates`, the numbers of each prompt under `per_prompt`, and some `prompts` with texts.
 
-    `place` of a text is that of its prompt in `per_prompt`.
+    `count` is of all that were asked, and `place` that of a prompt in `per_prompt`.
     """
     kept = rows[:MOST]
     columns: dict[str, list[float | bool | None]] = {
@@ -97,14 +109,12 @@ def facts_of(rows: Sequence[Answered]) -> dict[str, object]:
         values = [getattr(row, name) for row in kept]
         if any(value is not None for value in values):
             columns[name] = values
-    columns |= {
-        name: [row.worth.get(name) for row in kept] for name in {name: None for row in kept for name in row.worth}
-    }
+    columns |= {name: [row.worth.get(name) for row in kept] for name in _worths(kept)}
     return {
-        "prompts": len(rows),
+        "count": len(rows),
         "estimates": {name: estimate.facts() for name, estimate in estimates(rows).items()},
         "per_prompt": columns,
-        "texts": [_texts(place, kept[place]) for place in chosen(kept)],
+        "prompts": [_texts(place, kept[place]) for place in chosen(kept)],
     }
 
 
@@ -122,9 +132,18 @@ def chosen(rows: Sequence[Answered], most: int = TEXTS) -> list[int]:
 
 
 def _texts(place: int, row: Answered) -> dict[str, object]:
-    texts = {"prompt": row.prompt, "answer": row.answer, "against": row.against, "reference": row.reference}
-    found: dict[str, object] = {name: cut(text) for name, text in texts.items() if text is not None}
-    return {"place": place, **found, **({} if row.against is None else {"against_stopped": row.against_stopped})}
+    """A prompt with both answers; what there is not has no key."""
+    found: dict[str, object | None] = {
+        "prompt": cut(row.prompt),
+        "answer": cut(row.answer),
+        "stopped": row.stopped,
+        "score": row.score,
+        "against_answer": None if row.against is None else cut(row.against),
+        "against_stopped": row.against_stopped,
+        "against_score": row.against_score,
+        "reference": None if row.reference is None else cut(row.reference),
+    }
+    return {"place": place, **{name: value for name, value in found.items() if value is not None}}
 
 
 def cut(text: str) -> str:

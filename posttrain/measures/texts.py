@@ -29,6 +29,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 # A minus sign stands before the number and after no word: in `7-3` and `page-3` it is a hyphen.
 _NUMBER = re.compile(r"(?:(?<![\w.])[-+])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 _RESAMPLES = 1000
+_OF_ALL = ("bleu", "chrf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +55,30 @@ def measured(
     """
     if not answers:
         raise ValueError("no answers to measure")
-    said = [extracted(answer, rules.after) or "" for answer in answers]
-    wanted = [[extracted(text, rules.after) or "" for text in texts] for texts in references]
+    said, wanted = _compared(answers, references, rules)
     found: dict[str, Estimate] = {}
     for measure in measures:
-        if measure in ("bleu", "chrf"):
+        if measure in _OF_ALL:
             found[measure] = _corpus(measure, said, wanted, rules)
         else:
             found[measure] = _mean(measure, said, wanted, rules)
     return found
+
+
+def worth_of_each(
+    measures: Sequence[Measure], answers: Sequence[str], references: Sequence[Sequence[str]], rules: Rules
+) -> dict[str, list[float]]:
+    """What each answer is worth by the measures of single answers, in [0, 1]; BLEU and chrF have none."""
+    said, wanted = _compared(answers, references, rules)
+    return {name: _best(name, said, wanted, rules) for name in measures if name not in _OF_ALL}
+
+
+def _compared(
+    answers: Sequence[str], references: Sequence[Sequence[str]], rules: Rules
+) -> tuple[list[str], list[list[str]]]:
+    """What of the texts counts."""
+    said = [extracted(answer, rules.after) or "" for answer in answers]
+    return said, [[extracted(text, rules.after) or "" for text in texts] for texts in references]
 
 
 def extracted(text: str, after: str | None) -> str | None:
@@ -138,12 +154,17 @@ def tokenizer_for(references: Sequence[str]) -> tuple[BleuTokenizer, str]:
 
 def _mean(measure: Measure, answers: Sequence[str], references: Sequence[Sequence[str]], rules: Rules) -> Estimate:
     """The mean over answers of the best worth beside any reference."""
-    worth = _worth(measure, rules)
-    best = [max(worth(said, text) for text in texts) for said, texts in zip(answers, references, strict=True)]
+    best = _best(measure, answers, references, rules)
     if measure == "exact_match":
         return share(sum(best), len(best))
     values = torch.tensor(best, dtype=torch.float64)
     return Estimate(value=float(values.mean()), interval=bootstrap_mean(values), count=len(best))
+
+
+def _best(measure: Measure, answers: Sequence[str], references: Sequence[Sequence[str]], rules: Rules) -> list[float]:
+    """What each answer is worth beside the best of its references."""
+    worth = _worth(measure, rules)
+    return [float(max(worth(said, text) for text in texts)) for said, texts in zip(answers, references, strict=True)]
 
 
 def _worth(measure: Measure, rules: Rules) -> Callable[[str, str], float]:

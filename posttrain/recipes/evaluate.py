@@ -21,6 +21,7 @@ from posttrain.models.load import is_classifier, is_reward_model, load_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import setup
+from posttrain.recipes.evaluation_kept import Found, Graded, answered, keep
 from posttrain.recipes.functions import Loaded, check_columns
 from posttrain.recipes.judging import Judging
 from posttrain.recipes.labelling import evaluate_labels
@@ -61,7 +62,8 @@ def evaluate(config: EvalConfig, *, console: Console, kinds: tuple[Kind, ...] = 
     They are read as the first of `kinds` that they can be.
 
     With `against`, the share of prompts on which the judge prefers the first model's answer, ties one half, and the
-    KL between the two. Writes `out` where it is set, and raises RunExists for one that stands already.
+    KL between the two. Writes `out` where it is set, and raises RunExists for one that stands already. Of a run's model
+    what was found stays in its `run/evaluations/` too.
     """
     setup.quiet_libraries()
     if config.against is not None and config.judge is None:
@@ -72,12 +74,13 @@ def evaluate(config: EvalConfig, *, console: Console, kinds: tuple[Kind, ...] = 
     if config.out is not None:
         check_file_out(config.out, [item.path for item in config.data])
     found = _found(config, functions, kinds, console)
-    shown = [{"measure": name, "value": _shown(value)} for name, value in found.items() if name not in _LISTS]
+    shown = [{"measure": name, "value": _shown(value)} for name, value in found.facts.items() if name not in _LISTS]
     console.table(shown, config.model)
     if config.out is not None:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(config.out).write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
-    return found
+        Path(config.out).write_text(json.dumps(found.facts, indent=2, default=str) + "\n", encoding="utf-8")
+    keep(config, found, console)
+    return found.facts
 
 
 def _refuse_idle(config: EvalConfig) -> None:
@@ -89,12 +92,12 @@ def _refuse_idle(config: EvalConfig) -> None:
         raise ConfigError([Problem(place=f"--{name}", what=what, fix=f"take {name} out") for name in told])
 
 
-def _found(config: EvalConfig, functions: Loaded, kinds: tuple[Kind, ...], console: Console) -> Facts:
+def _found(config: EvalConfig, functions: Loaded, kinds: tuple[Kind, ...], console: Console) -> Found:
     if is_classifier(config.model):
-        return evaluate_labels(config, console)
+        return Found(facts=evaluate_labels(config, console))
     rows = read_rows(config.data, kinds, console)
     if is_reward_model(config.model):
-        return _of_reward(config, rows, console)
+        return Found(facts=_of_reward(config, rows, console))
     return _of_policy(config, functions, rows, console)
 
 
@@ -116,12 +119,12 @@ def _of_reward(config: EvalConfig, rows: Sequence[Rows], console: Console) -> Fa
     scalar, own = load_scalar(config.model, device=where.device, bf16=where.bf16)
     gate_scalar(scalar, own, packing=config.packing == "auto")
     mean = RewardCard.read(config.model).score_at == "mean"
-    card = card_of(items, ScoreReader(model=scalar, mean=mean), config.micro_batch_tokens)
+    card = card_of(items, ScoreReader(model=scalar, mean=mean), config.micro_batch_tokens, codec)
     console.table(card.table(), f"reward card of {config.model}")
     return {"accuracy": card.accuracy.share.facts(), "reward_card": card.facts()}
 
 
-def _of_policy(config: EvalConfig, functions: Loaded, rows: Sequence[Rows], console: Console) -> Facts:
+def _of_policy(config: EvalConfig, functions: Loaded, rows: Sequence[Rows], console: Console) -> Found:
     questions = _asked(rows)
     check_columns(functions, questions)
     codec = setup.load_codec(config.model, config.template, console)
@@ -134,9 +137,10 @@ def _of_policy(config: EvalConfig, functions: Loaded, rows: Sequence[Rows], cons
         found["nll"] = _nll(start.policy, groups, limit, config, where, console)
     if not groups and not questions:
         raise DataError("rankings measure a reward model; a policy is measured on conversations, text or prompts")
-    if questions:
-        found |= _answers(config, Judging(config, functions, where, console), start, codec.prompts(questions), limit)
-    return found
+    if not questions:
+        return Found(facts=found)
+    of_answers = _answers(config, Judging(config, functions, where, console), start, codec.prompts(questions), limit)
+    return Found(facts=found | of_answers.facts, answered=of_answers.answered)
 
 
 def _groups(rows: Sequence[Rows], codec: Codec) -> list[PrefixGroup]:
@@ -177,7 +181,7 @@ def _answers(
     start: setup.Start,
     prompts: Sequence[Prompt],
     limit: int,
-) -> Facts:
+) -> Found:
     setup.check_room(prompts, limit)
     questions = comparable(prompts, config, judging.console, source="measures")
     if not questions.places and "measures" in config.model_fields_set:
@@ -196,13 +200,17 @@ def _answers(
     measures = compared(config, [ours[place] for place in questions.places], questions)
     found |= {name: measure.facts() for name, measure in measures.items()}
     if config.judge is None:
-        return found
+        return Found(facts=found, answered=answered(config, ours, questions))
     judge = judging.judge(start.codec)
     grades = judging.grades(judge, ours, "")
     found |= _judged(grades, "judge")
+    theirs = None
     if config.against is not None:
-        found |= _against(config, judging, start, prompts, spec, judge, grades, ours)
-    return found | judging.failures()
+        graded = Graded(answers=ours, scores=grades.total)
+        compared_with, theirs = _against(config, judging, start, prompts, spec, judge, graded)
+        found |= compared_with
+    rows = answered(config, ours, questions, grades.total, theirs)
+    return Found(facts=found | judging.failures(), answered=rows)
 
 
 def _judged(grades: Grades, name: str) -> Facts:
@@ -218,9 +226,9 @@ def _against(
     prompts: Sequence[Prompt],
     spec: SamplingSpec,
     judge: Scorer,
-    grades: Grades,
-    ours: Sequence[Completion],
-) -> Facts:
+    ours: Graded,
+) -> tuple[Facts, Graded]:
+    """What is found against the other model, and its answers with their scores."""
     other_path, console, where = config.against or "", judging.console, judging.where
     codec = setup.load_codec(other_path, config.template, console)
     other = setup.load_start(other_path, codec, where, console, packing=config.packing)
@@ -229,15 +237,16 @@ def _against(
     )
     their_judge = judge if same_words(codec, start.codec) else judging.judge(codec)
     their_grades = judging.grades(their_judge, theirs, " of against")
-    both = grades.total.isfinite() & their_grades.total.isfinite()
-    found: Facts = {"win_rate": win_rate(grades.total[both], their_grades.total[both]).facts()}
+    scores, their_scores = ours.scores, their_grades.total
+    both = scores.isfinite() & their_scores.isfinite()
+    found: Facts = {"win_rate": win_rate(scores[both], their_scores[both]).facts()}
     found |= _judged(their_grades, "against")
     # Greedy answers are no sample, and their log-ratio is no KL.
     if same_words(codec, start.codec) and config.temperature > 0:
         found["kl_per_answer"] = policy_kl(
-            start.policy, other.policy, ours, config.micro_batch_tokens, temperature=config.temperature
+            start.policy, other.policy, ours.answers, config.micro_batch_tokens, temperature=config.temperature
         )
-    return found
+    return found, Graded(answers=theirs, scores=their_scores)
 
 
 def policy_kl(

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.errors import DataError, Problem
+from posttrain.run.evaluations import FOLDER
 from posttrain.run.fingerprints import FIX, json_lines
 from posttrain.run.folder import Facts, Run
 from posttrain.run.reading import read_lines
-
-EVALUATIONS = "evaluations"
-"""The folder in `run/` with what `posttrain eval` found of the run's model, a JSON file each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +46,7 @@ def read(path: str | os.PathLike[str]) -> Read:
     """What is in a run folder. Raises ModelError where no run wrote it, DataError for a damaged file in it."""
     run = Run.open(path)
     inside = run.path / "run"
+    evaluations = map(_facts, (inside / FOLDER).glob("*.json"))
     card = inside / "reward_card.json"
     return Read(
         path=run.path,
@@ -56,7 +55,7 @@ def read(path: str | os.PathLike[str]) -> Read:
         metrics=_numbers(run.metrics, inside / "metrics.jsonl"),
         samples=_texts(run.samples, inside / "samples.jsonl"),
         card=_facts(card) if card.is_file() else None,
-        evaluations=[_facts(file) for file in sorted((inside / EVALUATIONS).glob("*.json"))],
+        evaluations=sorted(evaluations, key=lambda facts: str(facts.get("made", ""))),
         inspected=sorted((inside / "inspect").glob("step-*.parquet")),
         problems=[row for _, row in json_lines(inside / "problems.jsonl")],
         failures=list(read_lines(inside / "reward_failures.jsonl")),

@@ -16,7 +16,7 @@ from posttrain.run.evaluations import FORMAT
 class Stored:
     """An evaluation. `measures`: what it printed, by name; `estimates`: means over prompts with intervals.
 
-    `per_prompt`: the numbers of each prompt by name. `texts`: some prompts with their answers.
+    `per_prompt`: the numbers of each of `count` prompts by name. `prompts`: some of them with their answers.
     """
 
     made: str
@@ -25,17 +25,17 @@ class Stored:
     against: str | None
     judges: Sequence[str]
     data: Sequence[str]
-    prompts: int
+    count: int
     measures: Mapping[str, Any]
     estimates: Mapping[str, Any]
     per_prompt: Mapping[str, Sequence[Any]]
-    texts: Sequence[Mapping[str, Any]]
+    prompts: Sequence[Mapping[str, Any]]
 
     @property
     def where(self) -> str:
         """`600 prompts of held_out.jsonl`."""
         names = listed([name.rstrip("/").rpartition("/")[2] for name in self.data])
-        return f"{counted(self.prompts, 'prompt')} of {names}" if self.prompts else names
+        return f"{counted(self.count, 'prompt')} of {names}" if self.count else names
 
     @property
     def judge(self) -> str:
@@ -47,7 +47,7 @@ def stored(run: Read) -> list[Stored]:
     """The evaluations of this very run, oldest first: what an earlier run in the same folder left is passed over."""
     known = [facts for facts in run.evaluations if facts.get("format") == FORMAT]
     own = [facts for facts in known if facts.get("run") == run.record.get("id")]
-    return [_stored(facts) for facts in sorted(own, key=lambda facts: str(facts.get("made", "")))]
+    return [_stored(facts) for facts in own]
 
 
 def _stored(facts: Mapping[str, Any]) -> Stored:
@@ -58,9 +58,9 @@ def _stored(facts: Mapping[str, Any]) -> Stored:
         against=facts.get("against"),
         judges=[str(name) for name in facts.get("judges", [])],
         data=[str(name) for name in facts.get("data", [])],
-        prompts=int(facts.get("prompts", 0)),
+        count=int(facts.get("count", 0)),
         measures=facts.get("measures", {}),
         estimates=facts.get("estimates", {}),
         per_prompt=facts.get("per_prompt", {}),
-        texts=facts.get("texts", []),
+        prompts=facts.get("prompts", []),
     )

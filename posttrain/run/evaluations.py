@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 from posttrain.run.folder import Run
 from posttrain.run.record import now, write_json
@@ -30,5 +32,16 @@ def keep_evaluation(model: str, identity: Mapping[str, object], found: Mapping[s
     name = sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:12]
     file = folder / f"{name}.json"
     heading = {"format": FORMAT, "made": now(), "run": run.record.get("id")}
-    write_json(file, {**heading, "model": model, **identity, **found})
+    write_json(file, _plain({**heading, "model": model, **identity, **found}))
     return file
+
+
+def _plain(value: object) -> object:
+    """A value that JSON has: numbers that are not finite are null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in cast("Sequence[object]", value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

@@ -39,7 +39,7 @@ from posttrain.recipes.sample import sample
 from posttrain.recipes.setup import quiet_libraries
 from posttrain.recipes.sft import sft
 from posttrain.types import JSON
-from posttrain.workflows.outcome import KNOWN, UNSEEN, Outcome, compare, summary
+from posttrain.workflows.outcome import KNOWN, UNSEEN, Outcome, compare, keep, summary
 from posttrain.workflows.world.annotator import Agreement, agreement
 from posttrain.workflows.world.generate import Row, Sizes, Split, World, draw_rows, make_world
 from posttrain.workflows.world.gold import gold_score
@@ -108,6 +108,7 @@ def demo(out: str, *, seed: int, console: Console, plan: Plan | None = None, fre
     stage("DPO", lambda: dpo(_dpo(files, runs, plan, seed), console=console))
     rows = evaluation_rows(world, plan, seed)
     outcome = stage("evaluation by fresh samples", lambda: compare(runs, rows, seed=seed, longest=LONGEST_ANSWER))
+    keep(runs, outcome, seed=seed, longest=LONGEST_ANSWER)
     found = summary(outcome, accuracy=judged.results["held_out_accuracy"], noise=noise, seconds=stage.seconds)
     (folder / "results.json").write_text(json.dumps(found.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "results.md").write_text(found.markdown, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor
 
 from posttrain.console import Console, Silent
+from posttrain.measures.answered import Answered, facts_of
 from posttrain.measures.shares import Share, median_length, share, stopped_share, win_rate
 from posttrain.ops.statistics import Interval, bootstrap_mean
 from posttrain.recipes import setup
 from posttrain.recipes.evaluate import policy_kl
+from posttrain.run.evaluations import keep_evaluation
 from posttrain.types import Completion, Message, PromptRecord, SamplingSpec
 from posttrain.workflows.world.annotator import Agreement
 from posttrain.workflows.world.generate import Row, Split
@@ -24,17 +27,18 @@ MODELS = ("base", "sft", "ppo", "dpo")
 KNOWN: Split = "held_out_combination"
 UNSEEN: Split = "held_out_template"
 BUDGET = 16_384
+GOLD = "the hidden gold score"
 Rows = Mapping[Split, Sequence[Row]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One model on one split. `answers`: N fresh samples, one a prompt; `gold`: their scores, float [N].
+    """One model on one split. `fresh`: N samples, one a prompt; `gold`: their scores, float [N].
 
     `exact` is their exact match by family, `greedy` that of the likeliest answers. `kl` is nats per answer against SFT.
     """
 
-    answers: Sequence[str]
+    fresh: Sequence[Completion]
     exact: Mapping[str, Share]
     greedy: Mapping[str, Share]
     gold: Tensor
@@ -96,7 +100,7 @@ def _judge(start: setup.Start, against: setup.Start, rows: Sequence[Row], *, see
         [gold_score(row.columns(), done.text, ended=done.stopped) for row, done in zip(rows, fresh, strict=True)]
     )
     return Judged(
-        answers=[done.text for done in fresh],
+        fresh=fresh,
         exact=_exact(rows, fresh),
         greedy=_exact(rows, likeliest),
         gold=gold,
@@ -122,6 +126,42 @@ def _exact(rows: Sequence[Row], answers: Sequence[Completion]) -> dict[str, Shar
         ]
         found[family] = share(sum(hits), len(hits))
     return found
+
+
+def keep(runs: Path, outcome: Outcome, *, seed: int, longest: int) -> None:
+    """Keeps what was found of each model with its run, for its report; the judge is the hidden gold score."""
+    for name, splits in outcome.judged.items():
+        for split, judged in splits.items():
+            against = None if name == "sft" else outcome.judged["sft"][split]
+            identity: dict[str, object] = {
+                "by": "demo",
+                "against": None if against is None else str(runs / "sft"),
+                "judges": [GOLD],
+                "data": [f"{split}.jsonl"],
+                "settings": {"max_new_tokens": longest, "temperature": 1.0, "seed": seed},
+            }
+            measures = {} if name in ("base", "sft") else {"kl_per_answer": judged.kl}
+            rows = _answered(outcome.rows[split], judged, against)
+            with suppress(OSError):
+                keep_evaluation(str(runs / name), identity, {"measures": measures, **facts_of(rows)})
+
+
+def _answered(rows: Sequence[Row], judged: Judged, against: Judged | None) -> list[Answered]:
+    """What was found of each prompt."""
+    return [
+        Answered(
+            prompt=row.prompt,
+            answer=done.text,
+            stopped=done.stopped,
+            tokens=len(done.tokens),
+            score=float(judged.gold[place]),
+            against=None if against is None else against.fresh[place].text,
+            against_stopped=None if against is None else against.fresh[place].stopped,
+            against_score=None if against is None else float(against.gold[place]),
+            worth={"exact_match": float(exact_match(row.columns(), done.text, ended=done.stopped))},
+        )
+        for place, (row, done) in enumerate(zip(rows, judged.fresh, strict=True))
+    ]
 
 
 def summary(
@@ -164,7 +204,7 @@ def _before_and_after(outcome: Outcome) -> list[dict[str, object]]:
     rows = list(outcome.rows[KNOWN])
     chosen = [next(place for place, row in enumerate(rows) if row.family == family) for family in FAMILIES]
     return [
-        {"prompt": rows[place].prompt, **{name: outcome.judged[name][KNOWN].answers[place] for name in MODELS}}
+        {"prompt": rows[place].prompt, **{name: outcome.judged[name][KNOWN].fresh[place].text for name in MODELS}}
         for place in chosen
     ]
 

@@ -48,7 +48,7 @@ def _facts(each: Stored) -> dict[str, Any]:
         "data": list(each.data),
         "against": each.against,
         "judges": list(each.judges),
-        "prompts": each.prompts,
+        "prompts": each.count,
         "measures": {name: value for name, value in each.measures.items() if name != "reward_card"},
         "estimates": dict(each.estimates),
     }
@@ -83,10 +83,10 @@ def _words(name: str) -> str:
 def _answers(each: Stored) -> list[Part]:
     """The worst answers, by what they lost against the other model, by score or by a measure; then some of the best."""
     by, merits = merits_of(each)
-    known = [(merit, text) for text in each.texts if (merit := _at(merits, text)) is not None]
+    known = [(merit, text) for text in each.prompts if (merit := _at(merits, text)) is not None]
     known.sort(key=lambda item: item[0])
     if not known:
-        texts = [_shown(each, text) for text in each.texts[:_WORST]]
+        texts = [_shown(each, text) for text in each.prompts[:_WORST]]
         return [Folded(title="Answers", parts=texts)] if texts else []
     worst, best = known[:_WORST], known[_WORST:][-_BEST:]
     parts: list[Part] = [Prose(text=f"The worst answers, by {by}:"), *(_shown(each, text) for _, text in worst)]
@@ -112,29 +112,20 @@ def _at(values: Sequence[Any], text: Mapping[str, Any]) -> float | None:
     return values[place] if 0 <= place < len(values) else None
 
 
-def _shown(each: Stored, text: Mapping[str, Any]) -> Answers:
-    answers = [
-        Answer(
-            label=each.model,
-            text=text["answer"],
-            stopped=bool(_at(each.per_prompt.get("stopped", []), text)),
-            note=_note(each, "score", text),
-        )
-    ]
-    if "against" in text:
-        answers.append(
-            Answer(
-                label=str(each.against),
-                text=text["against"],
-                stopped=text.get("against_stopped", True),
-                note=_note(each, "against_score", text),
-            )
-        )
-    if "reference" in text:
-        answers.append(Answer(label="reference", text=text["reference"]))
-    return Answers(prompt=text["prompt"], answers=answers)
+def _shown(each: Stored, row: Mapping[str, Any]) -> Answers:
+    answers = [_answer(each.model, row, "")]
+    if "against_answer" in row:
+        answers.append(_answer(str(each.against), row, "against_"))
+    if "reference" in row:
+        answers.append(Answer(label="reference", text=row["reference"]))
+    return Answers(prompt=row["prompt"], answers=answers)
 
 
-def _note(each: Stored, name: str, text: Mapping[str, Any]) -> str:
-    score = _at(each.per_prompt.get(name, []), text)
-    return "" if score is None else f"score {short(score)}"
+def _answer(label: str, row: Mapping[str, Any], whose: str) -> Answer:
+    score = row.get(f"{whose}score")
+    return Answer(
+        label=label,
+        text=row[f"{whose}answer"],
+        stopped=bool(row.get(f"{whose}stopped", True)),
+        note="" if score is None else f"score {short(score)}",
+    )
