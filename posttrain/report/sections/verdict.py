@@ -71,7 +71,7 @@ def _sentence(each: Stored) -> str:
     wins, gain, score = (each.estimates.get(name) for name in ("win_rate", "gain", "score"))
     by = f", judged by {each.judge}" if each.judges else ""
     if is_measure(wins):
-        more = f"; its score is {number_of(gain)} higher on the mean" if is_measure(gain) else ""
+        more = f"; the score gains {number_of(gain)} on the mean" if is_measure(gain) else ""
         told = _told(each)
         return f"Against {each.against} it wins {share_of(wins)} of {each.where}{by}{more}{told}."
     if is_measure(score):
