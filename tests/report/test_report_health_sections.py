@@ -268,6 +268,13 @@ def test_the_verdict_of_an_evaluated_run_is_a_sentence_with_intervals() -> None:
     assert not any(isinstance(part, Code) for part in section.parts)
 
 
+def test_what_asks_for_action_stands_with_the_verdict_the_worst_first() -> None:
+    section = verdict(a_run(metrics=rounds(**{**HEALTHY, "kl": (0.0, 25.0), "stopped": (1.0, 0.7)})))
+    states = [part.finding.state for part in section.parts if isinstance(part, Warned)]
+    assert states == ["act", "watch", "watch"]
+    assert "to act on: KL, level; to watch: KL, speed and endings." in said(section)
+
+
 def test_the_verdict_of_a_run_that_nobody_evaluated_says_what_it_is_worth_and_how_to_know_more() -> None:
     section = verdict(a_run(metrics=rounds(**HEALTHY)))
     assert "On its own training prompts, by the reward that it was trained on: score from 0 to 2, kl" in said(section)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from posttrain.measures.quantities import course, of
 from posttrain.report.findings import facts_of, findings_of, summary
-from posttrain.report.parts import Code, Part, Prose, Section
+from posttrain.report.parts import Code, Part, Prose, Section, Warned
 from posttrain.report.reading import Read
 from posttrain.report.stored import Stored, stored
 from posttrain.report.words import is_measure, listed, number_of, share_of, short
@@ -25,6 +25,7 @@ def verdict(run: Read) -> Section:
     if findings:
         sentences.append(f"Health: {summary(findings)}")
     parts: list[Part] = [Prose(text=line) for line in sentences]
+    parts += [Warned(finding=finding) for finding in findings if finding.state in ("act", "watch")]
     command = "" if found else how_to_measure(run)
     if command:
         parts += [
