@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,6 @@ class Stored:
     """
 
     made: str
-    by: str
     model: str
     against: str | None
     judges: Sequence[str]
@@ -37,6 +37,10 @@ class Stored:
         names = listed([name.rstrip("/").rpartition("/")[2] for name in self.data])
         return f"{counted(self.count, 'prompt')} of {names}" if self.count else names
 
+    def is_against(self, model: object) -> bool:
+        """Whether the other model was this one."""
+        return self.against is not None and is_same(self.against, model)
+
     @property
     def judge(self) -> str:
         """Who judged, in words."""
@@ -44,23 +48,41 @@ class Stored:
 
 
 def stored(run: Read) -> list[Stored]:
-    """The evaluations of this very run, oldest first: what an earlier run in the same folder left is passed over."""
-    known = [facts for facts in run.evaluations if facts.get("format") == FORMAT]
-    own = [facts for facts in known if facts.get("run") == run.record.get("id")]
-    return [_stored(facts) for facts in own]
+    """The evaluations of this very run, oldest first.
+
+    What an earlier run in the same folder left is passed over, and what is not as an evaluation writes it.
+    """
+    own = [facts for facts in run.evaluations if facts.get("run") == run.record.get("id")]
+    return [_stored(facts) for facts in own if _is_whole(facts)]
+
+
+def is_same(place: str, other: object) -> bool:
+    """Whether two names are of one model: the same word, or the same place."""
+    return isinstance(other, str) and (place == other or os.path.abspath(place) == os.path.abspath(other))
+
+
+def _is_whole(facts: Mapping[str, Any]) -> bool:
+    kinds = {"count": int, "measures": dict, "estimates": dict, "per_prompt": dict, "prompts": list, "judges": list,
+             "data": list, "model": str, "made": str}  # fmt: skip
+    if facts.get("format") != FORMAT or not all(isinstance(facts.get(name), kind) for name, kind in kinds.items()):
+        return False
+    texts = [
+        row.get(name) if isinstance(row, dict) else None for row in facts["prompts"] for name in ("prompt", "answer")
+    ]
+    return all(isinstance(text, str) for text in texts)
 
 
 def _stored(facts: Mapping[str, Any]) -> Stored:
+    against = facts.get("against")
     return Stored(
-        made=str(facts.get("made", "")),
-        by=str(facts.get("by", "")),
-        model=str(facts.get("model", "")),
-        against=facts.get("against"),
-        judges=[str(name) for name in facts.get("judges", [])],
-        data=[str(name) for name in facts.get("data", [])],
-        count=int(facts.get("count", 0)),
-        measures=facts.get("measures", {}),
-        estimates=facts.get("estimates", {}),
-        per_prompt=facts.get("per_prompt", {}),
-        prompts=facts.get("prompts", []),
+        made=facts["made"],
+        model=facts["model"],
+        against=None if against is None else str(against),
+        judges=[str(name) for name in facts["judges"]],
+        data=[str(name) for name in facts["data"]],
+        count=facts["count"],
+        measures=facts["measures"],
+        estimates=facts["estimates"],
+        per_prompt=facts["per_prompt"],
+        prompts=facts["prompts"],
     )

@@ -87,6 +87,9 @@ def test_a_judge_that_the_run_was_not_trained_on_is_asked_whether_it_agrees() ->
     assert judged(estimates=lost) == ["act"]
     assert judged(estimates={"win_rate": {"value": 0.45, "interval": [0.3, 0.6], "count": 4}}) == ["watch"]
     assert judged(estimates=lost, judges=["runs/rm"]) == []  # the reward itself is no other judge
+    assert judged(estimates=lost, judges=["./runs/rm/"]) == []
+    assert judged(estimates=lost, against="./runs/sft") == ["act"]
+    assert judged(estimates=lost, prompts=[{"prompt": 5}]) == judged(estimates=lost, judges=None) == []  # damaged
     assert judged(estimates=lost, against="runs/other") == []
     assert judged(estimates=lost, run="another run that was here before") == []
     assert judged(estimates=lost, format=99) == []

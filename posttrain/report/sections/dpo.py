@@ -112,7 +112,7 @@ def _distance(run: Read) -> str:
     start = str(run.settings.get("model", ""))
     for evaluation in reversed(stored(run)):
         nats = evaluation.measures.get("kl_per_answer")
-        if evaluation.against == start and isinstance(nats, int | float):
+        if evaluation.is_against(start) and isinstance(nats, int | float):
             return f"On {evaluation.where}: a KL of {short(nats)} nats per answer to {start}, where it began."
     own = course(run.metrics, of("kl"))
     if own:

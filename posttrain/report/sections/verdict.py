@@ -58,12 +58,12 @@ def _state(run: Read) -> str:
 
 
 def _of_evaluations(run: Read) -> list[str]:
-    """A sentence on each of the newest evaluations that differ in whom they compare with or who judges."""
-    chosen: dict[tuple[str | None, str], str] = {}
+    """A sentence on each of the newest evaluations that differ in whom they compare with, who judges, and on what."""
+    chosen: dict[tuple[str | None, str, str], str] = {}
     for each in reversed(stored(run)):
         line = _sentence(each)
         if line and len(chosen) < _MOST:
-            chosen.setdefault((each.against, each.judge), line)
+            chosen.setdefault((each.against, each.judge, each.where), line)
     return [*chosen.values()]
 
 
