@@ -69,35 +69,44 @@ class Course:
         return along / spread if spread else 0.0
 
 
-def rounds(rows: Sequence[Row]) -> list[Row]:
-    """The steps of each round as one, each metric the mean of its finite numbers; of runs without rounds each step.
+class Rounds(list[Row]):
+    """The rounds of a run, a row each, whose place is its `round`. `first`: of each metric its first number."""
 
-    The place of each is its `round`, which is there even where rows go by `step`.
-    """
+    def __init__(self, rows: Sequence[Row], unit: str) -> None:
+        super().__init__(rows)
+        self.unit = unit
+        self.first: dict[str, float] = {}
+        for row in rows:
+            for name, value in row.items():
+                if value is not None:
+                    self.first.setdefault(name, value)
+
+
+def rounds(rows: Sequence[Row]) -> Rounds:
+    """The steps of each round as one, each metric the mean of its finite numbers; of runs without rounds each step."""
+    if isinstance(rows, Rounds):
+        return rows
     placed: dict[float, list[Row]] = {}
     for row in rows:
         place = _finite(row.get("round"))
         place = _finite(row.get("step")) if place is None else place
         if place is not None:
             placed.setdefault(place, []).append(row)
-    return [{**_means(placed[place]), "round": place} for place in sorted(placed)]
+    unit = "round" if any(row.get("round") is not None for row in rows) else "step"
+    return Rounds([{**_means(placed[place]), "round": place} for place in sorted(placed)], unit)
 
 
 def course(rows: Sequence[Row], measured: Measured) -> Course:
     """A quantity over the rounds of a run; empty where no row has it."""
-    unit = "round" if any(row.get("round") is not None for row in rows) else "step"
-    first: dict[str, float] = {}
+    known = rounds(rows)
     at: list[float] = []
     values: list[float] = []
-    for row in rounds(rows):
-        for name, value in row.items():
-            if value is not None:
-                first.setdefault(name, value)
-        found = _finite(measured(row, first))
+    for row in known:
+        found = _finite(measured(row, known.first))
         if found is not None:
             at.append(row["round"] or 0.0)
             values.append(found)
-    return Course(at=at, values=values, unit=unit)
+    return Course(at=at, values=values, unit=known.unit)
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
