@@ -4,9 +4,11 @@
 
 Our SFT trains the same rows three times in turns, each run a process of its own: without a save, with one every so many
 steps beside the training, and with one for which training waits. Counted is from the end of the first step to the end
-of the last one, in which all saves but that of the end lie. Held up is the share of that time beyond the run without a
-save: copying, waiting, and what a thread that hashes and writes takes from training on the same cores. What a run
-itself notes as waiting is told beside it, for other jobs on the machine do not touch that number much.
+of the last one, in which all saves but that of the end lie. Held up is the share of the time from one save to the next
+by which the two steps after the save are longer than the same steps of the run without: copying, waiting, and what a
+thread that hashes and writes takes from training on the same cores. The other steps tell how much faster or slower the
+machine was in the one run than in the other at that time, and that is taken out: whole runs differ by more than saves
+cost. The median over all saves counts. What a run itself notes as waiting is told beside it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from benchmarks.frame.texts import answers, source, write_tokenizer
 
 GOAL = 0.05
 WAYS = ("none", "beside", "waiting")
+TOUCHED = 2  # steps after a save in which it may still be under way
 SAVED = re.compile(r"checkpoint of step \d+ in ([\d.]+) s(?: beside the training, which waited ([\d.]+) s)?")
 
 
@@ -72,17 +75,32 @@ def measure(way: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return marks.facts(saves=saves[:-1], disk=disk)  # the last one comes after the last step
 
 
-def told(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
-    """By way: seconds of training, the share of it that is held up, and what the run itself waited."""
-    took = {way: [sum(one["seconds"]) for one in runs] for way, runs in found.items()}
+def told(found: Mapping[str, Sequence[Mapping[str, Any]]], every: int) -> dict[str, dict[str, float]]:
+    """By way: seconds of training, the share of it that a save holds up in the middle, and what the run waited."""
     rows: dict[str, dict[str, float]] = {}
     for way, runs in found.items():
-        held = [(one - bare) / one for one, bare in zip(took[way], took["none"], strict=True)]
+        took = [sum(one["seconds"]) for one in runs]
+        pairs = zip(runs, found["none"], strict=True)
+        held = [share for one, bare in pairs for share in held_up(one["seconds"], bare["seconds"], every)]
         waited = [sum(waited for _, waited in one["saves"]) / sum(one["seconds"]) for one in runs]
         wrote = [wrote for one in runs for wrote, _ in one["saves"]]
-        rows[way] = {"seconds": median(took[way]), "held": median(held), "waited": median(waited)}
+        rows[way] = {"seconds": median(took), "held": median(held), "waited": median(waited)}
         rows[way]["a_save"] = median(wrote) if wrote else 0.0
     return rows
+
+
+def held_up(seconds: Sequence[float], bare: Sequence[float], every: int) -> list[float]:
+    """For each save but the last: the share by which it lengthens the steps from it to the next one.
+
+    `seconds` are of the steps but the first, `bare` of the same steps of a run without a save.
+    """
+    shares: list[float] = []
+    for first in range(every - 1, len(seconds) - every + 1, every):
+        block = range(first, first + every)
+        pace = median(seconds[place] / bare[place] for place in block[TOUCHED:])
+        longer = sum(seconds[place] / pace - bare[place] for place in block[:TOUCHED])
+        shares.append(longer / (sum(bare[place] for place in block) + longer))
+    return shares
 
 
 def main() -> int:
@@ -107,7 +125,7 @@ def main() -> int:
         write_tokenizer(folder / "words", vocabulary=SIZES[given.size].vocabulary)
         write_model(folder / "model", SIZES[given.size], folder / "words")
         found = in_turns({way: _side(way, folder, given) for way in WAYS}, given.repeats)
-    rows_of = told(found)
+    rows_of = told(found, given.every)
     steps = given.every * given.saves
     print(f"{given.size}, {source()}, {threads()} threads, {given.saves} saves in {steps} steps, x{given.repeats}")
     print_table([_row(way, facts) for way, facts in rows_of.items()])

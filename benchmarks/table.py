@@ -143,15 +143,22 @@ GOALS: list[Goal] = [
 
 def lines(findings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The table: a line a goal, with `not measured` where there is no finding."""
-    found = ["| work | what | goal | measured | met | command | date |", "|---|---|---|---|---|---|---|"]
+    found = ["| work | what | goal | measured | met | command | date | machine |", "|---|---|---|---|---|---|---|---|"]
+    numbers = {machine: place for place, machine in enumerate(_machines(findings), 1)}
     for goal in GOALS:
         finding = findings.get(goal.finding, {})
         value = finding.get("measured", {}).get(goal.key)
         shown = "not measured" if value is None else _number(value, goal.unit)
         met = "" if value is None else goal.met(value)
-        about = f"| `{finding['command']}` | {finding['date']} |" if finding else "| | |"
+        about = "| | | |"
+        if finding:
+            about = f"| `{finding['command']}` | {finding['date']} | {numbers[str(finding.get('machine'))]} |"
         found.append(f"| {goal.work} | {goal.what} | {goal.asked} | {shown} | {met} {about}")
     return found
+
+
+def _machines(findings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return sorted({str(finding.get("machine")) for finding in findings.values()})
 
 
 def _number(value: float, unit: str) -> str:
@@ -179,6 +186,6 @@ def main() -> int:
 def text(findings: Mapping[str, Mapping[str, Any]]) -> str:
     """The table, and below it machines and commits."""
     told = ["\n".join(lines(findings))]
-    for fact in ("machine", "commit"):
-        told.append(f"{fact}: " + ", ".join(sorted({str(finding.get(fact)) for finding in findings.values()})))
+    told += [f"machine {number}: {machine}" for number, machine in enumerate(_machines(findings), 1)]
+    told.append("commit: " + ", ".join(sorted({str(finding.get("commit")) for finding in findings.values()})))
     return "\n\n".join(told)

@@ -24,9 +24,9 @@ def test_a_line_says_what_was_measured_with_its_command_and_date(monkeypatch: py
     goals = [Goal(work="SFT", what="share", finding=name, key="gemm", least=0.6, unit="%") for name in ("one", "none")]
     monkeypatch.setattr(table, "GOALS", goals)
     finding = {"command": "python -m benchmarks sft", "date": "2026-01-31 12:00", "measured": {"gemm": 0.637}}
-    _, _, there, absent = table.lines({"one": finding})
-    assert there == "| SFT | share | ≥ 60% | 64% | yes | `python -m benchmarks sft` | 2026-01-31 12:00 |"
-    assert absent == "| SFT | share | ≥ 60% | not measured |  | | |"
+    _, _, there, absent = table.lines({"one": {"machine": "B", **finding}, "other": {"machine": "A", **finding}})
+    assert there == "| SFT | share | ≥ 60% | 64% | yes | `python -m benchmarks sft` | 2026-01-31 12:00 | 2 |"
+    assert absent == "| SFT | share | ≥ 60% | not measured |  | | | |"
 
 
 def test_the_table_is_written_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,7 @@ def test_the_table_is_written_between_its_marks(tmp_path: Path, monkeypatch: pyt
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{table.BEGIN}\n| work |")
     assert "old" not in text
-    assert text.endswith(f"machine: one\n\ncommit: abc\n{table.END}\nafter\n")
+    assert text.endswith(f"machine 1: one\n\ncommit: abc\n{table.END}\nafter\n")
 
 
 def test_memory_is_flat_when_neither_bytes_nor_tensors_grow() -> None:
