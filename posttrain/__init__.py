@@ -94,6 +94,7 @@ __all__ = [
     "online_dpo",
     "ops",
     "ppo",
+    "report_of",
     "reward",
     "rlhf",
     "sample",
@@ -184,6 +185,16 @@ def diff(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> Diffe
     return cast("Difference", import_module("posttrain.run.differing").diff(first, second))
 
 
+def report_of(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, link: bool = False) -> Path:
+    """The file with the report of a run, or of several side by side: a page, or as `out` is named Markdown or JSON.
+
+    `link` keeps plotly's script beside the page instead of in it. Raises ModelError for what is no run, DataError for a
+    damaged file of one, RunExists for an `out` that is no report, FolderError where it cannot be written.
+    """
+    write = import_module("posttrain.workflows.reporting").report
+    return cast("Path", write(runs, out="" if out is None else os.fspath(out), link=link))
+
+
 def selftest(model: str | os.PathLike[str] | None = None, *, only: str = "", quiet: bool = False) -> Selftest:
     """What this installation, and a model if one is given, measures of the laws of theory; `broken` names the broken.
 
@@ -213,15 +224,29 @@ def start(config: Settings, *, console: Console, **options: bool) -> object:
     """
     module, name = _RECIPES[config.command].split(":")
     try:
-        return getattr(import_module(module), name)(config, console=console, **options)
+        result = getattr(import_module(module), name)(config, console=console, **options)
+        _reporting("ended", result, console)
+        return result
     except Exception as end:
         # What was never loaded has raised nothing.
         preflight: Any = sys.modules.get("posttrain.recipes.preflight")
         if preflight is not None and isinstance(end, preflight.Rehearsed):
             return cast("Any", end).forecast
+        _reporting("failed", getattr(config, "out", None), console)
         raise
     finally:
         console.finish()
+
+
+def _reporting(what: str, of: object, console: Console) -> None:
+    """Writes the page of a run that has ended so; training stands without the rooms that make it."""
+    try:
+        made = getattr(import_module("posttrain.workflows.reporting"), what)
+    except ModuleNotFoundError as absent:
+        if not (absent.name or "").startswith("posttrain."):
+            raise
+        return
+    made(of, console)
 
 
 def _call(command: str, settings: Mapping[str, object], *, fresh: bool, quiet: bool) -> object:

@@ -183,7 +183,13 @@ def _plain_command(name: str) -> Callable[..., int | None]:
     """The function behind a command without settings: its options, given or by default, and its switches."""
     named = [option for option in WITHOUT_SETTINGS[name] if option.default is not None]
     defaults = {option.name: option.default for option in named} | dict.fromkeys(switches(name), False)
-    functions: dict[str, Callable[..., int | None]] = {"demo": demo, "init": init, "runs": runs, "selftest": selftest}
+    functions: dict[str, Callable[..., int | None]] = {
+        "demo": demo,
+        "init": init,
+        "report": report,
+        "runs": runs,
+        "selftest": selftest,
+    }
     function = functions.get(name) or partial(_of_store, name)
 
     def command(*positional: str, **given: object) -> int | None:
@@ -246,6 +252,18 @@ def selftest(*, model: str, only: str, **options: bool) -> None:
     _print_result(measured, options)
     if measured.broken:
         raise LawBroken(measured.broken)
+
+
+def report(*words: str, out: str, link: bool, **options: bool) -> None:
+    """Write the report of runs; as JSON it is printed, and only written where `out` says so."""
+    if not words:
+        raise ConfigError("report  needs a run folder\n  fix: posttrain report RUN")
+    _hush(debug=options["debug"])
+
+    reporting = import_module("posttrain.workflows.reporting")
+    written = reporting.report(words, out=out, link=link) if out or not options["json"] else None
+    _console(options).finish(f"wrote {written}" if written else "")
+    _print_result(reporting.facts(words) if options["json"] else written, options)
 
 
 def runs(*words: str, **options: bool) -> int:

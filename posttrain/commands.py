@@ -21,6 +21,7 @@ ABOUT = {
     "rlhf": "Run the whole loop in rounds: sample, rank, reward model, PPO or DPO, evaluation.",
     "eval": "Measure a model, alone or against another.",
     "chat": "Talk to a model, or to two of them side by side, and vote.",
+    "report": "Write the page of a run: curves, answers before and after, tokens; of several: side by side.",
     "runs": "List runs with what became of them, or say what differs between two.",
     "merge": "Merge an adapter into full weights, and prove that nothing changed.",
     "selftest": "Measure this installation, and a model if one is given, against theory; seconds.",
@@ -58,6 +59,18 @@ WITHOUT_SETTINGS = {
         Option(name="only", kind=str, default="", about="measure only laws that say this, or are about it"),
     ),
     "runs": (Option(name="what", kind=str, many=True, about="a folder [runs], or diff A B: what two runs differ in"),),
+    "report": (
+        Option(name="run", kind=str, many=True, about="a run folder, or several to be compared"),
+        Option(
+            name="out",
+            kind=str,
+            default="",
+            about="its file: .html, .md or .json [RUN/report.html; of several report.html]",
+        ),
+        Option(
+            name="link", kind=bool, default=False, about="keep plotly's script in a file beside the page: 5 MB less"
+        ),
+    ),
     "init": (
         Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),
         Option(name="schema", kind=bool, default=False, about="print the JSON schema for editors instead"),

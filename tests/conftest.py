@@ -11,8 +11,11 @@ import pytest
 import torch
 from fuzzing.small_model import write_model
 
+from posttrain.workflows import reporting
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 ON_GPU = "POSTTRAIN_TEST_GPU" in os.environ
+WRITING = {name: getattr(reporting, name) for name in ("at_end", "together")}
 
 if not ON_GPU:  # expected values are those of a CPU in float32; processes that tests start see no GPU either
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -41,6 +44,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POSTTRAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pages() -> Iterator[None]:
+    """Runs of tests leave no pages behind, which are 5 MB each: `pages` asks for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("at_end", "together"):
+            patch.setattr(reporting, name, lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test write their pages, as they do outside of tests."""
+    for name, write in WRITING.items():
+        monkeypatch.setattr(reporting, name, write)
 
 
 @pytest.fixture(scope="session")

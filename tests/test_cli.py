@@ -121,7 +121,7 @@ def test_the_help_of_a_command_lists_every_setting(
 
 
 def test_the_commands_are_those_with_settings_and_four_more() -> None:
-    assert set(ABOUT) == {*CONFIGS, "demo", "init", "runs", "selftest"}
+    assert set(ABOUT) == {*CONFIGS, "demo", "init", "report", "runs", "selftest"}
 
 
 def test_without_a_command_the_help_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,8 @@ from posttrain.recipes.sample import sample
 from posttrain.recipes.setup import quiet_libraries
 from posttrain.recipes.sft import sft
 from posttrain.types import JSON
+from posttrain.workflows import reporting
+from posttrain.workflows.demo_page import section
 from posttrain.workflows.outcome import KNOWN, UNSEEN, Outcome, compare, keep, summary
 from posttrain.workflows.world.annotator import Agreement, agreement
 from posttrain.workflows.world.generate import Row, Sizes, Split, World, draw_rows, make_world
@@ -46,6 +48,7 @@ from posttrain.workflows.world.gold import gold_score
 from posttrain.workflows.world.model import model_config, train_tokenizer
 
 LONGEST_ANSWER = 40
+RUNS = ("base", "sft", "reward", "ppo", "dpo")
 Result = TypeVar("Result")
 
 
@@ -116,7 +119,9 @@ def demo(out: str, *, seed: int, console: Console, plan: Plan | None = None, fre
         console.table(table, title)
     for line in found.sentences:
         console.say(line)
-    console.finish(f"everything is in {folder}: results.md, data/, runs/")
+    pages = [runs / name for name in RUNS]
+    stage("report", lambda: reporting.together(pages, folder, console, title="Demo", first=[section(found)]))
+    console.finish(f"everything is in {folder}: report.html, results.md, data/, runs/")
     return outcome
 
 
@@ -146,7 +151,7 @@ def _claim(folder: Path, plan: Plan, seed: int, *, fresh: bool) -> None:
     if marker.is_file() and fresh:
         for name in ("data", "runs", "untrained"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("results.json", "results.md"):
+        for name in ("results.json", "results.md", "report.html"):
             (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(facts) + "\n", encoding="utf-8")

@@ -166,7 +166,7 @@ def _clear(path: Path) -> None:
         if folder.is_dir():
             folder.rename(gone / folder.name)
     shutil.rmtree(gone, ignore_errors=True)
-    for name in (TABLE, SETTINGS):
+    for name in (TABLE, "report.html", SETTINGS):
         (path / name).unlink(missing_ok=True)
 
 

@@ -28,6 +28,7 @@ KNOWN: Split = "held_out_combination"
 UNSEEN: Split = "held_out_template"
 BUDGET = 16_384
 GOLD = "the hidden gold score"
+BEFORE_AND_AFTER = "the same prompts before and after, fresh samples"
 Rows = Mapping[Split, Sequence[Row]]
 
 
@@ -176,7 +177,7 @@ def summary(
         ("the same, likeliest answers", _exact_rows(outcome, KNOWN, greedy=True)),
         ("exact match on a template never finetuned on, fresh samples", _exact_rows(outcome, UNSEEN, greedy=False)),
         ("against SFT on the same held-out prompts, fresh samples (KL in nats per answer)", _preference_rows(outcome)),
-        ("the same prompts before and after, fresh samples", _before_and_after(outcome)),
+        (BEFORE_AND_AFTER, _before_and_after(outcome)),
     ]
     sentences = _sentences(accuracy, noise)
     parts = [f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables]

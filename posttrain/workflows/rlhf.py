@@ -6,6 +6,7 @@ alone. What is there whole is done; a run that was stopped goes on as it would b
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from posttrain.recipes.reward import reward
 from posttrain.recipes.rewarding import check_rewards
 from posttrain.recipes.sample import sample
 from posttrain.recipes.scoring import check_policy
+from posttrain.report.parts import Section, Table
 from posttrain.run import Run, tidy, write_json
 from posttrain.run.record import write_whole
 from posttrain.types import PromptRecord
+from posttrain.workflows import reporting
 from posttrain.workflows.loop_folder import TABLE, LoopFolder, Round, ask, claim, read_json_rows, split_prompts
 from posttrain.workflows.loop_measures import (
     Facts,
@@ -111,8 +114,20 @@ def _ended(config: RLHFConfig, folder: LoopFolder, console: Console) -> Loop:
     rows = rows_of(rounds)
     write_whole(folder.path / TABLE, f"# The rounds\n\n{markdown_table(rows)}\n")
     console.table(rows, f"the rounds of {folder.path}")
+    _report(folder, rows, len(rounds), console)
     console.finish(f"{counted(len(rounds), 'round')} done; the policy is {folder.round(len(rounds)).policy}")
     return Loop(path=folder.path, rounds=rounds)
+
+
+def _report(folder: LoopFolder, rows: Sequence[Mapping[str, object]], rounds: int, console: Console) -> None:
+    """A page for each run of the loop, and one that compares its policies."""
+    columns = list(rows[0])
+    table = Table(columns=columns, rows=[[str(row[name]) for name in columns] for row in rows])
+    first = [Section(id="rounds", title="The rounds", parts=[table])]
+    of_all = [folder.round(number) for number in range(1, rounds + 1)]
+    for each in of_all:
+        reporting.at_end(each.reward, console)
+    reporting.together([each.policy for each in of_all], folder.path, console, title=folder.path.name, first=first)
 
 
 # --- one round ------------------------------------------------------------------------------------------------------
