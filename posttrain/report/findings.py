@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from posttrain.counted import counted
 from posttrain.measures import gold, health, preference_health
 from posttrain.measures.finding import Finding, worst_first
+from posttrain.records import JSON
 from posttrain.report.reading import Read
 from posttrain.report.stored import is_same, stored
 from posttrain.report.words import interval_of, is_measure, listed
@@ -52,6 +53,6 @@ def summary(found: Sequence[Finding]) -> str:
     return f"{counted(len(found), 'rule')} asked; {'; '.join(told) if told else 'all is fine'}."
 
 
-def facts_of(finding: Finding) -> dict[str, str]:
-    """A finding as plain values."""
-    return {"name": finding.name, "state": finding.state, "sentence": finding.sentence, "rule": finding.rule}
+def facts_of(found: Sequence[Finding]) -> list[JSON]:
+    """Findings as plain values."""
+    return [{"name": one.name, "state": one.state, "sentence": one.sentence, "rule": one.rule} for one in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from posttrain.report.parts import Cell
 
@@ -44,7 +44,7 @@ def _with_interval(measure: Mapping[str, Any], words: Any) -> str:
     return value if found is None else f"{value} (95 % {words(found[0])} to {words(found[1])})"
 
 
-def is_measure(value: object) -> bool:
+def is_measure(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a stored value is a number with its interval."""
     return isinstance(value, Mapping) and isinstance(cast("Mapping[str, Any]", value).get("value"), int | float)
 

@@ -206,6 +206,7 @@ def test_without_a_prompt_ranked_twice_there_is_no_agreement_and_the_table_says_
 def test_the_facts_are_plain_values_and_hold_every_part() -> None:
     facts = findings_of([ranking(1, [1, 2], [1, 0], by="anna"), ranking(2, [2, 1], [1, 0], by="ben")]).facts()
     assert set(facts) == {
-        "rankings", "accuracy", "by_gap", "by_length", "by_annotator", "calibration", "length", "agreement"
+        "rankings", "accuracy", "by_gap", "by_length", "by_annotator", "calibration", "length", "agreement",
+        "disagreements",
     }  # fmt: skip
     assert json.loads(json.dumps(facts)) == facts

@@ -85,7 +85,7 @@ def dpo(run: Read) -> Section | None:
         id="dpo",
         title="Pairs of answers",
         parts=parts,
-        facts={"findings": [facts_of(finding) for finding in findings]},
+        facts={"findings": facts_of(findings)},
     )
 
 

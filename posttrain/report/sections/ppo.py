@@ -115,7 +115,7 @@ def ppo(run: Read) -> Section | None:
         id="ppo",
         title="Health of the policy, round by round",
         parts=parts,
-        facts={"findings": [facts_of(finding) for finding in found]},
+        facts={"findings": facts_of(found)},
     )
 
 

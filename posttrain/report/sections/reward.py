@@ -33,7 +33,7 @@ def reward(run: Read) -> Section | None:
         id="reward",
         title="Reward card",
         parts=parts,
-        facts={"on": which, "card": dict(card), "findings": [facts_of(finding) for finding in findings]},
+        facts={"on": which, "card": dict(card), "findings": facts_of(findings)},
     )
 
 

@@ -36,7 +36,7 @@ def verdict(run: Read) -> Section:
         id="verdict",
         title="Verdict",
         parts=parts,
-        facts={"sentences": sentences, "findings": [facts_of(finding) for finding in findings]},
+        facts={"sentences": [*sentences], "findings": facts_of(findings)},
     )
 
 
