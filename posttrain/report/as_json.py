@@ -14,7 +14,7 @@ from posttrain.report.report import Report
 
 
 def facts_of(report: Report) -> dict[str, JSON]:
-    """The runs, and every section with the facts behind it and its parts, each with its `kind`."""
+    """The runs, and every section with the facts behind it and its parts, each saying which `part` it is."""
     return {
         "title": report.title,
         "line": report.line,
@@ -39,9 +39,9 @@ def _run(run: Read) -> dict[str, JSON]:
 def _part(part: Part) -> JSON:
     kind = type(part).__name__.lower()
     if isinstance(part, Folded):
-        return {"kind": kind, "title": part.title, "parts": [_part(each) for each in part.parts]}
+        return {"part": kind, "title": part.title, "parts": [_part(each) for each in part.parts]}
     facts = cast("dict[str, JSON]", _plain(asdict(part)))
-    return {"kind": kind, **facts}
+    return {"part": kind, **facts}
 
 
 def _plain(value: object) -> JSON:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import join
@@ -50,14 +51,21 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def _differing(runs: Named) -> Section:
-    """Settings, data and versions that are not the same everywhere."""
+    """Settings, data and versions that are not the same everywhere; folded those that only some runs have."""
     settings = _unlike({name: dict(_flat(run.settings)) for name, run in runs.items()}, without=("out",))
+    shared = {name: row for name, row in settings.items() if len(row) == len(runs)}
+    own = {name: row for name, row in settings.items() if len(row) < len(runs)}
     others = _unlike({name: _circumstances(run) for name, run in runs.items()})
     which = [[name, line_of(run), str(run.path)] for name, run in runs.items()]
     parts: list[Part] = [Table(columns=["run", "", "folder"], rows=which)]
-    parts.append(_beside(settings, runs, "setting") if settings else Prose(text="All settings are the same."))
+    parts.append(
+        _beside(shared, runs, "setting") if shared else Prose(text="All settings that they share are the same.")
+    )
     if others:
         parts.append(_beside(others, runs, "data, versions, machine"))
+    if own:
+        what = f"{counted(len(own), 'setting')} that only some of them have"
+        parts.append(Folded(title=what, parts=[_beside(own, runs, "setting")]))
     return Section(id="differing", title="What differs", parts=parts, facts={"settings": _facts(settings)})
 
 
@@ -66,12 +74,22 @@ def _facts(rows: Mapping[str, Mapping[str, Cell]]) -> dict[str, JSON]:
 
 
 def _flat(settings: Facts, before: str = "") -> Iterator[tuple[str, Cell]]:
-    """Settings by dotted names, lists as they are written."""
+    """Settings by dotted names."""
     for name, value in settings.items():
         if isinstance(value, dict) and value:
             yield from _flat(cast("Facts", value), f"{before}{name}.")
         else:
-            yield before + name, "null" if value is None else str(value)
+            yield before + name, _spelled(value)
+
+
+def _spelled(value: object) -> str:
+    """A setting as a settings file has it, as far as it fits on a line; what is null within others is left out."""
+    if isinstance(value, list):
+        return ", ".join(_spelled(each) for each in cast("list[object]", value)) or "[]"
+    if isinstance(value, dict):
+        known = {name: each for name, each in cast("Facts", value).items() if each is not None}
+        return " · ".join(f"{name}: {_spelled(each)}" for name, each in known.items())
+    return str(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _circumstances(run: Read) -> dict[str, Cell]:
@@ -92,13 +110,17 @@ def _beside(rows: Mapping[str, Mapping[str, Cell]], runs: Named, what: str) -> T
 
 
 def _verdicts(runs: Named) -> Section | None:
-    """What each run's own page says first."""
-    parts: list[Part] = []
-    for name, run in runs.items():
-        found = verdict_of(run)
-        told = [part for part in found.parts if isinstance(part, Prose | Warned)] if found is not None else []
-        parts += [Prose(text=f"{name}:"), *told] if told else []
-    return Section(id="verdicts", title="What each came to", parts=parts) if parts else None
+    """What each run's own page says first, and what it warns of."""
+    found = {name: verdict for name, run in runs.items() if (verdict := verdict_of(run)) is not None}
+    said = {name: [part for part in verdict.parts if isinstance(part, Prose)] for name, verdict in found.items()}
+    rows = [[name, first.text] for name, (first, *_) in ((name, prose) for name, prose in said.items() if prose)]
+    if not rows:
+        return None
+    parts: list[Part] = [Table(columns=["run", "came to"], rows=rows)]
+    for name, verdict in found.items():
+        warned = [part for part in verdict.parts if isinstance(part, Warned)]
+        parts += [Prose(text=f"{name}:"), *warned] if warned else []
+    return Section(id="verdicts", title="What each came to", parts=parts)
 
 
 def _results(runs: Named) -> Section | None:

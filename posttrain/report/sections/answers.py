@@ -40,7 +40,8 @@ def answers(run: Read) -> Section | None:
     if not parts:
         return None
     facts = {"compared": len(compared), "prompts": len(by_prompt)}
-    return Section(id="answers", title="The same prompts, before and after", parts=parts, facts=facts)
+    title = "The same prompts, before and after" if compared or several else "Answers along the way"
+    return Section(id="answers", title=title, parts=parts, facts=facts)
 
 
 def grouped(samples: Sequence[Facts]) -> Mapping[str, Sequence[Facts]]:

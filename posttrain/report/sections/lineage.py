@@ -35,14 +35,18 @@ def _starts(record: Facts) -> Iterator[Facts]:
         parent = mapping(parent, "parents", "model")
 
 
-def _models(record: Facts, depth: int = 0) -> Iterator[list[Cell]]:
-    """A row a model, those that it comes from below it."""
+def _models(record: Facts, depth: int = 0, seen: set[str] | None = None) -> Iterator[list[Cell]]:
+    """A row a model, those that it comes from below it; what a model comes from stands once."""
+    seen = set[str]() if seen is None else seen
     for role in mapping(record, "parents"):
         parent = mapping(record, "parents", role)
-        made, started = text(parent, "command"), text(parent, "started")
+        name, made, started = (text(parent, key) for key in ("name", "command", "started"))
+        known = name in seen and bool(mapping(parent, "parents"))
         when = day(started) if started else ""
-        yield ["· " * depth + role, text(parent, "name"), made, when, text(parent, "content")[:12]]
-        yield from _models(parent, depth + 1)
+        yield ["· " * depth + role, name, f"{made}, as above" if known else made, when, text(parent, "content")[:12]]
+        seen.add(name)
+        if not known:
+            yield from _models(parent, depth + 1, seen)
 
 
 def _called(parent: Facts) -> str:
