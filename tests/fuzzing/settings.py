@@ -82,8 +82,9 @@ def _used(made: Settings, folder: Path, told: Told) -> None:
         told.attempt(lambda: check_place(made), *named)
         if isinstance(made, Training) and all(_near(path, folder) for path in (*paths, model)):
             told.attempt(lambda: check_out(made, out, fresh=False, lineage={"model": model}, data=paths), *named)
-    rewards = getattr(made, "reward", None) or ()
-    told.attempt(lambda: functions_in(rewards), *(spec for item in rewards for spec in item.specs))
+    rewards = getattr(made, "reward", None)
+    if isinstance(rewards, tuple):  # of the loop it is a stage
+        told.attempt(lambda: functions_in(rewards), *(spec for item in rewards for spec in item.specs))
 
 
 def _near(path: str, folder: Path) -> bool:
