@@ -22,6 +22,7 @@ class Fault:
 CREDIT, KL, LOSSES = "ops/test_ops_credit.py", "ops/test_ops_kl.py", "ops/test_ops_losses.py"
 RAGGED, LOGPROB, WINS = "ops/test_ops_ragged.py", "ops/test_ops_logprob.py", "ops/test_ops_wins.py"
 OBJECTIVES, PPO, LOOP = "test_objectives.py", "test_objectives_ppo.py", "test_loop.py"
+INSPECTING = "recipes/test_recipes_inspecting.py"
 ANNOTATE, SOURCE = "rollout/test_rollout_annotate.py", "rollout/test_rollout_source.py"
 SAMPLER, DRAW = "rollout/test_rollout_sampler.py", "rollout/test_rollout_draw.py"
 
@@ -94,6 +95,9 @@ FAULTS = (
     fault("a token is predicted from its own hidden state", "models/heads.py",
           "read, targets = hidden[predictors], batch.tokens[places]",
           "read, targets = hidden[places], batch.tokens[places]", OBJECTIVES),
+    fault("alternatives leave the temperature out", "models/heads.py",
+          "return head_top(read, policy.logits, count, temperature=policy.temperature)",
+          "return head_top(read, policy.logits, count)", "models/test_models_alternatives.py"),
     fault("the critic's loss moves a trunk that it was to leave alone", "models/heads.py",
           "source = read.detach() if detach_values else read", "source = read", PPO),
     fault("an answer's first token is predicted one place too late", "data/pack.py",
@@ -118,6 +122,11 @@ FAULTS = (
     fault("every epoch takes the answers in the same order", "rollout/source.py",
           "order = np.random.default_rng([plan.seed, number, epoch]).permutation(len(rollouts.completions))",
           "order = np.random.default_rng([plan.seed, number]).permutation(len(rollouts.completions))", SOURCE),
+    fault("the ratio of a kept token is upside down", "recipes/inspected_rounds.py",
+          "ratio = (now - rollouts.old).exp()", "ratio = (rollouts.old - now).exp()", INSPECTING),
+    fault("the margin of a kept pair is that of the rejected answer", "recipes/inspected_pairs.py",
+          "margin = np.repeat(ratio[0::2] - ratio[1::2], 2)", "margin = np.repeat(ratio[1::2] - ratio[0::2], 2)",
+          INSPECTING),
     # --- objectives, loop and engine ---
     fault("the actor's loss is a mean of means", "objectives/__init__.py",
           "surrogate = losses.clipped_policy(now, batch.old[places], batch.advantages[places], numbers.clip).sum()",

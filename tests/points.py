@@ -257,7 +257,7 @@ POINTS: dict[str, tuple[str, Arm]] = {
     "metrics": ("half a line of metrics.jsonl", _half_a_line("metrics.jsonl")),
     "samples": ("half a line of samples.jsonl", _half_a_line("samples.jsonl")),
     "failures": ("half a line of reward_failures.jsonl", _half_a_line("reward_failures.jsonl")),
-    "inspected": ("half a file of kept rollouts", _half_a_file("posttrain.recipes.ppo:write_rollouts")),
+    "inspected": ("half a file of the token inspector", _half_a_file("posttrain.run.inspect:_put")),
     "save": ("half a file of a checkpoint", _half_of_tensors(_in_checkpoint)),
     "rename": ("a checkpoint is sealed and has no name", _before("pathlib:Path.rename", _new_checkpoint)),
     "renamed": ("a checkpoint has its name, old ones stay", _after("pathlib:Path.rename", _new_checkpoint)),

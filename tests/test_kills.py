@@ -43,7 +43,7 @@ KILLS = {
     "dpo-kto": (At("start"), At("start"), At("save", 8)),  # the second has made no progress since the first
     "online-dpo": (At("annotation", 4), At("rollout", 40), At("record", 2)),
     "ppo-separate": (At("rollout", 10), At("rename", 2), At("restore")),  # at the second save the first is whole
-    "ppo-adapters": (At("save", 7), At("annotation", 2), At("settings")),
+    "ppo-adapters": (At("save", 7), At("inspected"), At("settings")),  # the ratio of a round that a checkpoint has
     "ppo-trunk": (At("gradient", 7), At("rename"), At("inspected")),
     "ppo-kept": (At("optimizer", 5), At("kept", 2), At("clearing")),
     "ppo-functions": (At("failures", 4), At("annotation", 2), At("removal")),

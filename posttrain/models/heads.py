@@ -17,7 +17,7 @@ from posttrain.models.adapters import active
 from posttrain.models.attention import IMPLEMENTATION, PackedLayout, rows_of, using
 from posttrain.models.blocks import BlockLayout, filled_to
 from posttrain.ops.linear_head import Ahead, LinearHead, linear_logprobs
-from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy, heads_divergence
+from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy, head_top, heads_divergence
 from posttrain.types import TokenBatch, moved
 
 
@@ -174,6 +174,15 @@ def divergence(policy: Policy, reference: Policy, batch: TokenBatch) -> Tensor:
     other = reference.trunk(moved(batch, reference.device))[predictors.to(reference.device)].to(read.device)
     found = heads_divergence(read, policy.logits, other, reference.logits, temperature=policy.temperature)
     return _scatter(found, places, len(batch.tokens))
+
+
+def alternatives(policy: Policy, batch: TokenBatch, count: int) -> tuple[Tensor, Tensor]:
+    """Int64 and float [M, count]: what a policy held likeliest in the place of each trained token, and log-probs.
+
+    In the order of the batch's tokens, at the policy's temperature. No gradient.
+    """
+    read = policy.trunk(batch)[batch.predictor[batch.places]]
+    return head_top(read, policy.logits, count, temperature=policy.temperature)
 
 
 class ScalarModel(nn.Module):

@@ -41,6 +41,28 @@ def head_logprobs_and_entropy(
     return torch.cat([chosen for chosen, _ in chunks]), torch.cat([entropy for _, entropy in chunks])
 
 
+@torch.no_grad()
+def head_top(
+    hidden: Tensor, head: Head, count: int, *, temperature: float = 1.0, max_elements: int = MAX_ELEMENTS
+) -> tuple[Tensor, Tensor]:
+    """Int64 and float [M, count]: the likeliest tokens of every row by falling log-prob, and their log-probs.
+
+    At most V of them, without gradient. The logits are divided by `temperature`; no more of them are held than
+    `max_elements` numbers.
+    """
+    if len(hidden) == 0:
+        return torch.zeros(0, count, dtype=torch.int64, device=hidden.device), hidden.new_zeros(0, count)
+    rows = max(1, max_elements // _logits(head, hidden[:1], temperature).shape[-1])
+    tokens: list[Tensor] = []
+    logprobs: list[Tensor] = []
+    for start in range(0, len(hidden), rows):
+        logits = _logits(head, hidden[start : start + rows], temperature)
+        highest, places = logits.topk(min(count, logits.shape[-1]), dim=-1)
+        tokens.append(places)
+        logprobs.append(highest - logits.logsumexp(dim=-1, keepdim=True))
+    return torch.cat(tokens), torch.cat(logprobs)
+
+
 def heads_divergence(
     hidden: Tensor,
     head: Head,

@@ -54,14 +54,20 @@ def whiten(
     `total` adds a tensor over all ranks, so that every rank uses the same mean and variance (divided by the count).
     Values whose variance is below 1e-8 are not scaled.
     """
+    mean, deviation = moments(values, where, total=total)
+    inside = torch.where(where, values, 0)
+    centred = torch.where(where, inside - mean, 0)
+    return (centred if shift else inside) / deviation
+
+
+def moments(values: Tensor, where: Tensor, *, total: Callable[[Tensor], Tensor] = identity) -> tuple[Tensor, Tensor]:
+    """Scalars: the mean over `where` and the standard deviation, 1 where the variance is below 1e-8."""
     inside = torch.where(where, values, 0)
     sums = total(torch.stack([inside.sum(), where.sum().to(values.dtype)]))
     count = sums[1].clamp_min(1)
     mean = sums[0] / count
-    centred = torch.where(where, inside - mean, 0)
-    variance = total(centred.square().sum()) / count
-    deviation = torch.where(variance > SMALLEST_VARIANCE, variance.sqrt(), 1)
-    return (centred if shift else inside) / deviation
+    variance = total(torch.where(where, inside - mean, 0).square().sum()) / count
+    return mean, torch.where(variance > SMALLEST_VARIANCE, variance.sqrt(), 1)
 
 
 def explained_variance(predicted: Tensor, observed: Tensor, where: Tensor) -> Tensor:

@@ -12,12 +12,15 @@ from posttrain.config.automatic import steps_between
 from posttrain.console import Console
 from posttrain.counted import counted
 from posttrain.data.examples import RankedItem
+from posttrain.data.pack import Budget
 from posttrain.data.source import EpochSource
-from posttrain.data.views import Changed
+from posttrain.data.views import Changed, Joined
 from posttrain.engine.local import ParameterGroup
-from posttrain.loop import measure
+from posttrain.loop import every, measure
 from posttrain.models.heads import Policy
 from posttrain.recipes import fitting, setup
+from posttrain.recipes.inspected_pairs import InspectedPairs, pairs_of, said_of
+from posttrain.recipes.inspecting import Inspecting, spaced
 from posttrain.recipes.keeping import best_of_rows, saving
 from posttrain.recipes.kto import labelled, read_labels
 from posttrain.recipes.load import budget_of, load_of
@@ -76,19 +79,12 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     start = setup.load_start(config.model, codec, where, console, packing=config.packing, trained=config.lora is None)
     reference = _reference(config, numbers.reference, start, where, console)
     budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
-
-    def joined(number: int, items: Sequence[ItemT]) -> Sequence[ItemT]:
-        if reference is None:
-            return items
-        if run.dry:  # what the reference says changes neither memory nor time
-            return Changed(items, lambda place, item: replace(item, reference=(0.0,) * len(item.group.branches)))
-        # In the precision of training: else the policy would differ from its reference at step 0.
-        with where.autocast():
-            sums = partial(reference_sums, items, reference, budget.tokens)
-            return with_reference(items, fitting.once(run, f"reference-{number}", sums))
-
+    joined = _joining(run, reference, where, budget)
     sets = [replace(part, items=joined(number, part.items)) for number, part in enumerate(opened.data.sets, 1)]
     held = joined(0, opened.data.held)
+    shown = pairs_of(held or Joined([part.items for part in sets]))
+    with where.autocast():
+        said = None if reference is None or run.dry else said_of(reference, shown)
     set_aside(where, (start.policy,), () if reference is None else (reference,), console)
     if reference is not None:
         rows = counted(sum(len(part.items) for part in sets), "row")
@@ -105,6 +101,9 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     engine = setup.engine(config, [group], source.steps, where)
     interval = steps_between(config.eval_every, source.steps)
     evaluated = interval if held else None
+    inspect = InspectedPairs(config, Inspecting(run, codec, config.command), numbers.beta).of_rows(
+        shown, policy, said, engine
+    )
 
     def evaluate() -> dict[str, float]:
         return measure(method.batches(held, budget.tokens), method.objective, engine)
@@ -112,6 +111,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     answer = setup.sampler(policy, codec, start.context, where, tell=console.say)
     hooks = [
         *setup.evaluating(evaluated, source.steps, evaluate),
+        *every(spaced(interval, source.steps), inspect, last=source.steps),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
     frozen = [] if reference is None else [reference]
@@ -119,12 +119,30 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     parts = fitting.Parts(
         source=source, objective=method.objective, engine=engine, models={"policy": policy}, load=load,
         save=saving(start.loaded, policy.stack, codec),
-        best=best_of_rows(config.best, parameters, source, console, interval=evaluated),
+        best=best_of_rows(config.best, parameters, source, console, interval=evaluated), inspect=inspect,
     )  # fmt: skip
     kept = fitting.train(config, run, parts, where, hooks)
     parts.save(Path(config.out))
     results = {f"eval_{name}": value for name, value in (evaluate() if held else {}).items()}
     return fitting.ended(config, run, parts, {**results, **kept})
+
+
+def _joining(
+    run: setup.Telling, reference: Policy | None, where: setup.Machine, budget: Budget
+) -> Callable[[int, Sequence[ItemT]], Sequence[ItemT]]:
+    """What gives rows the log-probs that the reference has of their answers; the number names what is kept of them."""
+
+    def joined(number: int, items: Sequence[ItemT]) -> Sequence[ItemT]:
+        if reference is None:
+            return items
+        if run.dry:  # what the reference says changes neither memory nor time
+            return Changed(items, lambda place, item: replace(item, reference=(0.0,) * len(item.group.branches)))
+        # In the precision of training: else the policy would differ from its reference at step 0.
+        with where.autocast():
+            sums = partial(reference_sums, items, reference, budget.tokens)
+            return with_reference(items, fitting.once(run, f"reference-{number}", sums))
+
+    return joined
 
 
 def _reference(

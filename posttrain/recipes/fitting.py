@@ -47,7 +47,7 @@ class Parts:
 
     `load` is what the preflight tries before the first step. `save` writes the model as it stands into a folder: also
     with its `best` weights and their `average`, as far as those are kept, under the run folder. `wires` may end the
-    run. `at_start` measures the weights before the first step, as step 0.
+    run. `at_start` measures the weights before the first step, as step 0; `inspect` keeps something of them then.
     """
 
     source: Source
@@ -61,6 +61,7 @@ class Parts:
     average: Average | None = None
     wires: Wires | None = None
     at_start: Callable[[int], Mapping[str, float]] | None = None
+    inspect: Callable[[int], object] | None = None
 
     @property
     def heavy(self) -> dict[str, Stateful]:
@@ -140,6 +141,8 @@ def train(
 
 def _measure_start(run: Telling, parts: Parts) -> None:
     """The row of step 0: what training is compared with."""
+    if parts.inspect is not None:
+        parts.inspect(0)
     if parts.at_start is not None:
         found = parts.at_start(0)
         run.writer.metrics(0, found)

@@ -10,11 +10,14 @@ from torch import Tensor
 from posttrain.config import OnlineDPOConfig
 from posttrain.config.automatic import steps_between
 from posttrain.console import Console
+from posttrain.data.examples import RankedItem
 from posttrain.engine.local import LocalEngine, ParameterGroup
 from posttrain.models.heads import Policy
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.asked import read_prompts
 from posttrain.recipes.functions import Loaded, asked, note_failures, refuse_failures
+from posttrain.recipes.inspected_pairs import InspectedPairs
+from posttrain.recipes.inspecting import Inspecting
 from posttrain.recipes.keeping import Best, saving
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.machine import set_aside
@@ -27,7 +30,7 @@ from posttrain.recipes.rollout_load import pair_load
 from posttrain.rollout.annotate import over_answers
 from posttrain.rollout.asking import Asking
 from posttrain.rollout.grading import failed, grades_of
-from posttrain.rollout.pairs import Judged, PairPlan, PairSource, answer_sums, prompts_of
+from posttrain.rollout.pairs import Judged, PairPlan, PairSource, answer_sums, prompts_of, ranked
 from posttrain.run import Run
 from posttrain.types import Completion, Prompt, SamplingSpec, Scorer, TokenBatch, moved
 
@@ -91,9 +94,11 @@ def _train(config: OnlineDPOConfig, functions: Loaded, opened: Opened[list[Promp
         with where.lent(apart):
             return judge(completions, prompts, budget.tokens)
 
+    inspecting = InspectedPairs(config, Inspecting(run, codec, config.command), numbers.beta)
+    inspect = inspecting.of_rounds(policy, reference, engine, lambda: where.lent(apart))
     best = Best(parameters, config.best, say=console.say)
     parts = fitting.Parts(
-        source=PairSource(asking, judged, plan, watch=_watching(config, run, best)),
+        source=PairSource(asking, judged, plan, watch=_watching(config, run, best, plan, inspect)),
         objective=pair_objective(config, policy, numbers.beta),
         engine=engine,
         load=pair_load(config, budget, policy, read_only, asking, opened.limit),
@@ -154,9 +159,13 @@ class _Judge:
 
 
 def _watching(
-    config: OnlineDPOConfig, run: setup.Telling, best: Best
+    config: OnlineDPOConfig,
+    run: setup.Telling,
+    best: Best,
+    plan: PairPlan,
+    inspect: Callable[[int, Sequence[RankedItem]], None],
 ) -> Callable[[int, Judged, dict[str, float]], None]:
-    """Keeps and shows one prompt's answers every so many rounds, and the weights of the best round.
+    """Keeps pairs for the inspector and shows one prompt's answers every so many rounds, and keeps the best weights.
 
     A round without a pair is said, and each failure.
 
@@ -174,6 +183,8 @@ def _watching(
             run.console.say(f"step {number}: no prompt has two answers of different scores; nothing is learnt in it")
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
+        if metrics["paired"]:
+            inspect(number, ranked(judged, plan))
         for row in prompts_of(judged.prompts)[0]:
             answer = judged.completions[row]
             text = asked(answer.prompt.record)

@@ -18,6 +18,8 @@ from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotating import Annotator
 from posttrain.recipes.asked import Asked, read, reads
 from posttrain.recipes.functions import Loaded, asked, note_failures, refuse_failures
+from posttrain.recipes.inspected_rounds import InspectedRounds
+from posttrain.recipes.inspecting import Inspecting
 from posttrain.recipes.keeping import Average, Best
 from posttrain.recipes.load import budget_of
 from posttrain.recipes.opening import Opened, training
@@ -29,7 +31,6 @@ from posttrain.recipes.text_beside import text_source
 from posttrain.rollout.buffer import Rollouts
 from posttrain.rollout.source import RolloutSource, RoundPlan
 from posttrain.run import Run
-from posttrain.run.inspect import write_rollouts
 from posttrain.run.wires import Wires
 from posttrain.types import Hook, SamplingSpec
 
@@ -66,7 +67,8 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
     critic_rate = _critic_rate(config, rate, console)
     _say_kl(config, console)
     plan = _plan(config, budget)
-    steps = plan.rounds * plan.epochs * plan.minibatches
+    updates = plan.epochs * plan.minibatches
+    steps = plan.rounds * updates
     if plan.critic_warmup >= steps:
         console.say(f"critic.warmup {plan.critic_warmup}: all {steps} updates train the critic alone; the policy stays")
     engine = setup.engine(config, roles.groups(rate, critic_rate), steps, where)
@@ -74,13 +76,14 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
     wires = Wires(config.stop_if.limits, patience=config.stop_if.patience) if config.stop_if else Wires({})
     best = _best(config, roles, wires, console)
     sampler = setup.sampler(roles.actor, codec, opened.limit, where, tell=console.say)
+    inspected = InspectedRounds(config, Inspecting(run, codec, config.command), roles, engine, budget)
     source = RolloutSource(
         opened.data.prompts,
         sampler,
         annotated,
         SamplingSpec(max_new_tokens=config.max_new_tokens, temperature=config.temperature, stop=config.stop),
         plan,
-        watch=_watching(config, run, best, plan.epochs * plan.minibatches),
+        watch=_watching(config, run, best, updates, inspected.keep),
         texts=text_source(config, opened.data.texts, steps, budget),
     )
     evaluation = PromptEvaluation(
@@ -99,7 +102,8 @@ def _train(config: PPOConfig, functions: Loaded, opened: Opened[Asked]) -> Run:
         wires=wires,
         at_start=evaluation if opened.data.held else None,
     )
-    kept = fitting.train(config, run, parts, where, [source.learned, *_evaluating(config, plan, steps, parts)])
+    hooks = [source.learned, inspected.after(updates, lambda: source.held), *_evaluating(config, updates, steps, parts)]
+    kept = fitting.train(config, run, parts, where, hooks)
     roles.save(Path(config.out), codec)
     last = run.writer.run.metrics[-1]
     results = {name: last[name] for name in ("score", "kl", "length", "stopped") if name in last}
@@ -111,12 +115,12 @@ def _reader(actor: Policy) -> Policy:
     return Policy(actor.model, stack=actor.stack, packing=actor.trunk.packing)
 
 
-def _evaluating(config: PPOConfig, plan: RoundPlan, steps: int, parts: fitting.Parts) -> list[Hook]:
+def _evaluating(config: PPOConfig, updates: int, steps: int, parts: fitting.Parts) -> list[Hook]:
     """Hooks that evaluate after every `eval_every` rounds and after the last one."""
     apart = steps_between(config.eval_every, config.steps)
     if parts.at_start is None or apart is None:
         return []
-    return every(apart * plan.epochs * plan.minibatches, parts.at_start, last=steps)
+    return every(apart * updates, parts.at_start, last=steps)
 
 
 def _best(config: PPOConfig, roles: Roles, wires: Wires, console: Console) -> Best:
@@ -189,7 +193,7 @@ def _refuse_failures(config: PPOConfig, run: setup.Telling, number: int, rollout
 
 
 def _watching(
-    config: PPOConfig, run: setup.Telling, best: Best, updates: int
+    config: PPOConfig, run: setup.Telling, best: Best, updates: int, keep: Callable[[int, Rollouts], None]
 ) -> Callable[[int, Rollouts, dict[str, float]], None]:
     """Keeps rollouts for the inspector, shows one answer of each kept round, and the weights of the best one."""
     apart = steps_between(config.rollouts_every, config.steps)
@@ -199,12 +203,7 @@ def _watching(
         best.consider((number - 1) * updates, metrics)  # the answers are those of the weights as they stand
         if apart is None or (number % apart and number not in (1, config.steps)):
             return
-        name = f"step-{number:06d}.parquet"
-        try:
-            write_rollouts(run.writer.inspect / name, rollouts)
-            run.writer.inspected(name)
-        except OSError as error:
-            run.console.say(f"round {number} is not kept for the inspector: {error}")
+        keep(number, rollouts)
         shown = rollouts.completions[0]
         prompt = asked(shown.prompt.record)
         run.writer.sample(number, prompt=prompt, answer=shown.text, stopped=shown.stopped)

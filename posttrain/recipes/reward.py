@@ -21,15 +21,17 @@ from posttrain.data.tokenise import rankings
 from posttrain.data.views import Changed, Joined
 from posttrain.engine.local import ParameterGroup
 from posttrain.errors import DataError
-from posttrain.loop import measure
+from posttrain.loop import every, measure
 from posttrain.measures.reward_card import RewardFindings, findings_of
 from posttrain.measures.rewards import Scores
 from posttrain.models.heads import Policy, ScalarModel, scalar_head
-from posttrain.models.load import save_scalar
+from posttrain.models.load import REWARD_CARD, save_scalar
 from posttrain.models.parity import gate_scalar
 from posttrain.objectives import ScoreReader
 from posttrain.recipes import fitting, setup
 from posttrain.recipes.annotators import weighed
+from posttrain.recipes.inspected_scores import InspectedScores
+from posttrain.recipes.inspecting import Inspecting, spaced
 from posttrain.recipes.keeping import best_of_rows
 from posttrain.recipes.load import budget_of, load_of
 from posttrain.recipes.mixture import Mixture, mixture
@@ -93,18 +95,16 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
     step = partial(reward_step, ties=config.ties)
     source = EpochSource(
-        sets,
-        lambda items: step(items, budget.tokens),
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        steps=config.steps,
-        seed=config.seed,
-    )
+        sets, lambda items: step(items, budget.tokens), batch_size=config.batch_size, epochs=config.epochs,
+        steps=config.steps, seed=config.seed,
+    )  # fmt: skip
     engine = setup.engine(
         config, [ParameterGroup(name="reward", parameters=trained, learning_rate=rate)], source.steps, where
     )
     reader = ScoreReader(model=scalar, mean=config.score_at == "mean")
     objective = objectives.reward(reader, loss=config.loss)
+    shown = held or Joined([part.items for part in sets])
+    inspect = InspectedScores(shown, reader, config.loss, Inspecting(run, codec, config.command), engine)
 
     def evaluate() -> dict[str, float]:
         batches = ranked_batches(held, budget.tokens, ties=config.ties, pair_weight="prompt")
@@ -120,15 +120,21 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
         codec.save(folder, pad=pad)
         card.write(folder)
 
-    evaluated = steps_between(config.eval_every, source.steps) if held else None
-    hooks = setup.evaluating(evaluated, source.steps, evaluate)
+    interval = steps_between(config.eval_every, source.steps)
+    evaluated = interval if held else None
+    hooks = [
+        *setup.evaluating(evaluated, source.steps, evaluate),
+        *every(spaced(interval, source.steps), inspect, last=source.steps),
+    ]
     load = load_of(budget, sets, source, config.batch_size, step)
     best = best_of_rows(config.best, trained, source, console, interval=evaluated)
     parts = fitting.Parts(
-        source=source, objective=objective, engine=engine, models={"reward": scalar}, load=load, save=save, best=best
-    )
+        source=source, objective=objective, engine=engine, models={"reward": scalar}, load=load, save=save, best=best,
+        inspect=inspect,
+    )  # fmt: skip
     kept = fitting.train(config, run, parts, where, hooks)
     parts.save(Path(config.out))
+    inspect.keep(source.steps, RewardCard.of(Path(config.out) / REWARD_CARD))
     with where.autocast():
         results = _results(sets, held, partial(card_of, reader=reader, budget=budget.tokens, codec=codec), run)
     return fitting.ended(config, run, parts, {**results, **kept})

@@ -49,16 +49,21 @@ class RewardCard:
         Run(Path(path)).require_done()
         file = reward_card(path)
         if file is not None:
-            facts = facts_in(file, {"shift": NUMBER, "scale": NUMBER, "score_at": str})
-            if not (_is_finite(facts["shift"]) and _is_finite(facts["scale"]) and facts["scale"]):
-                raise ModelError(f"{file}  shift {facts['shift']} and scale {facts['scale']} make no score of a number")
-            if facts["score_at"] not in ("last", "mean"):
-                raise ModelError(f"{file}  score_at is {facts['score_at']!r}, expected last or mean")
-            return RewardCard(**facts)
+            return RewardCard.of(file)
         if is_classifier(path) or not scores_alone(path):
             what = f"{path} is no reward model: it has no {REWARD_CARD}, and is no classifier with one output"
             raise ModelError(f"{what}\n  fix: train one with `posttrain reward`")
         return RewardCard(shift=0.0, scale=1.0, score_at="last", given=False)
+
+    @staticmethod
+    def of(file: Path) -> RewardCard:
+        """What a `reward.json` says. Raises ModelError for one that cannot be used."""
+        facts = facts_in(file, {"shift": NUMBER, "scale": NUMBER, "score_at": str})
+        if not (_is_finite(facts["shift"]) and _is_finite(facts["scale"]) and facts["scale"]):
+            raise ModelError(f"{file}  shift {facts['shift']} and scale {facts['scale']} make no score of a number")
+        if facts["score_at"] not in ("last", "mean"):
+            raise ModelError(f"{file}  score_at is {facts['score_at']!r}, expected last or mean")
+        return RewardCard(**facts)
 
 
 def say_raw(path: str, card: RewardCard, console: Console) -> None:

@@ -75,9 +75,10 @@ def annotate(
     if models.value is not None:
         values = over_answers(models.value, completions, prompts, models.budget)
     scores = grades.total[kept]
+    scale = models.scale(scores)
     stopped = torch.tensor([completion.stopped for completion in completions], dtype=torch.bool)
     settled = credit.settled_scores(
-        credit.scaled_scores(scores, models.scale(scores)),
+        credit.scaled_scores(scores, scale),
         stopped,
         clip=rules.score_clip,
         missing_eos_penalty=rules.missing_eos_penalty,
@@ -91,12 +92,21 @@ def annotate(
     rewards = credit.FORMS[rules.form](settled, divergence, response, trained, coefficient)
     group = torch.tensor(list(prompts), dtype=torch.int64)
     advantages, returns = _advantages(rewards, values, response, trained, group, rules)
+    numbers = {
+        "beta": beta,
+        "scale": scale if scale > credit.SMALLEST_DEVIATION else 1.0,
+        "mean": 0.0,
+        "deviation": 1.0,
+    }
     if rules.whiten:
+        mean, deviation = ragged.moments(advantages, trained, total=models.total)
+        numbers |= {"mean": float(mean), "deviation": float(deviation)}
         advantages = ragged.whiten(advantages, trained, total=models.total)
     return Rollouts(
         completions=tuple(completions), prompts=tuple(prompts), response=response, scores=scores, settled=settled,
         old=old, reference=reference, kl=divergence, values=values, rewards=rewards, advantages=advantages,
         returns=returns, parts={name: values[kept] for name, values in grades.parts.items()}, failures=failures,
+        numbers=numbers,
     )  # fmt: skip
 
 

@@ -26,7 +26,9 @@ class Rollouts:
     Axes: R answers, M answer tokens of all of them end to end. `response`: int64 [M], the answer of each token. `old`,
     `reference`, `kl`, `values`, `rewards`, `advantages`, `returns`: float [M]. `scores`: float [R], as the scorer gave
     them; `settled`: float [R], after clip and penalty. `prompts`: the prompt of each answer, as a number. `parts`:
-    float [R] by metric, what the scores are made of. `failures`: what was sampled too and has no score.
+    float [R] by metric, what the scores are made of. `failures`: what was sampled too and has no score. `numbers`: what
+    the arithmetic took of the round besides settings: `beta`, `scale` (what scores were divided by), and the `mean` and
+    `deviation` that advantages had before whitening; without it 0 and 1.
     """
 
     completions: tuple[Completion, ...]
@@ -43,6 +45,7 @@ class Rollouts:
     returns: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     failures: tuple[Failed, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def unscored(self) -> int:
@@ -85,7 +88,7 @@ class Rollouts:
         return sum(len(self.completions[row].tokens) for row in rows)
 
     def state(self) -> State:
-        """Everything that updates need but the prompts: parts and failures were told when the round began."""
+        """Everything that updates need but the prompts: the rest was told when the round began."""
         done = self.completions
         state: State = {name: cast("Tensor", getattr(self, name)) for name in _TENSORS}
         state["prompts"] = list(self.prompts)
@@ -122,7 +125,7 @@ class Rollouts:
             )
             for number, tokens, logprobs, sample, text, stopped in parts
         )
-        return Rollouts(completions=completions, prompts=numbers, parts={}, failures=(), **tensors)
+        return Rollouts(completions=completions, prompts=numbers, parts={}, failures=(), numbers={}, **tensors)
 
 
 def pack_answers(completions: Sequence[Completion], prompts: Sequence[int]) -> TokenBatch:

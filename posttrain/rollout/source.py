@@ -90,6 +90,11 @@ class RolloutSource:
         """The number of optimizer steps that one round's answers serve."""
         return self._plan.epochs * self._plan.minibatches
 
+    @property
+    def held(self) -> Rollouts | None:
+        """The answers of the round under way, from its first update to its last one's hooks."""
+        return self._held
+
     def __iter__(self) -> Iterator[Step]:
         while self._held is not None or self._round < self._plan.rounds:
             if self._held is None:

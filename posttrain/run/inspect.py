@@ -1,6 +1,6 @@
 """Files of the token inspector: Parquet, one row an answer, one list column for every quantity of its tokens.
 
-They are read with
+`docs/architecture.md`, "Files of the token inspector", has the columns of each method. They are read with
 `pq.ParquetFile(path).read()`: `pq.read_table` takes a folder named `lr=0.1` above a file for a column of it.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,10 @@ from posttrain.engine.sealed import flush
 from posttrain.errors import DataError, Problem
 from posttrain.records import JSON
 
-if TYPE_CHECKING:
-    from posttrain.rollout.buffer import Rollouts
-
-_PER_TOKEN = ("old", "reference", "kl", "values", "rewards", "advantages", "returns")
+Column: TypeAlias = Any
+"""A `pa.Array`: pyarrow ships no types."""
+Table: TypeAlias = Any
+"""A `pa.Table`."""
 FORMAT = 1
 KEY = b"posttrain"
 """Where the heading stands in the metadata of a file's schema, as JSON."""
@@ -77,7 +77,7 @@ def heading_of(path: Path) -> Heading | None:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def lists(values: NDArray[Any], lengths: Sequence[int | None]) -> pa.Array:
+def lists(values: NDArray[Any], lengths: Sequence[int | None]) -> Column:
     """A list for each answer, of `values` laid end to end; None among the `lengths` is an answer without one.
 
     `values`: [M], or [M, K] for lists of lists.
@@ -92,7 +92,7 @@ def lists(values: NDArray[Any], lengths: Sequence[int | None]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([*starts, ends[-1]], pa.int32()), inner)
 
 
-def table_of(heading: Heading, columns: Mapping[str, pa.Array]) -> pa.Table:
+def table_of(heading: Heading, columns: Mapping[str, Column]) -> Table:
     """The columns under their heading."""
     facts = {
         "format": FORMAT,
@@ -104,7 +104,7 @@ def table_of(heading: Heading, columns: Mapping[str, pa.Array]) -> pa.Table:
     return pa.table(dict(columns)).replace_schema_metadata({KEY: json.dumps(facts).encode()})
 
 
-def write(path: Path, table: pa.Table) -> None:
+def write(path: Path, table: Table) -> None:
     """Writes a file so that a reader, or a run that goes on after a kill, finds it whole or as it was before.
 
     Raises OSError, and leaves no part of it.
@@ -121,7 +121,7 @@ def write(path: Path, table: pa.Table) -> None:
         raise
 
 
-def add(path: Path, columns: Mapping[str, pa.Array]) -> None:
+def add(path: Path, columns: Mapping[str, Column]) -> None:
     """Adds columns to a file, in place of those of that name. Twice the same gives the same bytes as once.
 
     Raises OSError, also where the file is damaged, and leaves it as it was.
@@ -137,24 +137,5 @@ def add(path: Path, columns: Mapping[str, pa.Array]) -> None:
     write(path, table)
 
 
-def _put(path: Path, table: pa.Table) -> None:
+def _put(path: Path, table: Table) -> None:
     pq.write_table(table, path)
-
-
-def write_rollouts(path: Path, rollouts: Rollouts) -> None:
-    """Writes a round's answers, without a heading. Raises OSError, and leaves no part of a file."""
-    done = rollouts.completions
-    lengths = [len(completion.tokens) for completion in done]
-    columns: dict[str, pa.Array] = {
-        "prompt_id": pa.array([completion.prompt.id for completion in done]),
-        "sample": pa.array([completion.sample for completion in done]),
-        "answer": pa.array([completion.text for completion in done]),
-        "stopped": pa.array([completion.stopped for completion in done]),
-        "prompt_tokens": pa.array([list(completion.prompt.tokens) for completion in done]),
-        "tokens": pa.array([list(completion.tokens) for completion in done]),
-        "score": pa.array(rollouts.scores.tolist()),
-        "settled_score": pa.array(rollouts.settled.tolist()),
-    }
-    columns |= {name: pa.array(values.tolist()) for name, values in rollouts.parts.items()}
-    columns |= {name: lists(getattr(rollouts, name).numpy(), lengths) for name in _PER_TOKEN}
-    write(path, pa.table(columns))

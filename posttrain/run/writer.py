@@ -147,12 +147,17 @@ class RunWriter:
 
     @property
     def inspect(self) -> Path:
-        """Where kept rounds of answers stand; each is told by `inspected` once it is whole."""
+        """Where the files of the token inspector stand; each is told by `inspected` once it is whole."""
         return self.path / "run" / "inspect"
 
     def inspected(self, name: str) -> None:
         """The run counts on this file of `inspect` from here on."""
-        self._inspected.append(name)
+        if name not in self._inspected:
+            self._inspected.append(name)
+
+    def has_inspected(self, name: str) -> bool:
+        """Whether the run counts on this file of `inspect`."""
+        return name in self._inspected
 
     def problems(self, found: Sequence[Problem]) -> None:
         """Append what was wrong with rows of data."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy, heads_divergence
+from posttrain.ops.logprob import head_logprobs, head_logprobs_and_entropy, head_top, heads_divergence
 
 
 def problem(rows: int) -> tuple[Tensor, Tensor, nn.Linear]:
@@ -140,3 +140,19 @@ def test_the_divergence_is_at_temperature_one_unless_told_otherwise() -> None:
     first, second = ((head(rows)).log_softmax(-1) for rows in (hidden, other))
     expected = (first.exp() * (first - second)).sum(-1)
     torch.testing.assert_close(heads_divergence(hidden, head, other, head), expected)
+
+
+@pytest.mark.parametrize("max_elements", [1, 11 * 7, 2**24])
+def test_the_likeliest_tokens_are_those_of_the_whole_distribution(max_elements: int) -> None:
+    hidden, _, head = problem(40)
+    order = (head(hidden) / 0.7).log_softmax(-1).sort(dim=-1, descending=True)
+    tokens, logprobs = head_top(hidden, head, 5, temperature=0.7, max_elements=max_elements)
+    assert torch.equal(tokens, order.indices[:, :5])
+    torch.testing.assert_close(logprobs, order.values[:, :5].detach())
+    assert not logprobs.requires_grad
+
+
+def test_a_small_vocabulary_has_fewer_alternatives_and_no_rows_none() -> None:
+    hidden, _, head = problem(3)
+    assert head_top(hidden, head, 20)[0].shape == (3, 11)
+    assert [part.shape for part in head_top(hidden[:0], head, 5)] == [(0, 5), (0, 5)]

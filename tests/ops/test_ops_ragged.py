@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
-from posttrain.ops.ragged import explained_variance, last_places, segment_mean, segment_sum, whiten
+from posttrain.ops.ragged import explained_variance, last_places, moments, segment_mean, segment_sum, whiten
 
 SEGMENT = torch.tensor([0, 0, 1, 1, 1, -1, 3])
 VALUES = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 99.0, 5.0])
@@ -44,6 +45,13 @@ def test_whitened_values_have_mean_zero_and_variance_one() -> None:
     whitened = whiten(torch.tensor([1.0, 3.0, math.nan, 5.0, 7.0]), where)
     expected = [-3 / math.sqrt(5), -1 / math.sqrt(5), 0.0, 1 / math.sqrt(5), 3 / math.sqrt(5)]
     torch.testing.assert_close(whitened, torch.tensor(expected))
+
+
+def test_moments_are_what_whitening_takes_off_and_divides_by() -> None:
+    where = torch.tensor([True, True, False, True, True])
+    mean, deviation = moments(torch.tensor([1.0, 3.0, math.nan, 5.0, 7.0]), where)
+    assert (float(mean), float(deviation)) == (4.0, pytest.approx(math.sqrt(5)))
+    assert [float(part) for part in moments(torch.full((3,), 2.0), torch.ones(3, dtype=torch.bool))] == [2.0, 1.0]
 
 
 def test_scaling_without_shifting_keeps_the_mean_in_units_of_the_deviation() -> None:

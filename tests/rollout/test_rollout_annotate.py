@@ -301,6 +301,17 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_the_prompt(bad: floa
         run(batch, models([1.0, bad, bad]))
 
 
+def test_the_numbers_of_a_round_give_back_the_advantages_before_whitening() -> None:
+    batch, scores = [answer(3), answer(2, name="q")], [1.0, -2.0]
+    plain = run(batch, models(scores, value=0.5), beta=0.1)
+    assert plain.numbers == {"beta": 0.1, "scale": 1.0, "mean": 0.0, "deviation": 1.0}
+    found = run(batch, replace(models(scores, value=0.5), scale=lambda _: 0.5), replace(RULES, whiten=True), beta=0.1)
+    assert found.numbers["scale"] == 0.5
+    doubled = run(batch, models([2.0, -4.0], value=0.5), beta=0.1)
+    back = found.advantages * found.numbers["deviation"] + found.numbers["mean"]
+    torch.testing.assert_close(back, doubled.advantages)
+
+
 @pytest.mark.parametrize("shape", [(2,), (3, 1), ()])
 def test_a_reward_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     batch = [answer(1), answer(1), answer(1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from text_tokenizers import codec_of, llama3, sentencepiece, talk
 
-from posttrain.text.pieces import pieces
+from posttrain.text.pieces import alone, pieces
 from posttrain.types import Span
 
 
@@ -43,3 +43,23 @@ def test_a_change_of_the_mask_ends_a_piece_even_inside_a_character(tmp_path: Pat
     cut = replace(whole, trained=(False, False, True, True))
     assert [(len(piece.tokens), piece.trained) for piece in pieces(codec.words, whole)] == [(4, True)]
     assert [(len(piece.tokens), piece.trained) for piece in pieces(codec.words, cut)] == [(2, False), (2, True)]
+
+
+def test_a_token_alone_keeps_its_space_and_its_line_break_and_is_spelt_where_it_is_a_control(tmp_path: Path) -> None:
+    for name, made in (("bytes", llama3()), ("pieces", sentencepiece())):
+        words = codec_of(made, tmp_path / name).words
+        ids = words.encode_after("a there\n")
+        assert "".join(alone(words, token) for token in ids) == "a there\n"
+        assert alone(words, words.eos) == words.tokenizer.eos_token
+
+
+def test_bytes_that_are_no_character_are_written_as_numbers(tmp_path: Path) -> None:
+    for name, made in (("bytes", llama3()), ("pieces", sentencepiece())):
+        words = codec_of(made, tmp_path / name).words
+        shown = "".join(alone(words, token) for token in words.encode_after("🙂"))
+        assert shown == "<0xF0><0x9F><0x99><0x82>"
+
+
+def test_an_id_beyond_the_tokenizer_is_its_number(tmp_path: Path) -> None:
+    words = codec_of(llama3(), tmp_path).words
+    assert alone(words, words.size + 5) == f"<{words.size + 5}>"
