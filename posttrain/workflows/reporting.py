@@ -82,8 +82,7 @@ def at_end(path: Path, console: Console) -> None:
     try:
         written = report([path])
     except Exception as error:  # a run is worth more than its page: a fault of ours may not fail it
-        what = str(error).split("\n")[0] if isinstance(error, PosttrainError | OSError) else repr(error)
-        console.say(f"no {FILE}: {what}; posttrain report {path} tries again")
+        console.say(f"no {FILE}: {_why(error)}; posttrain report {path} tries again")
         return
     console.say(f"report: {written} ({size(written.stat().st_size)}, opens offline)")
 
@@ -91,12 +90,16 @@ def at_end(path: Path, console: Console) -> None:
 def together(
     runs: Sequence[Path], folder: Path, console: Console, *, title: str, first: Sequence[Section] = ()
 ) -> None:
-    """Writes a page for each run and, into `folder`, one that compares them."""
+    """Writes a page for each run and, into `folder`, one that compares them; what goes wrong is said."""
     for run in runs:
         at_end(run, console)
     try:
         write(made(runs, title=title, first=first), folder / FILE)
     except Exception as error:  # as above
-        console.say(f"no {folder / FILE}: {error}")
+        console.say(f"no {folder / FILE}: {_why(error)}")
         return
     console.say(f"report: {folder / FILE} compares them")
+
+
+def _why(error: Exception) -> str:
+    return str(error).split("\n")[0] if isinstance(error, PosttrainError | OSError) else repr(error)
