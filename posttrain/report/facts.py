@@ -11,9 +11,9 @@ from posttrain.run.folder import Facts
 
 def mapping(facts: Mapping[str, Any], *names: str) -> Facts:
     """What stands under names, one in another; empty where there is no mapping."""
-    found: object = facts
+    found: Any = facts
     for name in names:
-        found = cast("Facts", found).get(name) if isinstance(found, dict) else None
+        found = found.get(name) if isinstance(found, dict) else None
     return cast("Facts", found) if isinstance(found, dict) else {}
 
 

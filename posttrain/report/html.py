@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -124,7 +125,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"shown": shown, "groups": groups, "summary": summary_of, "inspection": inspection}
+    filters = cast("dict[str, Any]", found.filters)
+    filters.update(shown=shown, groups=groups, summary=summary_of, inspection=inspection)
     return found
 
 

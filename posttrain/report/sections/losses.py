@@ -31,7 +31,11 @@ def losses(run: Read) -> Section | None:
     parts += [*_problems(run.problems), *_failures(run.failures)]
     if not parts:
         return None
-    told: dict[str, JSON] = {"sources": sources, "problems": len(run.problems), "without_a_score": len(run.failures)}
+    told: dict[str, JSON] = {
+        "sources": {**sources},
+        "problems": len(run.problems),
+        "without_a_score": len(run.failures),
+    }
     return Section(id="losses", title="What data were lost", parts=parts, facts=told)
 
 
@@ -56,7 +60,7 @@ def _table(sources: Mapping[str, Facts]) -> Table:
     rows: list[list[Cell]] = []
     for name, counts in sources.items():
         told = [(why, count) for why, count in counts.items() if is_number(count) and (count or why == _KEPT)]
-        rows += [[name if place == 0 else "", why, count] for place, (why, count) in enumerate(told)]
+        rows.extend([name if place == 0 else "", why, count] for place, (why, count) in enumerate(told))
     return Table(columns=["source", "rows", "count"], rows=rows)
 
 

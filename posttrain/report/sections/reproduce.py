@@ -58,7 +58,8 @@ def _hashes(run: Read) -> list[list[Cell]]:
     rows: list[list[Cell]] = [[name, str(found)] for name, found in files.items()]
     for role in mapping(run.record, "parents"):
         parent = mapping(run.record, "parents", role)
-        rows += [[f"{role}: {text(parent, 'name')}", text(parent, "content")]] if "content" in parent else []
+        if "content" in parent:
+            rows.append([f"{role}: {text(parent, 'name')}", text(parent, "content")])
     return rows
 
 
