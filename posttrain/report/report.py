@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -39,9 +39,12 @@ class Report:
     sections: Sequence[Section]
 
 
-def report_of(run: Read) -> Report:
-    """The report of a run, whether it is done, goes on, or ended badly; sections without data are left out."""
-    found = [section for make in _makers() if (section := make(run)) is not None]
+def report_of(run: Read, instead: Mapping[str, Making] | None = None) -> Report:
+    """The report of a run, whether it is done, goes on, or ended badly; sections without data are left out.
+
+    `instead`: what makes sections in the place of those of that name.
+    """
+    found = [section for make in _makers(instead=instead) if (section := make(run)) is not None]
     return Report(title=name_of(run), line=line_of(run), runs=[run], sections=found)
 
 
@@ -62,8 +65,11 @@ def line_of(run: Read) -> str:
     return " · ".join([what, run.record["status"], run.record["started"][:10]])
 
 
-def _makers(names: Sequence[str] = ORDER) -> Iterator[Making]:
+def _makers(names: Sequence[str] = ORDER, instead: Mapping[str, Making] | None = None) -> Iterator[Making]:
     for name in names:
+        if instead and name in instead:
+            yield instead[name]
+            continue
         place = f"posttrain.report.sections.{name}"
         if find_spec(place) is not None:
             yield getattr(import_module(place), name)

@@ -14,6 +14,7 @@ from posttrain.errors import ModelError
 
 HERE = Path(__file__).resolve().parent
 STATIC = HERE / "static"
+SHARED = HERE.parent / "pages" / "static"
 PLOTLY = "plotly.min.js"
 # In the order in which they are put together; each may use what stands before it. Those of the inspector start
 # themselves where the page has its data (`#inspection`).
@@ -40,7 +41,7 @@ def own_script() -> str:
     A module may import from files before it, and exports what stands at the beginning of a line; no two may have a
     name in common.
     """
-    files = [*(STATIC / name for name in OWN), *_of_inspector("js")]
+    files = [SHARED / "text.js", *(STATIC / name for name in OWN), *_of_inspector("js")]
     return "".join(_EXPORT.sub("", _IMPORT.sub("", file.read_text(encoding="utf-8"))) for file in files)
 
 

@@ -31,7 +31,7 @@ TERMS = {
     "value": _term("the critic's guess, before the token, of the rewards still to come", "value"),
     "reward": _term("what the token is paid: minus beta times its KL, and the score at the last token", "reward"),
     "advantage": _term("how much better things went from this token on than the critic had foreseen", "advantage"),
-    "return": _term("what the critic is trained towards: advantage plus value", "return"),
+    "return": _term("what the critic is trained towards: advantage, before whitening, plus value", "return"),
     "delta": _term("reward plus the next value minus this one: one step's surprise", "return-value-advantage"),
     "ratio": _term("how much likelier the token is after the update than when it was sampled; 1 before it", "ratio"),
     "clipped": _term("the ratio moved so far, the way its advantage asks for, that it has no gradient", "clip"),
@@ -41,6 +41,7 @@ TERMS = {
     "score": _term("what the reward model, or a function, says of a whole answer", "score"),
     "settled score": _term("the score after scale, clip and penalty", "score"),
     "prefix score": _term("the reward model's score of the answer as far as this token", "score"),
+    "prefix change": _term("by how much the token moved the score of the answer so far", "score"),
     "margin": _term("by how much the better answer of a pair is ahead", "margin"),
     "implicit reward": _term("beta times the log-ratio of the whole answer", "dpo-and-its-family"),
     # of a run

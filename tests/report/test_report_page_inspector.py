@@ -1,0 +1,344 @@
+"""The token inspector in a real browser: its numbers are the file's, its sums come out, mouse and keys reach all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from inspected_at_hand import BETA, CLIP, PIECES, pairs_file, ppo_file, rankings_file, run_at_hand, without_heading
+from inspecting import NUMBERS, WRITTEN, choose_rollout, number, opened, panel, texts, value, written_to
+from playwright.sync_api import Browser, Page
+
+from posttrain.run.inspect import Heading, heading_of, lists, table_of, write
+
+pytestmark = pytest.mark.medium
+LENGTHS = [5, 8, 1, 30]
+LABELS = ["log-prob", "reference", "kl", "value", "reward", "advantage", "return", "ratio", "clipped"]
+Made = tuple[Path, Mapping[int, Path]]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return pq.ParquetFile(path).read().to_pylist()
+
+
+@pytest.fixture(scope="module")
+def ppo(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A page of a run of PPO with two rounds, and the files of these."""
+    folder = tmp_path_factory.mktemp("ppo")
+    run = run_at_hand(folder / "run", "ppo")
+    files = {step: ppo_file(run, step, LENGTHS, seed=step) for step in (1, 10)}
+    return written_to(folder, run), files
+
+
+def chosen(page: Page, part: str) -> str:
+    return page.locator(f"[data-part={part}]").input_value()
+
+
+def same(text: str, stored: float | bool) -> bool:
+    """Whether a number on the page reads back to the float32 of the file."""
+    if isinstance(stored, bool):
+        return text == ("true" if stored else "false")
+    return np.float32(text).tobytes() == np.float32(stored).tobytes()
+
+
+def test_every_number_of_every_token_is_that_of_the_file(chromium: Browser, ppo: Made) -> None:
+    page = opened(chromium, ppo[0])
+    for step, file in ppo[1].items():
+        page.locator("[data-part=step]").select_option(str(step))
+        for place, row in enumerate(rows_of(file)):
+            choose_rollout(page, place)
+            [answer] = page.evaluate(NUMBERS)
+            assert len(answer) == LENGTHS[place]
+            for token, numbers in enumerate(answer):
+                assert len(numbers) == 9
+                assert all(same(text, row[name][token]) for name, text in numbers.items()), (step, place, token)
+
+
+def test_the_mouse_shows_a_token_and_a_click_keeps_it(chromium: Browser, ppo: Made) -> None:
+    page = opened(chromium, ppo[0])
+    choose_rollout(page, 1)
+    tokens = page.locator("#inspector .token")
+    assert panel(page) == "0 0"
+    tokens.nth(7).hover()
+    assert panel(page) == "0 7"
+    stored = rows_of(ppo[1][10])[1]["advantages"]
+    assert same(value(page, "advantages"), stored[7])
+    page.locator("#inspector .legend").hover()
+    assert panel(page) == "0 0"
+    tokens.nth(7).click()
+    page.locator("#inspector .legend").hover()
+    assert panel(page) == "0 7"
+    assert tokens.nth(7).get_attribute("aria-selected") == "true"
+    page.locator("[data-part=lesson] tbody tr").nth(2).click()
+    assert panel(page) == "0 2"
+    page.locator("#inspector .quantities button", has_text="kl").click()
+    assert page.locator("#inspector .quantities [aria-pressed=true]").text_content() == "kl 3"
+
+
+def test_keys_alone_reach_every_token_rollout_step_and_quantity(chromium: Browser, ppo: Made) -> None:
+    page = opened(chromium, ppo[0])
+    press = page.keyboard.press
+    press("ArrowRight")  # outside the inspector keys are the page's
+    assert panel(page) == "0 0"
+    page.locator("#inspector .token").first.focus()
+    for moves in ("ArrowRight: 0 1", "End: 0 4", "ArrowRight: 0 4", "ArrowLeft: 0 3", "Home: 0 0"):
+        key, at = moves.split(": ")
+        press(key)
+        assert panel(page) == at, key
+    for _ in range(3):
+        press("ArrowRight")
+    press("ArrowDown")
+    assert (chosen(page, "rollout"), panel(page)) == ("1", "0 3")
+    press("ArrowDown")
+    assert (chosen(page, "rollout"), panel(page)) == ("2", "0 0")  # it has one token
+    press("ArrowUp")
+    assert chosen(page, "step") == "10"
+    press("[")
+    assert (chosen(page, "step"), chosen(page, "rollout")) == ("1", "1")
+    press("]")
+    assert chosen(page, "step") == "10"
+    for place, label in enumerate(LABELS):
+        press(str(place + 1))
+        pressed = page.locator("#inspector .quantities [aria-pressed=true]").text_content()
+        assert pressed == f"{label} {place + 1}"
+        assert (page.locator("[data-part=legend] b").text_content(), page.locator(":focus").count()) == (label, 1)
+        assert f": {label} " in (page.locator(":focus").get_attribute("aria-label") or "")
+    style, width = page.locator(":focus").evaluate(
+        "(it) => [getComputedStyle(it).outlineStyle, parseFloat(getComputedStyle(it).outlineWidth)]"
+    )
+    assert (style, width >= 2) == ("solid", True)
+
+
+def test_colours_have_zero_in_the_middle_and_clipped_tokens_are_underlined(chromium: Browser, ppo: Made) -> None:
+    page = opened(chromium, ppo[0])
+    choose_rollout(page, 3)
+    row = rows_of(ppo[1][10])[3]
+    tokens = page.locator("#inspector .token")
+    steps = [int(step) for step in tokens.evaluate_all("(all) => all.map((token) => token.dataset.step)")]
+    assert np.sign(steps).tolist() == np.sign(row["advantages"]).tolist()
+    largest = int(np.argmax(np.abs(row["advantages"])))
+    assert abs(steps[largest]) == 5
+    lined = tokens.evaluate_all("(all) => all.map((token) => getComputedStyle(token).textDecorationLine)")
+    assert [line == "underline" for line in lined] == row["clipped"]
+    page.locator("#inspector .token").first.focus()
+    page.keyboard.press("8")
+    steps = [int(step) for step in tokens.evaluate_all("(all) => all.map((token) => token.dataset.step)")]
+    assert np.sign(steps).tolist() == np.sign(np.log(row["ratio"])).tolist()
+    assert texts(page, ".ends .middle") == ["1"]
+    page.get_by_label("numbers at the tokens").check()
+    shown = tokens.first.evaluate("(token) => getComputedStyle(token, '::after').content")
+    assert number(shown.strip('"')) == pytest.approx(row["ratio"][0], rel=5e-3)
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"whiten": False},
+    {"form": "spread"},
+    {"form": "sequence", "kl_in": "reward"},
+    {"kl_in": "loss"},
+    {"baseline": "none"},
+    {"baseline": "rloo", "group": 2},
+    {"baseline": "group", "group": 4, "whiten": False},
+]
+
+
+def test_rewards_and_advantages_written_out_come_to_what_is_stored(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    files = [ppo_file(run, step, LENGTHS, seed=step, **rules) for step, rules in enumerate(VARIANTS, 1)]
+    page = opened(chromium, written_to(tmp_path, run))
+    for step, file in enumerate(files, 1):
+        page.locator("[data-part=step]").select_option(str(step))
+        settings = _settings(file)
+        for place, row in enumerate(rows_of(file)):
+            choose_rollout(page, place)
+            for token, told in enumerate(page.evaluate(WRITTEN)):
+                _comes_out(told, row, token, settings)
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    return json.loads(pq.read_schema(file).metadata[b"posttrain"])["settings"]
+
+
+def _comes_out(told: dict[str, Any], row: dict[str, Any], token: int, settings: dict[str, Any]) -> None:
+    stored = row["advantages"][token]
+    raw = number(told["raw"])
+    if told["parts"]:
+        assert len(told["parts"]) == len(row["tokens"]) - token
+        assert sum(told["parts"]) == pytest.approx(raw, abs=1e-7)
+    assert (raw - settings["mean"]) / settings["deviation"] == pytest.approx(stored, abs=3e-6)
+    if settings["whiten"]:
+        assert number(told["whitened"]) == pytest.approx(stored, abs=3e-6)
+    assert told["fits"] == "true"
+    assert "float32 rounding" in told["said"] or "to the last digit" in told["said"]
+    assert number(told["total"]) == pytest.approx(row["rewards"][token], abs=1e-6)
+    sign = "negative" if stored < 0 else "positive" if stored > 0 else "zero"
+    assert told["reason"].startswith(f"This token’s advantage is {sign} (")
+    assert " because " in told["reason"] or sign == "zero"
+
+
+def test_an_advantage_that_the_settings_do_not_explain_is_said_to_be_so(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    path = ppo_file(run, 1, [4])
+    table = pq.ParquetFile(path).read()
+    metadata = table.schema.metadata[b"posttrain"].replace(b'"lam": 0.95', b'"lam": 0.5')
+    pq.write_table(table.replace_schema_metadata({b"posttrain": metadata}), path)
+    page = opened(chromium, written_to(tmp_path, run))
+    told = page.evaluate(WRITTEN)
+    assert told[0]["fits"] == "false"
+    assert "more than rounding" in told[0]["said"]
+    assert told[3]["fits"] == "true"  # the last has no later terms
+
+
+def test_alternatives_have_their_chances_and_say_which_was_taken(chromium: Browser, ppo: Made) -> None:
+    page = opened(chromium, ppo[0])
+    choose_rollout(page, 1)
+    row = rows_of(ppo[1][10])[1]
+    for token in (0, 5):
+        page.locator("#inspector .token").nth(token).click()
+        for model, column in (("actor", "old"), ("reference", "reference")):
+            items = page.locator(f".alternatives[data-model={model}] li")
+            ids, logprobs = [*row[f"{model}_top"][token]], [*row[f"{model}_top_logprobs"][token]]
+            if row["tokens"][token] not in ids:
+                ids, logprobs = [*ids, row["tokens"][token]], [*logprobs, row[column][token]]
+            told = items.evaluate_all("(all) => all.map((it) => [it.dataset.token, it.dataset.logprob].map(Number))")
+            assert told == [[each, logprob] for each, logprob in zip(ids, logprobs, strict=True)]
+            taken = page.locator(f".alternatives[data-model={model}] .was-taken")
+            assert {int(it or -1) for it in taken.evaluate_all("(all) => all.map((it) => it.dataset.token)")} == {
+                row["tokens"][token]
+            }
+            assert "taken" in (taken.first.text_content() or "")
+
+
+def test_the_notes_kl_table_stands_there_with_the_score_on_the_last_token(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    path = ppo_file(run, 1, [4], whiten=False)
+    _as_in_the_notes(path)
+    page = opened(chromium, written_to(tmp_path, run))
+    rows = [row.split("\t") for row in page.locator(".lesson tbody tr").all_inner_texts()]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert [row[1] for row in cells] == ["you", "very", "much", "<eos>"]
+    assert [row[2:4] for row in cells] == [["75 %", "40 %"], ["60 %", "35 %"], ["85 %", "70 %"], ["92 %", "90 %"]]
+    assert [row[6] for row in cells] == ["0.629", "0.539", "0.194", "0.022"]
+    assert [row[7] for row in cells] == ["−0.0629", "−0.0539", "−0.0194", "2"]
+    assert page.locator(".lesson tfoot tr").inner_text().split("\t")[-2:] == ["1.38", "1.86"]
+    assert "β = 0.1, and the score of 2 on the last token" in (page.locator(".lesson caption").text_content() or "")
+    page.locator("#inspector .token").last.click()
+    lines = page.locator("[data-part=panel] .sum").first.inner_text()
+    assert "score, at the last token" in lines
+
+
+def _as_in_the_notes(path: Path) -> None:
+    actor, reference = (np.log([0.75, 0.60, 0.85, 0.92]).astype("f4"), np.log([0.40, 0.35, 0.70, 0.90]).astype("f4"))
+    kl = actor - reference
+    rewards = -np.float32(BETA) * kl + np.float32([0, 0, 0, 2])
+    table, heading = pq.ParquetFile(path).read(), heading_of(path)
+    assert heading is not None
+    columns = {name: table.column(name).combine_chunks() for name in table.column_names if "_top" not in name}
+    columns |= {name: lists(values, [4]) for name, values in {
+        "tokens": np.int32([0, 1, 2, 3]), "old": actor, "reference": reference, "kl": kl, "rewards": rewards
+    }.items()}  # fmt: skip
+    columns |= {"settled_score": pa.array([2.0]), "prompt_tokens": pa.array([[4, 5]], pa.list_(pa.int32()))}
+    pieces = {0: " you", 1: " very", 2: " much", 3: "<eos>", 4: "i", 5: " like"}
+    settings = heading.settings
+    write(path, table_of(Heading(method="ppo", step=1, pieces=pieces, settings=settings), columns))
+
+
+def test_a_pair_stands_under_each_other_with_its_log_ratios(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "dpo")
+    rows = rows_of(pairs_file(run, 7, [3, 6, 4, 2]))
+    page = opened(chromium, written_to(tmp_path, run))
+    assert page.locator("[data-part=legend] b").text_content() == "log-ratio"
+    for pair in (0, 1):
+        choose_rollout(page, pair)
+        assert texts(page, ".response h4 b") == ["chosen", "rejected"]
+        for answer, row in zip(page.evaluate(NUMBERS), rows[2 * pair : 2 * pair + 2], strict=True):
+            for token, numbers in enumerate(answer):
+                assert [*numbers] == ["log_ratio", "policy", "reference"]
+                assert all(same(text, row[name][token]) for name, text in numbers.items())
+    assert "This token’s log-ratio is " in (page.locator(".reason").text_content() or "")
+    page.locator("#inspector .token").nth(3).focus()  # the last of the chosen answer
+    page.keyboard.press("ArrowRight")
+    assert panel(page) == "1 0"
+    assert page.locator(".lesson").count() == 2
+
+
+def test_a_ranking_shows_the_score_of_every_prefix_and_its_change(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "reward")
+    rows = rows_of(rankings_file(run, 0, [[3, 5, 4], [2, 2]]))
+    page = opened(chromium, written_to(tmp_path, run))
+    choose_rollout(page, 0)
+    assert texts(page, ".response h4 b") == ["rank 1", "rank 2", "not ranked"]
+    for answer, row in zip(page.evaluate(NUMBERS), rows[:3], strict=True):
+        assert all(same(numbers["scores"], row["scores"][token]) for token, numbers in enumerate(answer))
+        changes = np.diff(np.array(row["scores"]))
+        assert answer[0]["change"] == "–"
+        assert [float(numbers["change"]) for numbers in answer[1:]] == pytest.approx(changes.tolist())
+    page.locator("#inspector .token").nth(2).click()
+    reason = page.locator(".reason").text_content() or ""
+    by = rows[0]["scores"][2] - rows[0]["scores"][1]
+    assert reason.startswith(f"The score {'falls' if by < 0 else 'rises'} by ")
+    assert "The saved model" in reason
+
+
+def test_a_file_of_the_first_version_opens_with_what_it_has(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    path = ppo_file(run, 1, [3])
+    without_heading(path)
+    page = opened(chromium, written_to(tmp_path, run))
+    [answer] = page.evaluate(NUMBERS)
+    row = rows_of(path)[0]
+    assert [*answer[0]] == ["old", "reference", "kl", "values", "rewards", "advantages", "returns"]
+    assert all(float(text) == row[name][token] for token, of in enumerate(answer) for name, text in of.items())
+    assert texts(page, ".token") == [f"⟨{token}⟩" for token in row["tokens"]]
+    assert "does not have the mean and the deviation" in (page.locator("[data-part=panel]").text_content() or "")
+
+
+def test_texts_of_models_stay_texts(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    path = ppo_file(run, 1, [400])
+    page = opened(chromium, written_to(tmp_path, run))
+    assert page.evaluate("() => window.hacked ?? null") is None
+    assert page.evaluate("() => document.querySelectorAll('img, iframe').length") == 0
+    shown = page.locator("#inspector .token").all_text_contents()
+    tokens = rows_of(path)[0]["tokens"]
+    steering = {token for token, text in PIECES.items() if any(sign in text for sign in "\u202e\u0000\x1b")}
+    assert steering <= {*tokens}
+    for token, text in zip(tokens, shown, strict=True):
+        assert not {*"\u202e\u2066\u0000\x1b"} & {*text}
+        if PIECES[token] and token not in steering:
+            assert text.replace("⏎", "") == PIECES[token]
+    assert PIECES[0] in (page.locator("[data-part=prompt]").text_content() or "")
+
+
+def test_ten_thousand_rollouts_make_a_page_under_ten_megabytes(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    for step in range(1, 6):
+        ppo_file(run, step, [10 + row % 400 for row in range(2000)], seed=step)
+    file = written_to(tmp_path, run)
+    assert file.stat().st_size < 10_000_000
+    page = opened(chromium, file)
+    assert page.locator("[data-part=step] option").count() == 5
+    listed = texts(page, "[data-part=rollout] option")
+    assert any("best" in line for line in listed)
+    assert "of 10,000 answers that the run kept" in (page.locator("#tokens .prose").text_content() or "")
+    assert CLIP > 0
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_inspector_fits_a_phone(chromium: Browser, ppo: Made, width: int) -> None:
+    page = opened(chromium, ppo[0], viewport={"width": width, "height": 740})
+    choose_rollout(page, 3)
+    _fits(page)
+    page.locator("#inspector .token").nth(3).click()
+    page.get_by_label("numbers at the tokens").check()
+    _fits(page)
+
+
+def _fits(page: Page) -> None:
+    assert int(page.evaluate("() => document.documentElement.scrollWidth - innerWidth")) <= 0
