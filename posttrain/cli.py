@@ -254,11 +254,19 @@ def selftest(*, model: str, only: str, **options: bool) -> None:
         raise LawBroken(measured.broken)
 
 
-def report(*words: str, out: str, link: bool, **options: bool) -> None:
-    """Write the report of runs; as JSON it is printed, and only written where `out` says so."""
+def report(*words: str, out: str, link: bool, serve: bool, host: str, port: int, token: str, **options: bool) -> None:
+    """Write the report of runs, or serve that of one; as JSON it is printed, and only written where `out` says so."""
     if not words:
         raise ConfigError("report  needs a run folder\n  fix: posttrain report RUN")
     _hush(debug=options["debug"])
+    if serve:
+        run, *others = words
+        if others or out or link or options["json"]:
+            fix = "give its folder, and no --out, --link or --json"
+            raise ConfigError(f"report --serve  serves the page of one run\n  fix: {fix}")
+        follow = import_module("posttrain.report.live").follow
+        follow(run, host=host, port=port, token=token, console=_console(options))
+        return
 
     reporting = import_module("posttrain.workflows.reporting")
     written = reporting.report(words, out=out, link=link) if out or not options["json"] else None

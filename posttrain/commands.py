@@ -70,6 +70,17 @@ WITHOUT_SETTINGS = {
         Option(
             name="link", kind=bool, default=False, about="keep plotly's script in a file beside the page: 5 MB less"
         ),
+        Option(
+            name="serve", kind=bool, default=False, about="serve it instead: it follows the run, and opens all rollouts"
+        ),
+        Option(name="host", kind=str, default="127.0.0.1", about="the address to listen on [127.0.0.1]"),
+        Option(name="port", kind=int, default=8713, about="the port; 0: any that is free [8713]"),
+        Option(
+            name="token",
+            kind=str,
+            default="auto",
+            about="what the address carries; auto: nothing on this machine, else one is made [auto]",
+        ),
     ),
     "init": (
         Option(name="command", kind=str, about="whose settings: a method, sample, eval or check"),

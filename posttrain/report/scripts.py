@@ -18,7 +18,7 @@ SHARED = HERE.parent / "pages" / "static"
 PLOTLY = "plotly.min.js"
 # In the order in which they are put together; each may use what stands before it. Those of the inspector start
 # themselves where the page has its data (`#inspection`).
-OWN = ("theme.js", "charts.js", "page.js")
+OWN = ("theme.js", "charts.js", "page.js", "live.js")
 _IMPORT = re.compile(r'^import [^;]*? from "[^"]+";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|let|class)", re.MULTILINE)
 

@@ -75,19 +75,27 @@ export function draw(place, figure) {
   return Plotly.react(place, traces(figure), layout(figure), settings);
 }
 
-// Draws every chart of the page once it comes near, or is opened; all of them before the page is printed.
+// Draws every chart of the page once it comes near, or is opened; all of them before the page is printed. Where a page
+// follows its run, an event brings the figures as they are now.
 export function drawAll(figures) {
-  const places = [...document.querySelectorAll("[data-figure]")];
+  let now = figures;
   const drawn = new Set();
+  const places = () => [...document.querySelectorAll("[data-figure]")];
   const show = (place) => {
     drawn.add(place);
-    draw(place, figures[place.dataset.figure]);
+    draw(place, now[place.dataset.figure]);
   };
   const near = new IntersectionObserver(
     (seen) => seen.filter((each) => each.isIntersecting && !drawn.has(each.target)).forEach((each) => show(each.target)),
     { rootMargin: "600px" },
   );
-  places.forEach((place) => near.observe(place));
-  onTheme(() => drawn.forEach(show));
-  addEventListener("beforeprint", () => places.filter((place) => place.offsetParent !== null).forEach(show));
+  const again = () => [...drawn].filter((place) => place.isConnected && now[place.dataset.figure]).forEach(show);
+  places().forEach((place) => near.observe(place));
+  onTheme(again);
+  addEventListener("beforeprint", () => places().filter((place) => place.offsetParent !== null).forEach(show));
+  document.addEventListener("figures", ({ detail }) => {
+    now = detail;
+    places().forEach((place) => near.observe(place));
+    again();
+  });
 }
