@@ -210,11 +210,16 @@ def test_a_card_of_an_older_version_and_a_run_without_one() -> None:
 
 
 def test_an_evaluation_has_its_measures_with_intervals_and_its_worst_answers_first() -> None:
-    section = evaluation(a_run(evaluations=[an_evaluation()]))
+    twice = {"kl_per_answer": 6.25, "answers": 4, "judge_score": 0.5, "against_score": 0.1}
+    estimates = an_evaluation()["estimates"] | {"score": {"value": 0.5, "interval": [0.0, 1.0], "count": 4}}
+    section = evaluation(a_run(evaluations=[an_evaluation(measures=twice, estimates=estimates)]))
     [table] = tables(section)
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["share of prompts won (ties half)"] == [0.625, 0.55, 0.7, 4]
     assert rows["KL, nats per answer"] == [6.25, None, None, None]
+    assert set(rows) == {
+        "share of prompts won (ties half)", "score, less that of the other model", "score", "KL, nats per answer"
+    }  # fmt: skip
     assert said(section).startswith(
         "runs/it against runs/sft on 4 prompts of held_out.jsonl, judged by gold.py:score (2026-02-03)."
     )

@@ -12,6 +12,8 @@ from posttrain.report.stored import Stored, stored
 from posttrain.report.words import MEASURE_COLUMNS, cells_of, is_measure, short
 
 _WORST, _BEST = 6, 3
+# What the estimates say too, with an interval.
+_TOLD = ("answers", "judge_score", "against_score")
 _MADE_TO_DAY = 10
 
 
@@ -58,6 +60,8 @@ def _measures(each: Stored) -> Table:
     """The estimates over prompts, then what else was measured."""
     rows = [cells_of(_words(name), measure) for name, measure in each.estimates.items() if is_measure(measure)]
     for name, value in each.measures.items():
+        if name in _TOLD and "score" in each.estimates:
+            continue
         if is_measure(value) and name not in each.estimates:
             rows.append(cells_of(_words(name), value))
         elif isinstance(value, int | float) and not isinstance(value, bool):
