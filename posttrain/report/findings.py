@@ -9,7 +9,7 @@ from posttrain.measures import gold, health, preference_health
 from posttrain.measures.finding import Finding, worst_first
 from posttrain.records import JSON
 from posttrain.report.reading import Read
-from posttrain.report.stored import is_same, stored
+from posttrain.report.stored import is_own_judge, stored
 from posttrain.report.words import interval_of, is_measure, listed
 
 _WORDS = {"act": "to act on", "watch": "to watch", "unknown": "too little measured for"}
@@ -26,13 +26,11 @@ def findings_of(run: Read) -> list[Finding]:
 
 def against_judges(run: Read) -> list[Finding]:
     """What evaluations against the start say beside the reward that was trained on, by each judge that is not it."""
-    own = [parent.get("name") for name, parent in run.record.get("parents", {}).items() if name != "model"]
     start = run.settings.get("model")
     found: dict[str, Finding] = {}
     for each in stored(run):
         wins = each.estimates.get("win_rate")
-        trained_on = any(is_same(judge, reward) for judge in each.judges for reward in own)
-        if not each.is_against(start) or not is_measure(wins) or not each.judges or trained_on:
+        if not each.is_against(start) or not is_measure(wins) or not each.judges or is_own_judge(run, each):
             continue
         low, high = interval_of(wins) or (0.0, 1.0)
         finding = gold.proxy_and_judge(run.metrics, each.judge, (float(wins["value"]), low, high))

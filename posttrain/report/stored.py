@@ -56,6 +56,12 @@ def stored(run: Read) -> list[Stored]:
     return [_stored(facts) for facts in own if _is_whole(facts)]
 
 
+def is_own_judge(run: Read, each: Stored) -> bool:
+    """Whether who judges is a reward that the run was trained on."""
+    rewards = [parent.get("name") for name, parent in run.record.get("parents", {}).items() if name != "model"]
+    return any(is_same(judge, reward) for judge in each.judges for reward in rewards)
+
+
 def is_same(place: str, other: object) -> bool:
     """Whether two names are of one model: the same word, or the same place."""
     return isinstance(other, str) and (place == other or os.path.abspath(place) == os.path.abspath(other))

@@ -276,6 +276,13 @@ def test_the_verdict_of_an_evaluated_run_is_a_sentence_with_intervals() -> None:
     assert not any(isinstance(part, Code) for part in section.parts)
 
 
+def test_a_judge_that_it_was_not_trained_on_is_told_first_and_its_own_is_called_so() -> None:
+    own = an_evaluation(judges=["runs/rm"], made="2026-05-01T00:00:00")
+    lines = said(verdict(a_run(evaluations=[an_evaluation(), own]))).split("\n")
+    assert ", judged by gold.py:score; the score" in lines[0]
+    assert ", judged by runs/rm, which it was trained on; the score" in lines[1]
+
+
 def test_what_asks_for_action_stands_with_the_verdict_the_worst_first() -> None:
     section = verdict(a_run(metrics=rounds(**{**HEALTHY, "kl": (0.0, 25.0), "stopped": (1.0, 0.7)})))
     states = [part.finding.state for part in section.parts if isinstance(part, Warned)]

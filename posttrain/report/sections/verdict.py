@@ -8,7 +8,7 @@ from posttrain.measures.quantities import course, of
 from posttrain.report.findings import facts_of, findings_of, summary
 from posttrain.report.parts import Code, Part, Prose, Section, Warned
 from posttrain.report.reading import Read
-from posttrain.report.stored import Stored, stored
+from posttrain.report.stored import Stored, is_own_judge, stored
 from posttrain.report.words import is_measure, listed, number_of, share_of, short
 
 _POLICIES = ("sft", "ppo", "dpo", "online-dpo")
@@ -58,19 +58,23 @@ def _state(run: Read) -> str:
 
 
 def _of_evaluations(run: Read) -> list[str]:
-    """A sentence on each of the newest evaluations that differ in whom they compare with, who judges, and on what."""
+    """A sentence on each of the newest evaluations that differ in whom they compare with, who judges, and on what.
+
+    First come those by a judge that the run was not trained on.
+    """
     chosen: dict[tuple[str | None, str, str], str] = {}
-    for each in reversed(stored(run)):
-        line = _sentence(each)
+    newest = stored(run)[::-1]
+    for each in sorted(newest, key=lambda each: is_own_judge(run, each)):
+        line = _sentence(each, own=is_own_judge(run, each))
         if line and len(chosen) < _MOST:
             chosen.setdefault((each.against, each.judge, each.where), line)
     return [*chosen.values()]
 
 
-def _sentence(each: Stored) -> str:
+def _sentence(each: Stored, *, own: bool) -> str:
     """What an evaluation says of the model; nothing where it has no number that could be said."""
     wins, gain, score = (each.estimates.get(name) for name in ("win_rate", "gain", "score"))
-    by = f", judged by {each.judge}" if each.judges else ""
+    by = f", judged by {each.judge}" + (", which it was trained on" if own else "") if each.judges else ""
     if is_measure(wins):
         more = f"; the score gains {number_of(gain)} on the mean" if is_measure(gain) else ""
         told = _told(each)
