@@ -9,7 +9,7 @@ import pytest
 
 from posttrain.measures import health
 from posttrain.measures.finding import ENOUGH, Finding, Rule
-from posttrain.measures.gold import gold_against_proxy, golds
+from posttrain.measures.gold import gold_against_proxy, golds, proxy_and_judge
 from posttrain.measures.quantities import Row, course, length_ratio, of, rounds
 
 ROUNDS = 20
@@ -60,12 +60,21 @@ CASES: list[tuple[Rule, str, dict[str, Callable[[int], float]], str]] = [
     (health.clipping, "fine", {"clip_fraction": flat(0.05)}, "5.0% of the tokens"),
     (health.clipping, "watch", {"clip_fraction": flat(0.2)}, "20.0%"),
     (health.clipping, "act", {"clip_fraction": flat(0.4)}, "40.0%"),
+    (health.clipping, "fine", {"clip_fraction": line(0.9, 0.0)}, "7.1%"),  # what counts is lately
     (health.length_growth, "fine", {"length": line(20, 24)}, "1.18 times"),
     (health.length_growth, "watch", {"length": line(20, 40)}, "1.92 times"),
     (health.length_growth, "act", {"length": line(20, 100)}, "4.68 times as long as at first: the reward pays for lon"),
     (health.length_growth, "watch", {"length": line(20, 10)}, "shorter"),
     (health.length_growth, "act", {"length": line(20, 1)}, "shorter"),
+    (health.length_growth, "act", {"length": lambda n: 20.0 if n < 10 else 0.0}, "0.00 times"),
     (health.reward_and_length, "fine", {"score_length_correlation": flat(0.1)}, "at 0.10"),
+    (health.reward_and_length, "watch", {"score_length_correlation": line(0.0, 0.6)}, "at 0.55"),
+    (
+        health.reward_and_length,
+        "watch",
+        {"score_length_correlation": flat(0.5), "length": line(10, 14)},
+        "may learn that alone",
+    ),
     (health.reward_and_length, "watch", {"score_length_correlation": flat(0.5)}, "longer answers score higher"),
     (health.reward_and_length, "watch", {"score_length_correlation": flat(-0.5)}, "shorter answers score higher"),
     (health.reward_and_length, "act", {"score_length_correlation": flat(0.8)}, "pays for longer answers."),
@@ -75,6 +84,8 @@ CASES: list[tuple[Rule, str, dict[str, Callable[[int], float]], str]] = [
         {"score_length_correlation": flat(0.5), "length": line(10, 30)},
         "pays for longer answers, and they grow",
     ),
+    (health.entropy, "fine", {"sampled_entropy": flat(0.0)}, "from 0 to 0 nats"),
+    (health.entropy, "fine", {"sampled_entropy": line(3.0, 2.9)}, "from 2.99 to 2.91 nats"),
     (health.entropy, "fine", {"sampled_entropy": line(1.0, 0.8)}, "from 0.984 to 0.816 nats"),
     (health.entropy, "watch", {"sampled_entropy": line(1.0, 0.2)}, "become alike"),
     (health.entropy, "act", {"sampled_entropy": line(1.0, 0.0)}, "collapsed"),
@@ -82,9 +93,11 @@ CASES: list[tuple[Rule, str, dict[str, Callable[[int], float]], str]] = [
     (health.entropy, "act", {"sampled_entropy": line(1.0, 9.0)}, "falls apart"),
     (health.repetition, "fine", {"distinct_bigrams": line(0.95, 0.93)}, "93% of an answer's pairs"),
     (health.repetition, "watch", {"distinct_bigrams": line(1.0, 0.8)}, "begin to repeat"),
+    (health.repetition, "fine", {"distinct_bigrams": flat(0.0)}, "0% of an answer's pairs"),
     (health.repetition, "act", {"distinct_bigrams": line(1.0, 0.3)}, "in circles"),
     (health.endings, "fine", {"stopped": flat(0.95)}, "5% of the answers did not end"),
     (health.endings, "watch", {"stopped": flat(0.7)}, "30%"),
+    (health.endings, "watch", {"stopped": line(1.0, 0.7)}, "28%"),
     (health.endings, "act", {"stopped": flat(0.3)}, "70% of the answers did not end by themselves: the reward sees"),
     (health.critic_fit, "fine", {"explained_variance": line(-1.0, 0.6)}, "explains 0.47"),
     (health.critic_fit, "watch", {"explained_variance": flat(0.1)}, "helps little"),
@@ -108,6 +121,8 @@ CASES: list[tuple[Rule, str, dict[str, Callable[[int], float]], str]] = [
         {"score": line(0, 2), "gold": bend(0, 1, -0.5)},
         "gamed",
     ),
+    (gold, "watch", {"score": line(0, 2), "gold": bend(5, 6, 5.65)}, "is at 5.71 ("),  # by its gain, not its level
+    (gold, "act", {"score": line(0, 2), "gold": bend(5, 6, 5.1)}, "gamed"),
 ]  # fmt: skip
 
 
@@ -153,8 +168,7 @@ def test_noise_alone_is_no_fall_of_the_gold() -> None:
     taken = 0
     for seed in range(200):
         noise = random.Random(seed)
-        rows = run(score=line(0, 2), gold=lambda number, noise=noise: noise.gauss(0, 1))
-        finding = gold_against_proxy([row for row in rows if row["step"] % 2], "gold")
+        finding = gold_against_proxy(run(score=line(0, 2), gold=[noise.gauss(0, 1) for _ in range(ROUNDS)]), "gold")
         taken += finding is not None and finding.state in ("watch", "act")
     assert taken <= 10
 
@@ -202,6 +216,31 @@ def test_the_length_is_compared_with_the_first_round_that_has_one() -> None:
         *({"step": n, "round": n, "length": 10.0 * n} for n in (1, 2, 3)),
     ]
     assert course(rows, length_ratio).values == [1.0, 2.0, 3.0]
+
+
+def test_a_ratio_of_lengths_needs_both_and_a_first_that_is_something() -> None:
+    assert length_ratio({"length": 3.0}, {"length": 2.0}) == 1.5
+    assert length_ratio({"length": 3.0}, {}) is None
+    assert length_ratio({"length": 3.0}, {"length": 0.0}) is None
+    assert length_ratio({"length": None}, {"length": 2.0}) is None
+
+
+def test_what_was_measured_before_the_first_step_stands_at_zero() -> None:
+    rows: list[Row] = [{"step": 0, "eval_score": 1.0}, {"step": 4, "round": 1.0, "eval_score": 2.0}]
+    assert course(rows, of("eval_score")).at == [0.0, 1.0]
+
+
+def test_a_judge_is_asked_only_where_the_score_rose() -> None:
+    def asked(rows: Sequence[Row], low: float, high: float) -> Finding:
+        finding = proxy_and_judge(rows, "gold.py", ((low + high) / 2, low, high))
+        assert finding is not None
+        return finding
+
+    rising, falling = run(score=line(-5, -3)), run(score=line(-3, -5))
+    assert (asked(rising, 0.1, 0.3).state, asked(falling, 0.1, 0.3).state) == ("act", "fine")
+    assert "rose by 1.68, and by gold.py it wins 20.0% (95 % 10.0% to 30.0%)" in asked(rising, 0.1, 0.3).sentence
+    states = [asked(rising, *interval).state for interval in ((0.4, 0.5), (0.4, 0.6), (0.5, 0.6), (0.51, 0.6))]
+    assert states == ["watch", "watch", "watch", "fine"]
 
 
 def test_speed_is_the_slope_of_the_later_half() -> None:

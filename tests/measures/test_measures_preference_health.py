@@ -46,6 +46,8 @@ def told(rule: Rule, rows: Sequence[Row]) -> Finding:
         (-0.5, -5.0, "fine", "stay as likely"),
         (-5.0, -9.0, "watch", "both fall; what becomes likelier is in neither"),
         (-30.0, -50.0, "act", "both fall far"),
+        (-1.5, -9.0, "watch", "by 1.38 nats"),
+        (-12.0, -19.0, "act", "by 11.1 nats"),
         (-5.0, 5.0, "fine", "rose by"),  # the margin is wrong, which another chart shows; both do not fall
     ],
 )
@@ -68,6 +70,9 @@ def test_without_a_reference_a_side_falls_from_where_it_was_at_first() -> None:
         ([0.7, 0.5, 0.4], "fine", "ends at 0.4; its lowest was 0.4 at step 3: it has not turned."),
         ([0.7, 0.40, 0.402], "fine", "has not turned"),
         ([0.7, 0.40, 0.42], "watch", "its lowest was 0.4 at step 2"),
+        ([0.7, 0.40, 0.45], "act", "held-out loss ends at 0.45"),
+        ([0.5, -0.4, -0.4], "fine", "has not turned"),  # a loss below nothing, as of likelihoods
+        ([0.5, -0.4, 0.1], "act", "its lowest was -0.4"),
         ([0.7, 0.40, 0.60], "act", "take the weights of step 2, or fewer epochs"),
     ],
 )
@@ -137,7 +142,7 @@ FAR = {"people": share(0.8), "model": share(0.6, 0.5, 0.7)}
         (length_bias, leaning(0.2), "act", "write shorter"),
         (calibration, {}, "fine", "2.0% off on the mean"),
         (calibration, {"calibration": {"error": 0.1}}, "watch", "surer, or less sure"),
-        (calibration, {"calibration": {"error": 0.3}}, "act", "says little"),
+        (calibration, {"calibration": {"error": 0.16}}, "act", "says little"),
     ],
 )  # fmt: skip
 def test_a_card_is_judged_beside_chance_people_and_itself(
@@ -151,6 +156,12 @@ def test_a_card_is_judged_beside_chance_people_and_itself(
 
 def test_what_a_card_does_not_have_is_not_judged() -> None:
     assert beside_people(card(agreement=NOBODY)) is None
+    assert beside_people(card(agreement={**FAR, "model": NOBODY["model"]})) is None
+    assert beside_people(card(agreement={**FAR, "people": NOBODY["people"]})) is None
+    assert beside_people(card(agreement={"people": share(0.8)})) is None
+    assert beside_people(card(agreement={"model": share(0.8)})) is None
+    assert length_bias(card(length={"longer_wins": share(0.5)})) is None
+    assert length_bias(card(length={"longer_wins": share(0.5), "scores_longer_higher": share(0.0, count=0)})) is None
     bare = {"rankings": 1, "accuracy": {"value": 1.0, "interval": [0.3, 1.0], "count": 3}}
     assert [finding.name for finding in of_card(bare)] == ["accuracy"]
     assert [finding.state for finding in of_card(card())] == ["fine"] * 4
