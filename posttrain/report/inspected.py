@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -30,6 +31,8 @@ Row: TypeAlias = dict[str, Scalar]
 TOP_OF = ("actor", "reference")
 _TOP = re.compile(rf"({'|'.join(TOP_OF)})_top(_logprobs)?")
 _BATCH = 128  # rows that are read together
+_NEEDED = ("prompt_id", "sample", "stopped", "prompt_tokens", "tokens")
+_DAMAGE = (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError)
 _TOGETHER = {"dpo": "pair", "online-dpo": "pair", "reward": "ranking"}
 _SCORES = {"ppo": "settled_score", "dpo": "margin", "online-dpo": "margin"}
 
@@ -70,6 +73,10 @@ class Inspected:
     @cached_property
     def briefs(self) -> Sequence[Brief]:
         """All of its rollouts in brief, in order. Raises DataError for a file that cannot be read."""
+        with read_from(self.path):
+            return self._briefs()
+
+    def _briefs(self) -> list[Brief]:
         together, score = _TOGETHER.get(self.method, ""), _SCORES.get(self.method, "")
         names = ["prompt_id", "sample", "tokens", together, score, "rank", "score", "actor_top"]
         wanted = [name for name in dict.fromkeys(names) if name in self.columns]
@@ -83,7 +90,7 @@ class Inspected:
         ]
 
     def rows(self, first: int, count: int, columns: Sequence[str] | None = None) -> list[Row]:
-        """Some rows whole, as scalars by column. Raises DataError for a file that cannot be read."""
+        """Some rows whole, as scalars by column."""
         found: list[Row] = []
         for start, batch in self._batches_from(first, columns):
             if start >= first + count:
@@ -98,16 +105,13 @@ class Inspected:
 
     def _batches_from(self, row: int, columns: Sequence[str] | None) -> Iterator[tuple[int, ArrowBatch]]:
         """Batches with the number of their first row, from that of `row` on."""
-        try:
-            with pq.ParquetFile(self.path) as file:
-                groups, start = list(range(file.num_row_groups)), 0
-                while groups and start + file.metadata.row_group(groups[0]).num_rows <= row:
-                    start += file.metadata.row_group(groups.pop(0)).num_rows
-                for batch in file.iter_batches(_BATCH, row_groups=groups, columns=columns):
-                    yield start, batch
-                    start += batch.num_rows
-        except (OSError, pa.ArrowException) as error:
-            raise damaged(self.path, error) from error
+        with pq.ParquetFile(self.path) as file:
+            groups, start = list(range(file.num_row_groups)), 0
+            while groups and start + file.metadata.row_group(groups[0]).num_rows <= row:
+                start += file.metadata.row_group(groups.pop(0)).num_rows
+            for batch in file.iter_batches(_BATCH, row_groups=groups, columns=columns):
+                yield start, batch
+                start += batch.num_rows
 
 
 def opened(path: Path, fallback: Mapping[str, JSON]) -> Inspected:
@@ -116,6 +120,8 @@ def opened(path: Path, fallback: Mapping[str, JSON]) -> Inspected:
     One that says nothing is of PPO, as the first version wrote them; the settings of its arithmetic are `fallback`.
     """
     heading = heading_of(path)
+    with read_from(path):
+        _check(pq.read_schema(path))
     if heading is None:
         step = int(re.sub(r"\D", "", path.stem) or 0)
         return Inspected(path=path, method="ppo", step=step, settings=dict(fallback))
@@ -147,9 +153,25 @@ def of_the_answer(row: Row) -> dict[str, Scalar]:
     }
 
 
-def damaged(path: Path, error: Exception) -> DataError:
-    """What is said of a file that cannot be read."""
-    return DataError([Problem(place=str(path), what=f"damaged: {error}", fix="remove it")])
+@contextmanager
+def read_from(path: Path) -> Generator[None]:
+    """Inside, a file is read. Raises DataError, naming it, for one that holds something other than was written."""
+    try:
+        yield
+    except (*_DAMAGE, pa.ArrowException) as error:
+        what = f"damaged: {type(error).__name__}: {error}"
+        raise DataError([Problem(place=str(path), what=what, fix="remove it")]) from error
+
+
+def _check(schema: Scalar) -> None:
+    """Raises ValueError where columns are missing that all files have, or are of another kind."""
+    for name in _NEEDED:
+        if name not in schema.names:
+            raise ValueError(f"it has no column {name}")
+    for name in ("tokens", "prompt_tokens"):
+        kind = schema.field(name).type
+        if not (pa.types.is_list(kind) and pa.types.is_integer(kind.value_type)):
+            raise ValueError(f"{name} is {kind}, expected lists of token ids")
 
 
 def _is_number(kind: Scalar) -> bool:

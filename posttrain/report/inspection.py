@@ -6,6 +6,7 @@ At most 64, over all steps, and no more than fits: an answer of thousands of tok
 from __future__ import annotations
 
 import base64
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ import pyarrow as pa
 from posttrain.data.arrow import ArrowArray
 from posttrain.errors import DataError, ModelError, Problem
 from posttrain.records import JSON
-from posttrain.report.inspected import TOP_OF, Brief, Inspected, Row, of_the_answer, opened, per_token
+from posttrain.report.inspected import TOP_OF, Brief, Inspected, Row, of_the_answer, opened, per_token, read_from
 from posttrain.report.quantities import quantities_of, shown_first
 from posttrain.report.reading import Read
 from posttrain.text.pieces import alone
@@ -53,7 +54,7 @@ def inspection(files: Sequence[Inspected], run: Read) -> dict[str, JSON]:
     picks = {file.path: picked(file.briefs, MOST_ROLLOUTS // len(chosen)) for file in chosen}
     steps, long = _within(chosen, picks)
     return {
-        **heading(files[-1]),
+        **heading(files),
         "live": False,
         "steps": cast("list[JSON]", steps),
         "pieces": cast("dict[str, JSON]", _pieces_of(run, chosen, steps)),
@@ -77,14 +78,18 @@ def files_of(run: Read) -> tuple[list[Inspected], list[Problem]]:
     return files, problems
 
 
-def heading(file: Inspected) -> dict[str, JSON]:
-    """What the page knows of all rollouts of a run: method and quantities."""
-    shown = quantities_of(file.method, file.columns)
+def heading(files: Sequence[Inspected]) -> dict[str, JSON]:
+    """What the page knows of all rollouts of a run: method and quantities, those of one file too.
+
+    A round that is not done lacks what its updates made of it.
+    """
+    method = files[-1].method
+    shown = quantities_of(method, [*{name: None for file in files for name in file.columns}])
     return {
         "format": 1,
-        "method": file.method,
+        "method": method,
         "quantities": [quantity.facts() for quantity in shown],
-        "shown_first": shown_first(file.method, shown),
+        "shown_first": shown_first(method, shown),
     }
 
 
@@ -179,13 +184,15 @@ def _by_kind(picks: Iterable[Picked]) -> list[Picked]:
 def whole(file: Inspected, place: int, *, tops: bool = True) -> dict[str, JSON]:
     """A rollout with all its numbers. Raises DataError for a file that cannot be read."""
     brief = file.briefs[place]
-    rows = file.rows(brief.first, brief.count)
-    return {
-        **in_brief(brief, place),
-        "prompt": packed(rows[0]["prompt_tokens"].values),
-        "answers": [_answer(row, brief.first + number, tops=tops) for number, row in enumerate(rows)],
-        "group": cast("JSON", _group(file, brief)),
-    }
+    with read_from(file.path):
+        rows = file.rows(brief.first, brief.count)
+        answers = [_answer(row, brief.first + number, tops=tops) for number, row in enumerate(rows)]
+        return {
+            **in_brief(brief, place),
+            "prompt": packed(rows[0]["prompt_tokens"].values),
+            "answers": [*sorted(answers, key=_rank)],
+            "group": cast("JSON", _group(file, brief)),
+        }
 
 
 def in_brief(brief: Brief, place: int) -> dict[str, JSON]:
@@ -223,6 +230,12 @@ def _answer(row: Row, number: int, *, tops: bool) -> dict[str, JSON]:
     if tops:
         found["tops"] = {name: top for name in TOP_OF if (top := _top(row, name)) is not None}
     return found
+
+
+def _rank(answer: Mapping[str, Any]) -> float:
+    """Where an answer stands in its ranking, the best first; those that nobody ranked come last."""
+    rank = answer.get("rank", 0)
+    return math.inf if rank is None else rank
 
 
 def _top(row: Row, name: str) -> JSON:

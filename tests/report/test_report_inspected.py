@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from inspected_at_hand import pairs_file, ppo_file, rankings_file, run_at_hand, 
 
 from posttrain.errors import DataError
 from posttrain.report.inspected import Inspected, of_the_answer, opened, per_token
+from posttrain.report.inspection import whole
 
 
 def test_an_answer_of_ppo_is_a_rollout_with_its_settled_score_and_its_group(tmp_path: Path) -> None:
@@ -101,3 +103,31 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 and then nothing PAR1")
     with pytest.raises(DataError, match=r"step-000001\.parquet"):
         opened(path, {})
+
+
+@pytest.mark.parametrize("lost", ["tokens", "prompt_id"])
+def test_a_file_without_what_all_have_is_damaged(tmp_path: Path, lost: str) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    path = ppo_file(run, 1, [2])
+    pq.write_table(pq.ParquetFile(path).read().drop_columns([lost]), path)
+    with pytest.raises(DataError, match=rf"step-000001\.parquet  damaged: ValueError: it has no column {lost}"):
+        opened(path, {})
+
+
+def test_a_file_of_any_changed_bytes_is_read_or_refused_by_name(tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    path = ppo_file(run, 1, [3, 5], group=2, baseline="group")
+    whole_file, rng, refused = path.read_bytes(), random.Random(0), list[str]()
+    for _ in range(150):
+        changed = bytearray(whole_file)
+        for _ in range(rng.choice([1, 3, 30])):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        path.write_bytes(changed)
+        try:
+            file = opened(path, {})
+            for place in range(len(file.briefs)):
+                whole(file, place)
+        except DataError as error:
+            refused.append(str(error))
+    assert refused
+    assert all("step-000001.parquet" in said for said in refused)

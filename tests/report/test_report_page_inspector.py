@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from contrast import FAINT
 from inspected_at_hand import BETA, CLIP, PIECES, pairs_file, ppo_file, rankings_file, run_at_hand, without_heading
 from inspecting import NUMBERS, WRITTEN, choose_rollout, number, opened, panel, texts, value, written_to
 from playwright.sync_api import Browser, Page
@@ -330,15 +332,50 @@ def test_ten_thousand_rollouts_make_a_page_under_ten_megabytes(chromium: Browser
     assert CLIP > 0
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-def test_the_inspector_fits_a_phone(chromium: Browser, ppo: Made, width: int) -> None:
-    page = opened(chromium, ppo[0], viewport={"width": width, "height": 740})
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1280, "dark")])
+def test_it_fits_a_phone_and_every_text_stands_out(chromium: Browser, ppo: Made, width: int, scheme: str) -> None:
+    page = opened(chromium, ppo[0], viewport={"width": width, "height": 740}, color_scheme=scheme)
     choose_rollout(page, 3)
     _fits(page)
     page.locator("#inspector .token").nth(3).click()
     page.get_by_label("numbers at the tokens").check()
+    page.locator("[data-part=panel] summary").click()
     _fits(page)
 
 
 def _fits(page: Page) -> None:
     assert int(page.evaluate("() => document.documentElement.scrollWidth - innerWidth")) <= 0
+    assert page.evaluate(FAINT) == []
+
+
+def test_every_control_has_a_name_and_what_is_chosen_is_told(chromium: Browser, ppo: Made) -> None:
+    page = opened(chromium, ppo[0])
+    snapshot = page.locator("#inspector").aria_snapshot()
+    nameless = re.findall(r"^\s*- (?:button|combobox|checkbox|listbox|option|region)\s*(?:\[.*\])?:?$", snapshot, re.M)
+    assert nameless == [], snapshot
+    assert '- listbox "Tokens of answer"' in snapshot
+    page.locator("#inspector .token").nth(2).click()
+    stored = rows_of(ppo[1][10])[0]
+    said = page.locator("[data-part=spoken]").text_content() or ""
+    assert said.startswith(texts(page, ".token")[2].replace("\n", ""))
+    assert "3 of 5 tokens, advantage " in said
+    assert number(said.rsplit(" ", 1)[1]) == pytest.approx(stored["advantages"][2], rel=5e-3)
+
+
+def test_an_answer_of_no_tokens_is_passed_over(chromium: Browser, tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "reward")
+    path = rankings_file(run, 0, [[1, 3, 2]])
+    table = pq.ParquetFile(path).read()
+    for name in ("tokens", "scores"):
+        column = table.column(name).to_pylist()
+        emptied = pa.array([[], *column[1:]], table.schema.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, emptied)
+    pq.write_table(table, path)
+    page = opened(chromium, written_to(tmp_path, run))
+    assert panel(page) == "1 0"
+    page.locator("#inspector .token").first.focus()
+    page.keyboard.press("ArrowLeft")
+    assert panel(page) == "1 0"
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    assert panel(page) == "2 0"

@@ -33,8 +33,8 @@ def followed(run: Read) -> Section | None:
     files, problems = files_of(run)
     if not files:
         return _section([*map(_damaged, problems)], {}) if problems else None
-    steps: list[JSON] = [{"step": file.step, "of": len(file.briefs)} for file in files]
-    data: dict[str, JSON] = {**heading(files[-1]), "live": True, "steps": steps, "pieces": {}}
+    steps: list[JSON] = [{"step": each.step, "of": len(each.briefs), "columns": len(each.columns)} for each in files]
+    data: dict[str, JSON] = {**heading(files), "live": True, "steps": steps, "pieces": {}}
     text = _all(files[-1].method, sum(len(file.briefs) for file in files), len(files))
     return _section([Prose(text=text), *map(_damaged, problems), Inspector(data=data)], {})
 
@@ -56,7 +56,7 @@ def _carried(data: Mapping[str, Any], shown: int) -> str:
     kept = f"{counted(of['rollouts'], one)} that the run kept, of {counted(of['steps'], 'step')}"
     which = "the best and the worst of a step, the first, the last, and some at random"
     long = f" Too long for it: {counted(data['too_long'], one)}." if data["too_long"] else ""
-    return f"The page carries {shown:,} of {kept}: {which}.{long} `posttrain report RUN --serve` opens all of them."
+    return f"The page carries {shown:,} of {kept}: {which}.{long} posttrain report RUN --serve opens all of them."
 
 
 def _all(method: str, kept: int, steps: int) -> str:

@@ -17,7 +17,8 @@ const MOVES = {
 /** `[what, by]` that a key press asks for: `token`, `rollout`, `step` by so many, or `quantity` at a place; or null. */
 export function moveOf(event) {
   if (event.ctrlKey || event.metaKey || event.isComposing) return null;
-  if (event.target.closest("select, input, summary, .wide")) return null;
+  if (event.target.closest("select, input, summary")) return null;
+  if (/^(Arrow|Home|End)/.test(event.key) && event.target.closest(".wide, .panel, .prompted")) return null; // they scroll
   if (/^[1-9]$/.test(event.key) && !event.altKey) return ["quantity", Number(event.key) - 1];
   return MOVES[event.key] && (!event.altKey || event.key.length === 1) ? MOVES[event.key] : null; // AltGr writes [ on some keyboards
 }

@@ -57,11 +57,14 @@ class TokenInspector {
     offered(this.find("step"), this.source.steps.map(({ step }) => [step, `${words} ${step}`]), this.step);
   }
 
-  /** New steps of a run that goes on; what is looked at stays. */
+  /** New steps of a run that goes on; what is looked at stays, and is read again where its step has more columns. */
   grown(steps) {
+    const columns = (all) => all.find(({ step }) => step === this.step)?.columns;
+    const more = columns(this.source.steps) !== columns(steps);
     this.source.steps = steps;
     this.#offerSteps();
     this.#ends();
+    if (more) this.goToRollout(this.row, { focus: this.find("tokens").contains(document.activeElement) });
   }
 
   /** One further of `what`, in its order. */

@@ -22,8 +22,20 @@ export function exactly(value, array) {
 export function briefly(value) {
   if (Number.isNaN(value)) return "not a number";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  const text = Math.abs(value) >= 1000 && Math.abs(value) < 1e6 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
+  const size = Math.abs(value);
+  if (size >= 1000 && size < 1e6) return signed(String(Math.round(value)));
+  const digits = Number(value.toPrecision(3));
+  return signed(size > 0 && size < 1e-3 ? digits.toExponential() : String(digits));
+}
+
+/** A number's text with a minus sign in the place of each hyphen. */
+export function signed(text) {
   return text.replaceAll("-", "−");
+}
+
+/** The same in brackets where it is negative, to stand behind an operator. */
+export function enclosed(value, write) {
+  return value < 0 ? `(${write(value)})` : write(value);
 }
 
 /** A chance in percent: `75 %`, `0.31 %`, `under 0.01 %`. */

@@ -1,6 +1,6 @@
 // One sentence on a token in plain words, made of the largest part of what its number came from.
 
-import { briefly, howMany } from "./numbers.js";
+import { briefly, enclosed, howMany } from "./numbers.js";
 
 /** Why the token's number is what it is; `spelt` gives the text of the token at a place of its answer. */
 export function because(rollout, answer, place, credit, spelt) {
@@ -95,5 +95,5 @@ function ofPrefix(settings, answer, place) {
 /** What the saved model makes of a score, which the file has as the head gives it. */
 function asSaved({ shift, scale }, score) {
   if (typeof shift !== "number" || typeof scale !== "number" || (shift === 0 && scale === 1)) return "";
-  return ` The saved model centres and scales it: (${briefly(score)} − ${briefly(shift)}) / ${briefly(scale)} = ${briefly((score - shift) / scale)}.`;
+  return ` The saved model centres and scales it: (${briefly(score)} − ${enclosed(shift, briefly)}) / ${briefly(scale)} = ${briefly((score - shift) / scale)}.`;
 }

@@ -1,6 +1,6 @@
 // The arithmetic behind a reward and an advantage, written out with the numbers of the file.
 
-import { briefly, exactly, howMany } from "./numbers.js";
+import { briefly, enclosed, exactly, howMany, signed } from "./numbers.js";
 import { element } from "./text.js";
 
 const SHOWN = 12; // terms before the others are folded away
@@ -9,7 +9,7 @@ const SHOWN = 12; // terms before the others are folded away
 export function rewardWritten(parts, stored, array) {
   const sum = parts.reduce((before, { value }) => before + value, 0);
   const lines = parts.map(({ name, value, how }) => {
-    const of = how ? ` = −${plainly(how[0])} × ${enclosed(how[1])}` : "";
+    const of = how ? ` = −${plainly(how[0])} × ${enclosed(how[1], plainly)}` : "";
     return line(`${name}${of}`, plainly(value));
   });
   if (!parts.length) lines.push(line("this form pays the last token alone", "0"));
@@ -65,7 +65,7 @@ function whiteningWritten({ raw, white, stored, off, allowed }, array) {
   const lines = [];
   if (!white) lines.push(line("whitened over the round", "the file does not have the mean and the deviation"));
   else if (white.is) {
-    const formula = `whitened: (${plainly(raw)} − ${enclosed(white.mean)}) / ${plainly(white.deviation)}`;
+    const formula = `whitened: (${plainly(raw)} − ${enclosed(white.mean, plainly)}) / ${plainly(white.deviation)}`;
     lines.push(line(formula, plainly(white.value), "whitened"));
   }
   lines.push(line("stored", exactly(stored, array), "stored"));
@@ -76,7 +76,7 @@ function whiteningWritten({ raw, white, stored, off, allowed }, array) {
 
 function apart(off, allowed) {
   if (off === 0) return "That is the stored number, to the last digit.";
-  const by = Math.abs(off).toExponential(1).replace("-", "−");
+  const by = signed(Math.abs(off).toExponential(1));
   if (Math.abs(off) <= allowed) return `The two differ by ${by}: float32 rounding, since training adds in float32.`;
   return `The two differ by ${by}, more than rounding: the settings of this file do not explain it.`;
 }
@@ -96,9 +96,5 @@ function scrolled(table) {
 
 /** A worked-out number with what digits it can have. */
 function plainly(value) {
-  return String(Number(value.toPrecision(9))).replaceAll("-", "−");
-}
-
-function enclosed(value) {
-  return value < 0 ? `(${plainly(value)})` : plainly(value);
+  return signed(String(Number(value.toPrecision(9))));
 }
