@@ -226,7 +226,9 @@ def some_time(seconds: float) -> When:
 VOLATILE = {"id", "started", "ended", "process", "host", "resumes", "forecast"}
 """What run.json says of when, where and how often, and of the memory and disk that happened to be free."""
 SAID = ("run/run.json", "run/config.yaml", "README.md")
-UNTOLD = ("run/log.txt", "run/lock")
+UNTOLD = ("run/log.txt", "run/lock", "report.html")
+MEASURED = ("measures", "count", "estimates", "per_prompt", "prompts")
+"""What an evaluation found, whatever its models and files are called."""
 
 
 def remains(out: Path) -> dict[str, Any]:
@@ -243,7 +245,13 @@ def remains(out: Path) -> dict[str, Any]:
         if name in ("run/metrics.jsonl", "run/problems.jsonl"):
             rows = [json.loads(line) for line in content.splitlines()]
             content = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-        found[name] = content
+        if name.startswith("run/evaluations/"):
+            facts = json.loads(content)
+            found.setdefault("run/evaluations", []).append([facts[key] for key in MEASURED])
+        else:
+            found[name] = content
+    if "run/evaluations" in found:  # whose names go by those of models and files
+        found["run/evaluations"].sort(key=str)
     record = json.loads((out / "run" / "run.json").read_text())
     return {**found, "results": record["results"], "status": record["status"]}
 

@@ -70,7 +70,7 @@ def left(out: Path) -> Mapping[str, Any]:
     for file in sorted(item for item in out.rglob("*") if item.is_file()):
         name = str(file.relative_to(out))
         within = any(run in file.parents for run in runs)
-        if not within and name not in ("loop.yaml", "run/lock") and not name.startswith("feedback.db"):
+        if not within and name not in ("loop.yaml", "run/lock", "report.html") and not name.startswith("feedback.db"):
             found[name] = file.read_bytes()
     found["rankings"] = sorted(str(row) for _, row in feedback_db.rankings(out / "feedback.db"))
     return found

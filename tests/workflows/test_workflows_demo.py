@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from posttrain.console import Console, Silent
 from posttrain.errors import RunExists
+from posttrain.report.reading import read
 from posttrain.workflows.demo import SMALL, Plan, demo
 
 
@@ -37,6 +38,21 @@ def test_results_compare_all_models_on_both_kinds_of_held_out_prompts(small: Pat
         assert [row["model"] for row in rows] == ["base", "sft", "ppo", "dpo"]
     assert found["reward"]["accuracy"]["count"] > 0
     assert (small / "results.md").read_text(encoding="utf-8").startswith("# Demo")
+
+
+@pytest.mark.medium
+def test_what_was_judged_of_each_model_stays_with_its_run(small: Path) -> None:
+    table = json.loads((small / "results.json").read_text(encoding="utf-8"))["tables"]
+    told = {row["model"]: row for rows in table.values() for row in rows if "gold" in row}
+    for name in ("base", "sft", "ppo", "dpo"):
+        known, unseen = sorted(read(small / "runs" / name).evaluations, key=lambda facts: facts["data"])
+        assert (known["data"], unseen["data"]) == (["held_out_combination.jsonl"], ["held_out_template.jsonl"])
+        score = known["estimates"]["score"]
+        assert told[name]["gold"].startswith(f"{score['value']:.3f} ({score['interval'][0]:.3f} to ")
+        assert known["count"] == len(known["per_prompt"]["score"]) == len(known["prompts"]) == told[name]["prompts"]
+        wins = known["estimates"].get("win_rate")
+        assert told[name]["wins/SFT"].startswith("" if wins is None else f"{wins['value']:.3f} (")
+        assert (wins is None) == (name == "sft")
 
 
 @pytest.mark.medium
