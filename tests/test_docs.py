@@ -31,6 +31,7 @@ RUNNING = [
     "docs/ppo.md",
     "docs/settings.md",
     "docs/rewards.md",
+    "docs/report.md",
     "docs/runs.md",
     "docs/reliability.md",
     "docs/adapters.md",

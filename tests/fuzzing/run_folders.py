@@ -12,10 +12,14 @@ from pathlib import Path
 
 from posttrain.config import CONFIGS, DPOConfig, SFTConfig, Training, make_config
 from posttrain.errors import Problem
+from posttrain.report.as_json import facts_of
+from posttrain.report.html import page
+from posttrain.report.markdown import markdown
 from posttrain.run import Run, RunWriter, check_out
 from posttrain.run.differing import diff
 from posttrain.run.fingerprints import Fingerprint
 from posttrain.run.lock import FolderLock
+from posttrain.workflows.reporting import made
 
 from .doors import Kind, Told, law
 from .mutators import Files
@@ -87,8 +91,19 @@ def door(folder: Path, told: Told) -> bool:
         told.attempt(lambda: json.dumps(run.results))
     used = run is not None and not told.refusals
     told.attempt(lambda: diff(NAME, NAME), NAME)
+    if used:
+        _shown(told)
     _write(command, told)
     return used
+
+
+def _shown(told: Told) -> None:
+    """The folder as a page, in Markdown and as JSON."""
+    report = told.attempt(lambda: made([NAME]))
+    if report is not None:
+        page(report, linked=True)
+        markdown(report)
+        json.dumps(facts_of(report), allow_nan=False)
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,0 +1,1 @@
+"""The pictures of the report: pages of a demo's runs in a real browser."""
