@@ -100,6 +100,10 @@ def test_a_long_run_opens_offline_with_every_chart_and_few_points(chromium: Brow
     assert opened.drawn() >= 5
     points = opened.page.evaluate("document.getElementById('curve-score').querySelector('.plot').data[0].x.length")
     assert 100 < points <= 600
+    tops = opened.page.locator("#curve-score .main-svg").evaluate_all(
+        "(all) => all.map((svg) => svg.getBoundingClientRect().top)"
+    )
+    assert len(tops) > 1 == len({*tops})  # plotly's layers lie on one another
     shapes = opened.page.evaluate("document.getElementById('curve-score').querySelector('.plot').layout.shapes")
     assert [shape["x0"] for shape in shapes] == [400]
     assert files["long"].stat().st_size < 6_000_000

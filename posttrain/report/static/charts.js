@@ -64,7 +64,7 @@ function layout(figure) {
     legend: { orientation: "h", y: -0.28, x: 0, font: { size: 11 } },
     dragmode: false,
     xaxis: axis(figure.x),
-    yaxis: axis(figure.y, figure.log ? { type: "log" } : { rangemode: "normal" }),
+    yaxis: axis(figure.y, { exponentformat: "e", ...(figure.log ? { type: "log" } : {}) }),
     ...marked(figure),
   };
 }
