@@ -209,7 +209,8 @@ def test_frozen_models_of_ppo_wait_and_are_lent_for_annotating(
         )
         for offload in (None, "all")
     ]  # fmt: skip
-    assert moved == [2] + 2 * [2, 2]  # aside at first, then to and fro in each of two rounds
+    # Aside at first, then to and fro in each of two rounds, and again where the round is kept for the inspector.
+    assert moved == [2] + 2 * (2 * [2, 2])
     weights = [load_file(run.path / "model.safetensors") for run in runs]
     assert all(torch.equal(part, weights[1][name]) for name, part in weights[0].items())
 
