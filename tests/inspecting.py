@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page
 from posttrain.report.html import page as page_of
 from posttrain.report.reading import read
 from posttrain.report.report import Report
+from posttrain.report.scripts import PLOTLY
 from posttrain.report.sections.inspector import inspector
 
 # All numbers of all tokens of the rollout that is shown, by answer, token and quantity, as texts.
@@ -37,13 +38,17 @@ WRITTEN = """() => [...document.querySelector('#inspector .tokens').children].ma
 })"""
 
 
-def written_to(folder: Path, run: Path) -> Path:
-    """A page with the inspector of a run and nothing else, on the disk."""
+def written_to(folder: Path, run: Path, *, whole: bool = False) -> Path:
+    """A page with the inspector of a run and nothing else, on the disk.
+
+    It has no charts; but for a `whole` one an empty script stands in plotly's place, which takes a second to read.
+    """
     found = read(run)
     section = inspector(found)
     report = Report(title=run.name, line="", runs=[found], sections=[] if section is None else [section])
     file = folder / f"{run.name}.html"
-    file.write_text(page_of(report), encoding="utf-8")
+    file.write_text(page_of(report, linked=not whole), encoding="utf-8")
+    (folder / PLOTLY).touch()
     return file
 
 
@@ -51,14 +56,16 @@ def opened(browser: Browser, file: Path, **options: Any) -> Page:
     """A page from the disk, once its inspector shows something; it fails where it complains or asks for anything."""
     context = browser.new_context(reduced_motion="reduce", **options)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     complaints: list[str] = []
+    asked: list[str] = []
     page.on("pageerror", lambda error: complaints.append(error.message))
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    page.on("request", lambda request: complaints.append(request.url) if request.url != file.as_uri() else None)
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(file.as_uri())
     page.wait_for_selector("#inspector .token", state="attached")
     assert complaints == []
+    assert {*asked} <= {file.as_uri(), (file.parent / PLOTLY).as_uri()}
     return page
 
 

@@ -1,7 +1,7 @@
 // An answer as a table, as the lecture draws the KL: each token with both models' log-probs, and what it is paid.
 
 import { briefly, exactly, percentage } from "./numbers.js";
-import { spelling } from "./tokens.js";
+import { named, spelling } from "./tokens.js";
 import { element } from "./text.js";
 
 // The columns of the two models, what their difference is called, and what else stands in the row.
@@ -48,8 +48,10 @@ function rowOf({ place, text, policy, reference, difference, other }) {
   return element("tr", { "data-place": place }, element("td", { className: "number" }, String(place + 1)), piece, ...chances, ...shown);
 }
 
-function captionOf({ settings }, answer, rewards) {
-  const difference = "difference: log p of the policy less log p of the reference, the KL of the token as the lecture has it";
+function captionOf(rollout, answer, rewards) {
+  const { settings } = rollout;
+  const whose = rollout.answers.length > 1 ? `${named(answer, rollout)}; ` : "";
+  const difference = `${whose}difference: log p of the policy less log p of the reference, the KL of the token as the lecture has it`;
   const settled = answer.numbers.settled_score?.[0];
   if (!rewards || settled === undefined || typeof settings.beta !== "number") return `${difference}.`;
   const beta = settings.kl_in === "loss" ? 0 : settings.beta;

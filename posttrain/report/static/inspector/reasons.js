@@ -1,6 +1,6 @@
 // One sentence on a token in plain words, made of the largest part of what its number came from.
 
-import { briefly, enclosed, howMany } from "./numbers.js";
+import { briefly, enclosed, howMany, percentage } from "./numbers.js";
 
 /** Why the token's number is what it is; `spelt` gives the text of the token at a place of its answer. */
 export function because(rollout, answer, place, credit, spelt) {
@@ -71,15 +71,16 @@ function afterGroup({ raw, white, stored }) {
 }
 
 function ofLogRatio({ settings }, answer, place) {
-  const { log_ratio: ratios, policy } = answer.columns;
-  const value = ratios[place];
+  const { log_ratio: ratios, policy, reference } = answer.columns;
+  const [value, reward] = [ratios[place], answer.numbers.implicit_reward?.[0]];
   const sum = ratios.reduce((before, each) => before + each, 0);
-  const way = value > 0 ? "likelier" : "less likely";
-  const chance = policy ? `, now ${briefly(Math.exp(policy[place]))}` : "";
-  const beta = typeof settings.beta === "number" ? ` Times β = ${briefly(settings.beta)} that sum is the answer’s implicit reward.` : "";
-  if (value === 0) return `This token is as likely as it was for the reference${chance}.${beta}`;
-  const times = `${briefly(Math.exp(Math.abs(value)))} times ${way}`;
-  return `This token’s log-ratio is ${signOf(value)} (${briefly(value)}) because the policy finds it ${times} than the reference${chance}; the whole answer has ${briefly(sum)}.${beta}`;
+  const [now, then] = [policy, reference].map((column) => (column ? percentage(Math.exp(column[place])) : "?"));
+  const why = value === 0 ? "both give it" : `the policy gives it ${now} where the reference gives it`;
+  const begin = `This token’s log-ratio is ${signOf(value)} (${briefly(value)}) because ${why} ${then}.`;
+  const whole = ` The whole answer has ${briefly(sum)}`;
+  if (reward === undefined || typeof settings.beta !== "number") return `${begin}${whole}.`;
+  const of = settings.length_normalize ? "the mean of it" : "that";
+  return `${begin}${whole}; β = ${briefly(settings.beta)} times ${of} is its implicit reward, ${briefly(reward)}.`;
 }
 
 function ofPrefix(settings, answer, place) {
