@@ -15,21 +15,23 @@ Card = Mapping[str, Any]
 # --- the course of training -------------------------------------------------------------------------------------------
 
 
-def both_fall(rows: Sequence[Row], *, watch: float = 1.0, act: float = 10.0) -> Finding | None:
+def both_fall(rows: Sequence[Row], *, watch: float = 1.0, act: float = 10.0, per: str = "answer") -> Finding | None:
     """Whether DPO makes the chosen answers less likely too, as long as the rejected ones fall faster.
 
-    The margin sees the difference alone: it rises all the same. Source: Pal 2024, "Smaug" (DPO-Positive).
+    The margin sees the difference alone: it rises all the same. Source: Pal 2024, "Smaug" (DPO-Positive). `per`: what
+    the log-probs are of, an answer or, as means, a token of it.
     """
     what = "logratio" if any("chosen_logratio" in row for row in rows) else "logprob"
     chosen, rejected = (course(rows, of(f"{side}_{what}")) for side in ("chosen", "rejected"))
     rule = (
-        f"nats per answer by which the chosen log-prob fell, where the rejected fell too: watch above {watch:g}, "
+        f"nats per {per} by which the chosen log-prob fell, where the rejected fell too: watch above {watch:g}, "
         f"act above {act:g}"
     )
 
     def say() -> tuple[Health, str]:
         fell, other = (_start(course, what) - course.recent for course in (chosen, rejected))
         numbers = f"The chosen answers' log-prob {_moved(fell)}, the rejected ones' {_moved(other)}"
+        numbers += " per token" * (per == "token")
         if other <= 0:
             return "fine", f"{numbers}."
         state = above(fell, watch, act)
@@ -72,9 +74,15 @@ def overfitting(rows: Sequence[Row], *, watch: float = 0.02, act: float = 0.1) -
     return Finding(name="held-out loss", state=state, sentence=sentence, rule=rule)
 
 
-def of_preferences(rows: Sequence[Row]) -> list[Finding]:
-    """What the rules find of a run of DPO, the worst first."""
-    return worst_first([finding for rule in (both_fall, overfitting) if (finding := rule(rows)) is not None])
+def both_fall_per_token(rows: Sequence[Row]) -> Finding | None:
+    """The same where the loss takes the mean of an answer's log-probs: limits as of an answer of 100 tokens."""
+    return both_fall(rows, watch=0.01, act=0.1, per="token")
+
+
+def of_preferences(rows: Sequence[Row], *, means: bool = False) -> list[Finding]:
+    """What the rules find of a run of DPO, the worst first. `means`: its loss takes means over an answer's tokens."""
+    rules = (both_fall_per_token if means else both_fall, overfitting)
+    return worst_first([finding for rule in rules if (finding := rule(rows)) is not None])
 
 
 # --- the card of a reward model ---------------------------------------------------------------------------------------

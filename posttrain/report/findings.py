@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from posttrain.config.preferences import WITHOUT_REFERENCE
 from posttrain.counted import counted
 from posttrain.measures import gold, health, preference_health
 from posttrain.measures.finding import Finding, worst_first
@@ -17,11 +18,16 @@ _WORDS = {"act": "to act on", "watch": "to watch", "unknown": "too little measur
 
 def findings_of(run: Read) -> list[Finding]:
     """What the rules find of a run of any command, the worst first."""
-    found = preference_health.of_preferences(run.metrics)
+    found = preference_health.of_preferences(run.metrics, means=takes_means(run))
     if any(row.get("round") is not None for row in run.metrics):
         found += health.of_rounds(run.metrics) + against_judges(run)
     card = run.card and (run.card.get("held_out") or run.card.get("training"))
     return worst_first([*found, *(preference_health.of_card(card) if card else [])])
+
+
+def takes_means(run: Read) -> bool:
+    """Whether the log-probs of a run of pairs are means over an answer's tokens, and not their sums."""
+    return bool(run.settings.get("length_normalize")) or run.settings.get("loss") in WITHOUT_REFERENCE
 
 
 def against_judges(run: Read) -> list[Finding]:

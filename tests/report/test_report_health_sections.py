@@ -129,6 +129,17 @@ def test_both_sides_that_fall_are_warned_of_and_accuracy_comes_with_what_it_mean
     assert "The KL to the start is not known" in said(section)
 
 
+@pytest.mark.parametrize("settings", [{"length_normalize": True, "loss": "sigmoid"}, {"loss": "simpo"}])
+def test_means_over_tokens_are_told_and_judged_per_token(settings: Facts) -> None:
+    run = a_run("dpo", metrics=pairs(-0.05), settings=settings)
+    chart = charts(dpo(run))["dpo-sides"]
+    assert chart.y == "nats per token"
+    assert chart.finding is not None
+    assert (chart.finding.state, "per token" in chart.finding.sentence) == ("watch", True)
+    assert charts(dpo(a_run("dpo", metrics=pairs(-0.05))))["dpo-sides"].finding != chart.finding
+    assert "both log-probs fall" in said(verdict(run))
+
+
 def test_the_kl_of_a_run_of_pairs_comes_from_an_evaluation_against_its_start() -> None:
     run = a_run("dpo", metrics=pairs(1.0), evaluations=[an_evaluation()])
     assert "On 4 prompts of held_out.jsonl: a KL of 6.25 nats per answer to runs/sft" in said(dpo(run))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from posttrain.measures import preference_health
-from posttrain.measures.finding import Rule
+from posttrain.measures.finding import Finding
 from posttrain.measures.quantities import Row, course, of
-from posttrain.report.findings import facts_of, summary
+from posttrain.report.findings import facts_of, summary, takes_means
 from posttrain.report.parts import Chart, Part, Prose, Section, Series
 from posttrain.report.reading import Read
 from posttrain.report.stored import stored
@@ -23,14 +23,17 @@ _REMINDER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawn:
-    """A chart of some metrics, each of the training pairs and, as `eval_`, of the held-out ones."""
+    """A chart of some metrics, each of the training pairs and, as `eval_`, of the held-out ones.
+
+    `finding`: the name of the one that belongs to it.
+    """
 
     id: str
     title: str
     metrics: tuple[str, ...]
     y: str
     about: str
-    rule: Rule | None = None
+    finding: str = ""
 
 
 _CHARTS = (
@@ -38,7 +41,7 @@ _CHARTS = (
         id="margin",
         title="Margin",
         metrics=("margin",),
-        y="nats",
+        y="nats per answer",
         about="How much more the policy turned to the chosen answer than to the rejected one; times beta in the loss.",
     ),
     _Drawn(
@@ -50,7 +53,7 @@ _CHARTS = (
         ),
         y="nats per answer",
         about="The log-prob of each side; a log-ratio is that of the policy less the reference's, 0 at the start.",
-        rule=preference_health.both_fall,
+        finding="both log-probs fall",
     ),
     _Drawn(
         id="accuracy",
@@ -65,7 +68,7 @@ _CHARTS = (
         metrics=("loss",),
         y="loss",
         about="At the start log 2 for the sigmoid; a held-out loss that turns is the sign of too many passes.",
-        rule=preference_health.overfitting,
+        finding="held-out loss",
     ),
 )  # fmt: skip
 
@@ -75,10 +78,11 @@ def dpo(run: Read) -> Section | None:
     rows = run.metrics
     if not any("chosen_logratio" in row or "chosen_logprob" in row or "desirable_logratio" in row for row in rows):
         return None
-    findings = preference_health.of_preferences(rows)
+    means = takes_means(run)
+    findings = preference_health.of_preferences(rows, means=means)
     parts: list[Part] = [Prose(text=f"Health: {summary(findings)}")] if findings else []
     for drawn in _CHARTS:
-        parts += _chart(drawn, rows)
+        parts += _chart(drawn, rows, {finding.name: finding for finding in findings}, means=means)
     parts.append(Prose(text=_distance(run)))
     parts.append(Prose(text=_REMINDER))
     return Section(
@@ -89,7 +93,7 @@ def dpo(run: Read) -> Section | None:
     )
 
 
-def _chart(drawn: _Drawn, rows: Sequence[Row]) -> list[Part]:
+def _chart(drawn: _Drawn, rows: Sequence[Row], findings: Mapping[str, Finding], *, means: bool) -> list[Part]:
     names = [name for metric in drawn.metrics for name in (metric, f"eval_{metric}")]
     series = [Series(name=name, x=found.at, y=found.values) for name in names if (found := course(rows, of(name)))]
     if not series:
@@ -99,8 +103,8 @@ def _chart(drawn: _Drawn, rows: Sequence[Row]) -> list[Part]:
         title=drawn.title,
         series=series,
         x=course(rows, of(series[0].name)).unit,
-        y=drawn.y,
-        finding=drawn.rule(rows) if drawn.rule else None,
+        y=drawn.y.replace("per answer", "per token") if means else drawn.y,
+        finding=findings.get(drawn.finding),
         about=drawn.about,
         link=term("implicit reward").link,
     )
