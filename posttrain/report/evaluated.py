@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from posttrain.report.facts import is_number, text
+from posttrain.report.facts import is_number
 from posttrain.report.parts import Answer, Answers
 from posttrain.report.reading import Read
 from posttrain.report.shown import shown
-from posttrain.run.folder import Facts
+from posttrain.report.stored import stored
 
 
 def compared_answers(run: Read) -> Sequence[Answers]:
-    """The prompts of the newest evaluation that compared with another model and kept what both said."""
-    for found in reversed(run.evaluations):
-        rows = found.get("prompts")
-        pairs = [_pair(cast("Facts", row), text(found, "against")) for row in rows] if isinstance(rows, list) else []
+    """The prompts of the newest evaluation that compared this run with its start and kept what both said."""
+    for found in reversed(stored(run)):
+        if not found.is_against(run.settings.get("model")):
+            continue
+        pairs = [_pair(row, str(found.against)) for row in found.prompts]
         if known := [pair for pair in pairs if pair is not None]:
             return known
     return []
 
 
-def _pair(row: Facts, against: str) -> Answers | None:
+def _pair(row: Mapping[str, Any], against: str) -> Answers | None:
     theirs = {name.removeprefix("against_"): value for name, value in row.items() if name.startswith("against_")}
-    if not all(isinstance(each, str) for each in (row.get("prompt"), row.get("answer"), theirs.get("answer"))):
+    if not isinstance(theirs.get("answer"), str):
         return None
     return Answers(prompt=row["prompt"], answers=[answer_of(theirs, f"before: {against}"), answer_of(row, "after")])
 
 
-def answer_of(row: Facts, label: str) -> Answer:
+def answer_of(row: Mapping[str, Any], label: str) -> Answer:
     """A row with an `answer`, and with `stopped` and `score` where they are known."""
     said, score = row.get("answer"), row.get("score")
     return Answer(

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from read_at_hand import a_run, charts, flat, said, tables
+from read_at_hand import a_run, an_evaluation, charts, flat, said, tables
 from reported import change, written
 
 from posttrain.errors import DataError, Problem
@@ -128,8 +128,12 @@ def test_a_page_carries_some_of_many_prompts_and_says_so(tmp_path: Path) -> None
 
 def test_an_evaluation_shows_both_answers() -> None:
     row = {"prompt": "Hi", "answer": "new", "against_answer": "old", "score": 2.0, "against_score": 1.0}
-    run = a_run(evaluations=[{"against": "runs/sft", "prompts": [row, {"prompt": "broken"}]}, {"prompts": 7}])
+    alone = {"prompt": "Ho", "answer": "new"}
+    of_start = an_evaluation(prompts=[row, alone])
+    others = [an_evaluation(run="before", prompts=[row]), an_evaluation(against="runs/dpo", prompts=[row])]
+    run = a_run(evaluations=[of_start, *others, {"prompts": 7}])
     assert said_by(answers(run)) == {"Hi": [("before: runs/sft", "old"), ("after", "new")]}
+    assert answers(a_run(evaluations=others)) is None, "another run's, and no start of this one"
     assert answers(a_run()) is None
 
 
