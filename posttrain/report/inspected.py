@@ -125,9 +125,8 @@ def opened(path: Path, fallback: Mapping[str, JSON]) -> Inspected:
     if heading is None:
         step = int(re.sub(r"\D", "", path.stem) or 0)
         return Inspected(path=path, method="ppo", step=step, settings=dict(fallback))
-    return Inspected(
-        path=path, method=heading.method, step=heading.step, settings=heading.settings, pieces=heading.pieces
-    )
+    settings = {name: value if _is_finite(value) else None for name, value in heading.settings.items()}
+    return Inspected(path=path, method=heading.method, step=heading.step, settings=settings, pieces=heading.pieces)
 
 
 def per_token(row: Row) -> dict[str, Scalar]:
@@ -161,6 +160,11 @@ def read_from(path: Path) -> Generator[None]:
     except (*_DAMAGE, pa.ArrowException) as error:
         what = f"damaged: {type(error).__name__}: {error}"
         raise DataError([Problem(place=str(path), what=what, fix="remove it")]) from error
+
+
+def _is_finite(value: JSON) -> bool:
+    """False for a number that JSON does not have, such as the mean of a round that went wrong."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check(schema: Scalar) -> None:
@@ -208,7 +212,7 @@ def _brief(method: str, members: Sequence[tuple[int, dict[str, Any]]], group: tu
         first=first,
         count=len(rows),
         prompt_id=rows[0]["prompt_id"],
-        score=score if score is not None and math.isfinite(score) else None,
+        score=score if score is not None and _is_finite(score) else None,
         length=sum(row["length"] for row in rows),
         group=group or (first, first + len(rows)),
         alternatives=bool(rows[0].get("alternatives", False)),

@@ -251,13 +251,16 @@ def _top(row: Row, name: str) -> JSON:
 
 
 def _group(file: Inspected, brief: Brief) -> dict[str, Any] | None:
-    """What all answers to the prompt earned in that round, where that is what an advantage is compared with."""
+    """What all answers to the prompt earned in that round, where that is what an advantage is compared with.
+
+    None for what is not finite.
+    """
     if file.settings.get("baseline") not in ("rloo", "group") or "rewards" not in file.columns:
         return None
     first, end = brief.group
     rows = file.rows(first, end - first, ["rewards"])
     totals = [float(np.sum(row["rewards"].values.to_numpy(zero_copy_only=False), dtype=np.float64)) for row in rows]
-    return {"totals": totals, "own": brief.first - first}
+    return {"totals": [total if math.isfinite(total) else None for total in totals], "own": brief.first - first}
 
 
 # --- what files of the first version do not say ---------------------------------------------------------------------

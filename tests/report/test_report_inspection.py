@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from inspected_at_hand import PIECES, pairs_file, ppo_file, rankings_file, run_at_hand, without_heading
 
 from posttrain.report import inspection as of_pages
+from posttrain.report.html import data_block
 from posttrain.report.inspected import Brief
 from posttrain.report.inspection import MOST_ROLLOUTS, files_of, inspection, picked
 from posttrain.report.parts import Inspector, Prose, Warned
 from posttrain.report.reading import read
 from posttrain.report.sections.inspector import followed, inspector
+from posttrain.run.inspect import heading_of, lists, table_of, write
 
 
 def payload(run: Path) -> dict[str, Any]:
@@ -87,6 +91,27 @@ def test_the_texts_of_all_shown_tokens_are_there_and_of_no_others(tmp_path: Path
     assert found["pieces"] == {str(token): PIECES[token] for token in needed}
     assert [quantity["key"] for quantity in found["quantities"]] == ["policy"]
     assert found["shown_first"] == "policy"
+
+
+@pytest.mark.parametrize("baseline", ["critic", "rloo"])
+def test_a_round_that_went_wrong_is_carried_and_leaves_the_page_whole(tmp_path: Path, baseline: str) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    file = ppo_file(run, 1, [4, 3], group=2, baseline=baseline)
+    heading, table = heading_of(file), pq.ParquetFile(file).read()
+    assert heading is not None
+    columns = {name: table.column(name) for name in table.column_names}
+    columns["rewards"] = lists(np.full(7, np.nan, np.float32), [4, 3])
+    columns["settled_score"] = pa.array([float("nan"), float("inf")])
+    gone = {**heading.settings, "mean": float("nan"), "deviation": float("nan")}
+    write(file, table_of(replace(heading, settings=gone), columns))
+    section = inspector(read(run))
+    assert section is not None
+    [part] = [part for part in section.parts if isinstance(part, Inspector)]
+    assert "NaN" not in data_block(part.data)
+    step: Any = cast("dict[str, Any]", part.data)["steps"][0]
+    assert step["settings"]["mean"] is None
+    [answer] = step["rollouts"][0]["answers"]
+    assert np.isnan(unpacked(answer["columns"]["rewards"])).all(), "the file's own numbers stand"
 
 
 def test_of_many_answers_and_steps_few_are_carried(tmp_path: Path) -> None:
