@@ -45,13 +45,18 @@ class Said:
 
 
 def pairs_of(items: Iterable[RankedItem | LabelledItem]) -> list[Pair]:
-    """The first answer of the best tier and the first of the worst, of at most 16 rankings; labels make no pairs."""
+    """The first answer of the best tier and the first of the worst, of the first 16 rankings.
+
+    Neither labels nor rankings of one tier make pairs.
+    """
     found: list[Pair] = []
     for item in islice(items, MOST):
         if not isinstance(item, RankedItem):
             continue
         ranked = [(rank, place) for place, rank in enumerate(item.ranks) if rank is not None]
         worst = max(rank for rank, _ in ranked)
+        if worst == item.top:
+            continue
         best, last = min(ranked)[1], min(place for rank, place in ranked if rank == worst)
         answers = item.group.branches[best], item.group.branches[last]
         group = PrefixGroup(id=item.group.id, root=item.group.root, branches=answers)

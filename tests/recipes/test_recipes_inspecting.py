@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import posttrain
-from posttrain.data.examples import LabelledItem
+from posttrain.data.examples import LabelledItem, RankedItem
 from posttrain.data.pack import pack
 from posttrain.objectives import ScoreReader
 from posttrain.recipes.inspected_pairs import pairs_of
@@ -253,9 +253,14 @@ def test_pairs_of_training_rows_are_shown_where_none_are_held_out(stages: Stages
         assert chosen["loss"] == near(math.log1p(math.exp(-asked)), within=1e-6)
 
 
-def test_labelled_answers_make_no_pairs() -> None:
-    group = PrefixGroup(id="row", root=span(3, torch.Generator()), branches=(span(2, torch.Generator()),))
-    assert pairs_of([LabelledItem(group=group, labels=(True,), weight=1.0)]) == []
+def test_labelled_answers_and_ties_alone_make_no_pairs() -> None:
+    group = PrefixGroup(id="row", root=span(3, torch.Generator()), branches=(span(2, torch.Generator()),) * 3)
+    assert pairs_of([LabelledItem(group=group, labels=(True, False, True), weight=1.0)]) == []
+    ties, ranking = (
+        RankedItem(group=group, ranks=ranks, weight=1.0, margin=0.0, annotator=None)
+        for ranks in ((1, 1, None), (2, 1, 2))
+    )
+    assert [pair.places for pair in pairs_of([ties, ranking])] == [(1, 0)]
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
