@@ -239,14 +239,15 @@ def start(config: Settings, *, console: Console, **options: bool) -> object:
 
 
 def _reporting(what: str, of: object, console: Console) -> None:
-    """Writes the page of a run that has ended so; training stands without the rooms that make it."""
+    """Writes the page of a run that has ended so. What goes wrong with it is said: the run has ended as it has.
+
+    Training stands without the rooms that make the page.
+    """
     try:
-        made = getattr(import_module("posttrain.workflows.reporting"), what)
-    except ModuleNotFoundError as absent:
-        if not (absent.name or "").startswith("posttrain."):
-            raise
-        return
-    made(of, console)
+        getattr(import_module("posttrain.workflows.reporting"), what)(of, console)
+    except Exception as error:
+        if not (isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("posttrain.")):
+            console.say(f"no report: {error!r}")
 
 
 def _call(command: str, settings: Mapping[str, object], *, fresh: bool, quiet: bool) -> object:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from reported import change, written
@@ -13,7 +15,7 @@ import posttrain as pt
 from posttrain.cli import main
 from posttrain.console import Console, Lines
 from posttrain.console.speaker import Terminal
-from posttrain.errors import ModelError
+from posttrain.errors import ModelError, RunExists
 from posttrain.run import Run
 from posttrain.workflows import reporting
 
@@ -28,7 +30,9 @@ def console(said: io.StringIO) -> Console:
     return Console(Lines(Terminal(file=said, soft_wrap=True)))
 
 
-def test_a_training_ends_with_its_page(tiny_model: Path, tmp_path: Path, pages: None) -> None:
+def test_a_training_ends_with_its_page_and_as_well_without_one(
+    tiny_model: Path, tmp_path: Path, pages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{"prompt": f"{n} + {n} =", "completion": str(2 * n)} for n in range(12)]
     data, out = tmp_path / "train.jsonl", tmp_path / "run"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -42,6 +46,19 @@ def test_a_training_ends_with_its_page(tiny_model: Path, tmp_path: Path, pages: 
     page.unlink()
     pt.sft(**settings, quiet=True)
     assert page.is_file()
+    page.unlink()
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(reporting, "ended", denied)
+    monkeypatch.setattr(reporting, "failed", denied)
+    assert cast("Run", pt.sft(**settings, quiet=True)).status == "done"
+    with pytest.raises(RunExists, match="another run"):
+        pt.sft(**{**settings, "steps": 3}, quiet=True)
+    monkeypatch.setitem(sys.modules, "posttrain.workflows.reporting", None)  # as if it were deleted
+    assert cast("Run", pt.sft(**settings, quiet=True)).status == "done"
+    assert not page.exists()
 
 
 def test_a_run_that_failed_has_a_page_and_one_of_another_process_is_left_alone(
