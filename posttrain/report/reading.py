@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str]) -> Read:
         samples=_texts(run.samples, inside / "samples.jsonl"),
         card=_facts(card) if card.is_file() else None,
         evaluations=sorted(evaluations, key=lambda facts: str(facts.get("made", ""))),
-        inspected=sorted((inside / "inspect").glob("step-*.parquet")),
+        inspected=sorted((inside / "inspect").glob("step-*.parquet"), key=lambda file: (len(file.name), file.name)),
         problems=[row for _, row in json_lines(inside / "problems.jsonl")],
         failures=list(read_lines(inside / "reward_failures.jsonl")),
     )

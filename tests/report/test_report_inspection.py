@@ -139,6 +139,13 @@ def test_long_answers_leave_room_for_fewer_and_the_longest_for_none(
     assert 2000 not in [rollout["length"] for rollout in shown]
 
 
+def test_steps_stand_in_their_order_beyond_a_million(tmp_path: Path) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    for step in (1_000_000, 200_000, 999_999):
+        ppo_file(run, step, [2])
+    assert [step["step"] for step in payload(run)["steps"]] == [200_000, 999_999, 1_000_000]
+
+
 def test_many_steps_are_thinned_out_between_the_first_and_the_last(tmp_path: Path) -> None:
     run = run_at_hand(tmp_path / "run", "ppo")
     for step in range(1, 31):
