@@ -27,7 +27,7 @@ TERMS = {
     "log-prob": _term("how likely the policy finds the token; 0 is certain, -0.69 one in two", "log-prob"),
     "old log-prob": _term("the log-prob by the policy that sampled the token", "old-log-prob"),
     "reference log-prob": _term("the log-prob by the reference, the policy before training", "reference-log-prob"),
-    "kl": _term("log-prob minus reference log-prob: how much likelier the token became by training", "kl"),
+    "kl": _term("how much likelier training made the token: log-prob minus reference log-prob, or k2, k3, exact", "kl"),
     "value": _term("the critic's guess, before the token, of the rewards still to come", "value"),
     "reward": _term("what the token is paid: minus beta times its KL, and the score at the last token", "reward"),
     "advantage": _term("how much better things went from this token on than the critic had foreseen", "advantage"),
@@ -43,7 +43,7 @@ TERMS = {
     "prefix score": _term("the reward model's score of the answer as far as this token", "score"),
     "prefix change": _term("by how much the token moved the score of the answer so far", "score"),
     "margin": _term("by how much the better answer of a pair is ahead", "margin"),
-    "implicit reward": _term("beta times the log-ratio of the whole answer", "dpo-and-its-family"),
+    "implicit reward": _term("beta times an answer's log-ratio, its sum or its mean a token", "dpo-and-its-family"),
     # of a run
     "loss": _term("what training lowers", "finetuning"),
     "actor loss": _term("minus the clipped surrogate, a token", "actor-and-critic"),

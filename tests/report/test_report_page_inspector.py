@@ -141,7 +141,7 @@ def test_colours_have_zero_in_the_middle_and_clipped_tokens_are_underlined(chrom
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"whiten": False},
-    {"form": "spread"},
+    {"form": "spread", "estimator": "k3"},
     {"form": "sequence", "kl_in": "reward"},
     {"kl_in": "loss"},
     {"baseline": "none"},
@@ -157,6 +157,8 @@ def test_rewards_and_advantages_written_out_come_to_what_is_stored(chromium: Bro
     for step, file in enumerate(files, 1):
         page.locator("[data-part=step]").select_option(str(step))
         settings = _settings(file)
+        charged = page.locator(".lesson caption").text_content() or ""
+        assert ("−β times its KL by k3" in charged) == (settings.get("estimator") == "k3")
         for place, row in enumerate(rows_of(file)):
             choose_rollout(page, place)
             for token, told in enumerate(page.evaluate(WRITTEN)):

@@ -55,10 +55,12 @@ function captionOf(rollout, answer, rewards) {
   const settled = answer.numbers.settled_score?.[0];
   if (!rewards || settled === undefined || typeof settings.beta !== "number") return `${difference}.`;
   const beta = settings.kl_in === "loss" ? 0 : settings.beta;
+  const { estimator = "k1" } = settings;
+  const charged = estimator === "k1" ? "that" : `its KL by ${estimator}`;
   const forms = {
-    token: `reward: −β times that, with β = ${briefly(beta)}, and the score of ${briefly(settled)} on the last token`,
+    token: `reward: −β times ${charged}, with β = ${briefly(beta)}, and the score of ${briefly(settled)} on the last token`,
     sequence: `reward: the score of ${briefly(settled)} less β = ${briefly(beta)} times the mean KL, on the last token`,
-    spread: `reward: −β times that, with β = ${briefly(beta)}, and an equal part of the score of ${briefly(settled)}`,
+    spread: `reward: −β times ${charged}, with β = ${briefly(beta)}, and an equal part of the score of ${briefly(settled)}`,
   };
   return `${difference}; ${forms[settings.form] ?? "reward: what the token is paid"}.`;
 }
