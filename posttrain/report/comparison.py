@@ -14,10 +14,11 @@ from posttrain.report.evaluated import answer_of
 from posttrain.report.facts import is_number, mapping, numbers_in, text
 from posttrain.report.parts import Answers, Cell, Chart, Code, Folded, Part, Prose, Section, Series, Table, Warned
 from posttrain.report.reading import Read
-from posttrain.report.report import Report, line_of, verdict_of
+from posttrain.report.report import Report, line_of
 from posttrain.report.sections.answers import AT_ONCE, MOST, grouped
 from posttrain.report.sections.cost import tokens_of, training_seconds
 from posttrain.report.sections.curves import HELD_OUT, series_of, slug
+from posttrain.report.sections.verdict import verdict as verdict_of
 from posttrain.report.shown import duration
 from posttrain.report.terms import of_metric
 from posttrain.run.folder import Facts

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TypeAlias
 
 from posttrain.report.parts import Section
 from posttrain.report.reading import Read
+from posttrain.report.sections.answers import answers
+from posttrain.report.sections.cost import cost
+from posttrain.report.sections.curves import curves
+from posttrain.report.sections.dpo import dpo
+from posttrain.report.sections.evaluation import evaluation
+from posttrain.report.sections.inspector import inspector
+from posttrain.report.sections.lineage import lineage
+from posttrain.report.sections.losses import losses
+from posttrain.report.sections.ppo import ppo
+from posttrain.report.sections.reproduce import reproduce
+from posttrain.report.sections.reward import reward
+from posttrain.report.sections.verdict import verdict
 
-# What it came to, then how it got there, then what it took.
-ORDER = (
-    "verdict",
-    "lineage",
-    "curves",
-    "answers",
-    "ppo",
-    "reward",
-    "dpo",
-    "evaluation",
-    "inspector",
-    "losses",
-    "cost",
-    "reproduce",
-)
 Making: TypeAlias = Callable[[Read], Section | None]
+# What it came to, then how it got there, then what it took.
+SECTIONS: Mapping[str, Making] = {
+    make.__name__: make
+    for make in (
+        verdict, lineage, curves, answers, ppo, reward, dpo, evaluation, inspector, losses, cost, reproduce,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,9 @@ def report_of(run: Read, instead: Mapping[str, Making] | None = None) -> Report:
 
     `instead`: what makes sections in the place of those of that name.
     """
-    found = [section for make in _makers(instead=instead) if (section := make(run)) is not None]
+    makers = {**SECTIONS, **(instead or {})}
+    found = [section for make in makers.values() if (section := make(run)) is not None]
     return Report(title=name_of(run), line=line_of(run), runs=[run], sections=found)
-
-
-def verdict_of(run: Read) -> Section | None:
-    """What the page of a run says first; None where there is nothing to say yet."""
-    return next((make(run) for make in _makers(("verdict",))), None)
 
 
 def name_of(run: Read) -> str:
@@ -63,13 +61,3 @@ def line_of(run: Read) -> str:
     start = run.settings.get("model")
     what = f"{run.command} from {start}" if start else run.command
     return " · ".join([what, run.record["status"], run.record["started"][:10]])
-
-
-def _makers(names: Sequence[str] = ORDER, instead: Mapping[str, Making] | None = None) -> Iterator[Making]:
-    for name in names:
-        if instead and name in instead:
-            yield instead[name]
-            continue
-        place = f"posttrain.report.sections.{name}"
-        if find_spec(place) is not None:
-            yield getattr(import_module(place), name)

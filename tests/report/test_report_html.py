@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from read_at_hand import a_run
-from reported import HOSTILE
+from reported import HOSTILE, SETTINGS, written
 
 from posttrain.measures.health import Finding
 from posttrain.report import scripts
-from posttrain.report.html import data_block, page, summary_of
+from posttrain.report.html import charts_in, data_block, page, summary_of
 from posttrain.report.parts import (
     Answer,
     Answers,
@@ -31,7 +31,8 @@ from posttrain.report.parts import (
     Table,
     Warned,
 )
-from posttrain.report.report import ORDER, Report, report_of
+from posttrain.report.reading import read
+from posttrain.report.report import SECTIONS, Report, report_of
 
 
 class Tags(HTMLParser):
@@ -150,7 +151,19 @@ def test_a_chart_is_told_in_words_too() -> None:
 
 def test_every_section_that_the_page_names_is_made_by_a_file_of_its_name(repository: Path) -> None:
     folder = repository / "posttrain" / "report" / "sections"
-    assert {file.stem for file in folder.glob("*.py")} - {"__init__"} <= {*ORDER}
+    assert {file.stem for file in folder.glob("*.py")} - {"__init__"} == {*SECTIONS}
+
+
+@pytest.mark.parametrize("command", SETTINGS)
+@pytest.mark.parametrize("ending", ["done", "failed", "running"])
+def test_a_run_of_any_command_has_a_page(command: str, ending: str, tmp_path: Path) -> None:
+    found = report_of(read(written(tmp_path / "run", command, steps=12, ending=ending)))
+    ids = [section.id for section in found.sections]
+    assert {"lineage", "curves", "cost", "reproduce"} <= {*ids}
+    assert [name for name in SECTIONS if name in ids] == ids
+    charts = [chart.id for section in found.sections for chart in charts_in(section.parts)]
+    assert sorted(charts) == sorted(set(charts))
+    assert page(found, linked=True)
 
 
 def test_a_run_without_anything_has_a_page() -> None:
