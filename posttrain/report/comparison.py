@@ -18,7 +18,7 @@ from posttrain.report.report import Report, line_of
 from posttrain.report.sections.answers import AT_ONCE, MOST, grouped
 from posttrain.report.sections.cost import tokens_of, training_seconds
 from posttrain.report.sections.curves import HELD_OUT, series_of, slug
-from posttrain.report.sections.verdict import verdict as verdict_of
+from posttrain.report.sections.verdict import verdict
 from posttrain.report.shown import duration
 from posttrain.report.terms import of_metric
 from posttrain.run.folder import Facts
@@ -110,16 +110,14 @@ def _beside(rows: Mapping[str, Mapping[str, Cell]], runs: Named, what: str) -> T
     return Table(columns=[what, *runs], rows=[[name, *(row.get(run) for run in runs)] for name, row in rows.items()])
 
 
-def _verdicts(runs: Named) -> Section | None:
+def _verdicts(runs: Named) -> Section:
     """What each run's own page says first, and what it warns of."""
-    found = {name: verdict for name, run in runs.items() if (verdict := verdict_of(run)) is not None}
-    said = {name: [part for part in verdict.parts if isinstance(part, Prose)] for name, verdict in found.items()}
+    found = {name: verdict(run).parts for name, run in runs.items()}
+    said = {name: [part for part in parts if isinstance(part, Prose)] for name, parts in found.items()}
     rows = [[name, first.text] for name, (first, *_) in ((name, prose) for name, prose in said.items() if prose)]
-    if not rows:
-        return None
     parts: list[Part] = [Table(columns=["run", "came to"], rows=rows)]
-    for name, verdict in found.items():
-        warned = [part for part in verdict.parts if isinstance(part, Warned)]
+    for name, of_run in found.items():
+        warned = [part for part in of_run if isinstance(part, Warned)]
         parts += [Prose(text=f"{name}:"), *warned] if warned else []
     return Section(id="verdicts", title="What each came to", parts=parts)
 
