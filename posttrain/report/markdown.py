@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from posttrain.inert import inert
 from posttrain.measures.health import Finding
 from posttrain.report.figures import finite
 from posttrain.report.parts import Answers, Cell, Chart, Code, Folded, Inspector, Part, Prose, Series, Table, Warned
@@ -90,11 +91,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text on one line in which no mark of HTML or Markdown means anything."""
-    return re.sub(r"([\\`*_\[\]<>&#|~!])", r"\\\1", " ".join(text.split()))
+    """Text on one line in which no mark of HTML or Markdown means anything, and nothing steers a terminal."""
+    return re.sub(r"([\\`*_\[\]<>&#|~!])", r"\\\1", inert(" ".join(text.split())))
 
 
 def fenced(text: str) -> str:
-    """Text between fences that are longer than any in it."""
+    """Text between fences that are longer than any in it; what would steer a terminal is spelt out."""
+    text = inert(text)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"

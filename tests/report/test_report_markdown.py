@@ -6,6 +6,7 @@ import pytest
 from read_at_hand import a_run
 from reported import HOSTILE
 
+from posttrain.inert import inert
 from posttrain.measures.health import Finding
 from posttrain.report.markdown import MARK, fenced, markdown, plain, table
 from posttrain.report.parts import (
@@ -66,5 +67,11 @@ def test_text_of_data_and_models_ends_no_block(text: str) -> None:
     assert plain(text).count("\n") == 0
     assert table(["a"], [[text]]).count("\n") == 2
     fence, *body, end = fenced(text).split("\n")
-    assert (fence.removesuffix("text"), "\n".join(body)) == (end, text)
+    assert (fence.removesuffix("text"), "\n".join(body)) == (end, inert(text))
     assert end not in text
+
+
+def test_text_steers_no_terminal_that_shows_the_report() -> None:
+    text = "gone\x1b[2J\u202e"
+    assert plain(text) == r"gone\\u001b\[2J\\u202e"
+    assert fenced(text) == "```text\ngone\\u001b[2J\\u202e\n```"
