@@ -92,7 +92,7 @@ class _Followed:
     path: Path
     tokenizers: Sequence[Path] = ()
     _mark: str = ""
-    _page: str = ""
+    _page: bytes = b""
     _files: dict[int, Inspected] = field(default_factory=dict[int, Inspected])
     _one: threading.Lock = field(default_factory=threading.Lock)
 
@@ -107,7 +107,7 @@ class _Followed:
                     seen.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
         return seen.hexdigest()[:16]
 
-    def page(self) -> str:
+    def page(self) -> bytes:
         """The page of the run as it is. Raises PosttrainError for a folder that cannot be read."""
         with self._one:
             self._look()
@@ -128,7 +128,8 @@ class _Followed:
         run = read(self.path)
         self.tokenizers = tokenizers_of(run)
         self._files = {file.step: file for file in files_of(run)[0]}
-        self._page = page(report_of(run, {"inspector": followed}), linked=True, served=True)
+        text = page(report_of(run, {"inspector": followed}), linked=True, served=True)
+        self._page = text.encode("utf-8", "backslashreplace")  # half a character, as in a page on the disk
         self._mark = mark
 
 

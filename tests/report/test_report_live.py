@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import signal
 import subprocess
@@ -58,6 +59,14 @@ def test_every_rollout_of_every_file_is_there_as_it_is_stored(run: Path, served:
         assert unpacked(answer["columns"]["advantages"]).tolist() == rows[place]["advantages"]
         assert {str(token) for token in rows[place]["tokens"]} <= {*told["pieces"]}
         assert (told["settings"]["baseline"], len(told["rollout"]["group"]["totals"])) == ("rloo", 2)
+
+
+def test_half_a_character_of_a_sample_ends_no_page(run: Path, served: Serving) -> None:
+    row = {"step": 1, "prompt": "half of \ud83d", "answer": "\udcff", "stopped": True}
+    (run / "run" / "samples.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    answer = Caller(served.address).get("/")
+    assert answer.status == 200
+    assert b"half of \\ud83d" in answer.body
 
 
 def test_what_there_is_not_is_said(served: Serving) -> None:
