@@ -90,4 +90,4 @@ def keep(config: EvalConfig, found: Found, console: Console) -> None:
         console.say(f"what was found is not kept in {config.model}: {error}")
         return
     if file is not None:
-        console.say(f"kept in {file}, for the report of {config.model}")
+        console.say(f"kept in {file}; posttrain report {config.model} shows it")
