@@ -184,6 +184,26 @@ def _comes_out(told: dict[str, Any], row: dict[str, Any], token: int, settings: 
     sign = "negative" if stored < 0 else "positive" if stored > 0 else "zero"
     assert told["reason"].startswith(f"This token’s advantage is {sign} (")
     assert " because " in told["reason"] or sign == "zero"
+    if settings["whiten"] and abs(raw) > 1e-4 and raw * stored < 0:
+        assert "efore whitening" in told["reason"]
+
+
+def test_where_whitening_alone_gave_the_sign_and_its_mean_is_not_known_the_reason_says_that(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo")
+    path = ppo_file(run, 1, [30])
+    table = pq.ParquetFile(path).read()
+    settings = _settings(path)
+    metadata = table.schema.metadata[b"posttrain"].replace(b'"mean": ', b'"unknown": ')
+    pq.write_table(table.replace_schema_metadata({b"posttrain": metadata}), path)
+    page = opened(chromium, written_to(tmp_path, run))
+    stored = table.column("advantages").to_pylist()[0]
+    raws = [value * settings["deviation"] + settings["mean"] for value in stored]
+    told = page.evaluate(WRITTEN)
+    turned = [place for place, raw in enumerate(raws) if raw * stored[place] < 0 and abs(raw) > 1e-4]
+    assert turned
+    assert all("which the file does not have" in told[place]["reason"] for place in turned)
 
 
 def test_an_advantage_that_the_settings_do_not_explain_is_said_to_be_so(chromium: Browser, tmp_path: Path) -> None:

@@ -19,12 +19,23 @@ function ofAdvantage(rollout, answer, place, credit, spelt) {
   const begin = `This token’s advantage is ${signOf(stored)} (${briefly(stored)})`;
   if (Number.isNaN(stored)) return "This token’s advantage is not a number.";
   if (among) return `${begin} because ${groupReason(among, rollout.settings.baseline)}.${afterGroup(credit)}`;
+  if (turned(credit)) return `${begin} because ${turnedReason(credit)}.`;
   const parts = credit.terms.map((term) => ({ size: term.part, told: () => deltaReason(term, place, answer, rollout, spelt) }));
   if (white?.is && white.mean) parts.push({ size: -white.mean, told: () => meanReason(credit) });
   const fitting = parts.filter(({ size }) => Math.sign(size) === Math.sign(stored));
   if (!fitting.length) return `${begin}: nothing that was paid or expected differs from what the critic foresaw.`;
   const largest = fitting.reduce((most, part) => (Math.abs(part.size) > Math.abs(most.size) ? part : most));
   return `${begin} because ${largest.told()}.`;
+}
+
+/** Whether whitening alone gave the advantage its sign. */
+function turned({ raw, white, stored, allowed = 0 }) {
+  return stored !== 0 && Math.abs(raw) > allowed && Math.sign(raw) !== Math.sign(stored) && (white === null || white.is);
+}
+
+function turnedReason(credit) {
+  if (credit.white) return meanReason(credit);
+  return `it is whitened: its own sum is ${briefly(credit.raw)}, from which the mean of the round was taken, which the file does not have`;
 }
 
 function meanReason({ raw, white }) {
