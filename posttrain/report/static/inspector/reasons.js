@@ -48,7 +48,7 @@ function deltaReason(term, place, answer, rollout, spelt) {
   if (term.place === place) return own;
   const apart = term.place - place;
   const where = `“${spelt(term.place)}”, ${howMany(apart, "token")} later`;
-  return `of what comes after it, most of all at ${where}, where ${own}; of that ${briefly(term.weight)} counts here`;
+  return `of what comes after it, most of all at ${where}: ${own}; of that, ${briefly(term.weight)} counts here`;
 }
 
 /** What the news of one token was: what it was paid, or what the critic came to expect after it. */
@@ -58,7 +58,7 @@ function newsOf({ place, reward, value, next, delta }, answer, rollout) {
   const change = gamma * next - value;
   if (last) {
     const ends = `the answer ends with a reward of ${briefly(reward)}`;
-    return critic ? `${ends}, where the critic had expected ${delta > 0 ? "only " : ""}${briefly(value)} more` : ends;
+    return critic ? `${ends}, and the critic had foreseen ${delta > 0 ? "only " : ""}${briefly(value)}` : ends;
   }
   if (critic && Math.abs(change) >= Math.abs(reward)) {
     const way = change < 0 ? "less" : "more";
