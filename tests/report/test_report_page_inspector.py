@@ -188,20 +188,15 @@ def _comes_out(told: dict[str, Any], row: dict[str, Any], token: int, settings: 
         assert "efore whitening" in told["reason"]
 
 
-def test_where_whitening_alone_gave_the_sign_and_its_mean_is_not_known_the_reason_says_that(
-    chromium: Browser, tmp_path: Path
-) -> None:
+def test_a_sign_that_came_of_a_mean_which_the_file_lacks_is_put_down_to_it(chromium: Browser, tmp_path: Path) -> None:
     run = run_at_hand(tmp_path / "run", "ppo")
     path = ppo_file(run, 1, [30])
-    table = pq.ParquetFile(path).read()
-    settings = _settings(path)
+    table, numbers = pq.ParquetFile(path).read(), _settings(path)
     metadata = table.schema.metadata[b"posttrain"].replace(b'"mean": ', b'"unknown": ')
     pq.write_table(table.replace_schema_metadata({b"posttrain": metadata}), path)
-    page = opened(chromium, written_to(tmp_path, run))
+    told = opened(chromium, written_to(tmp_path, run)).evaluate(WRITTEN)
     stored = table.column("advantages").to_pylist()[0]
-    raws = [value * settings["deviation"] + settings["mean"] for value in stored]
-    told = page.evaluate(WRITTEN)
-    turned = [place for place, raw in enumerate(raws) if raw * stored[place] < 0 and abs(raw) > 1e-4]
+    turned = [place for place, one in enumerate(stored) if one * (one * numbers["deviation"] + numbers["mean"]) < 0]
     assert turned
     assert all("which the file does not have" in told[place]["reason"] for place in turned)
 
