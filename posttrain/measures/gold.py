@@ -9,9 +9,14 @@ from statistics import fmean, stdev
 from posttrain.measures.finding import Finding, Health, judged
 from posttrain.measures.quantities import Course, Row, course, of
 
+HELD_OUT = "eval_score_sampled"
+"""The score on held-out prompts: by the reward that is trained on, so no gold, but none of it was learnt by heart."""
+
 
 def gold_against_proxy(rows: Sequence[Row], gold: str, proxy: str = "score") -> Finding | None:
     """Whether a second measure fell while the reward that is trained on rose: the mark of over-optimisation.
+
+    Of the score on held-out prompts it is that of learning by heart.
 
     Source: Gao 2022, "Scaling Laws for Reward Model Overoptimization".
     """
@@ -32,7 +37,8 @@ def gold_against_proxy(rows: Sequence[Row], gold: str, proxy: str = "score") -> 
         if fell <= 3 * _error(both) or rose <= 0:
             return "fine", f"{numbers}: it did not fall while {proxy} rose."
         state = "act" if fell > gained / 2 else "watch"
-        means = {"watch": "take a step near the best", "act": "the reward is being gamed; take an earlier step"}
+        why = "what is learnt holds on no other prompts" if gold == HELD_OUT else "the reward is being gamed"
+        means = {"watch": "take a step near the best", "act": f"{why}; take an earlier step"}
         return state, f"{numbers}, while {proxy} rose by {rose:.3g} from there on: {means[state]}."
 
     return judged(f"{gold} against {proxy}", both, rule, say)
@@ -83,4 +89,4 @@ def golds(rows: Sequence[Row]) -> list[str]:
     """The metrics that a run has besides the score it is trained on: each of several rewards, and held-out prompts."""
     names = dict.fromkeys(name for row in rows for name in row)
     parts = [name for name in names if name.startswith("score/")]
-    return [*(parts if len(parts) > 1 else []), *(name for name in names if name == "eval_score_sampled")]
+    return [*(parts if len(parts) > 1 else []), *([HELD_OUT] if HELD_OUT in names else [])]

@@ -180,6 +180,14 @@ def test_the_gold_is_each_of_several_rewards_and_the_score_of_held_out_prompts()
     assert golds(run(score=flat(0), eval_score_sampled=flat(0))) == ["eval_score_sampled"]
 
 
+def test_a_fall_on_held_out_prompts_is_no_gaming_of_the_reward_that_scores_them_too() -> None:
+    rows = run(score=line(0, 2), eval_score_sampled=bend(0, 1, -0.5), gold=bend(0, 1, -0.5))
+    for name, says in (("eval_score_sampled", "holds on no other prompts"), ("gold", "the reward is being gamed")):
+        finding = gold_against_proxy(rows, name)
+        assert finding is not None
+        assert (finding.state, says in finding.sentence) == ("act", True)
+
+
 def test_findings_stand_the_worst_first() -> None:
     rows = run(
         kl=line(0, 40),

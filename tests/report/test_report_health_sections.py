@@ -66,9 +66,15 @@ def test_the_frontier_has_a_point_a_round_in_the_order_of_time() -> None:
 
 
 def test_a_second_reward_that_falls_is_told_beside_the_score_that_rises() -> None:
-    metrics = rounds(**{**HEALTHY, "score/rm": (0.0, 3.0), "score/gold": (1.0, -1.0)})
+    held_out = {"eval_score_sampled": (0.0, 1.0)}
+    metrics = rounds(**{**HEALTHY, "score/rm": (0.0, 3.0), "score/gold": (1.0, -1.0), **held_out})
     section = ppo(a_run(metrics=metrics))
-    finding = charts(section)["ppo-gold-score-gold"].finding
+    gold, own = (charts(section)[f"ppo-gold-{name}"] for name in ("score-gold", "eval_score_sampled"))
+    assert (gold.title, own.title) == (
+        "Gold against proxy: score/gold and score",
+        "Held-out prompts: eval_score_sampled and score",
+    )
+    finding = gold.finding
     assert finding is not None
     assert finding.state == "act"
     assert "to act on: score/gold against score" in said(section)

@@ -15,6 +15,17 @@ from posttrain.report.reading import Read
 from posttrain.report.terms import term
 
 _PARTS_OF_TIME = 4
+# What a second measure is beside the score: in a word, in a line, and by the name of its term.
+_GOLD = (
+    "Gold against proxy",
+    "The score that is trained on is a proxy; where it rises while another measure falls, it is being gamed.",
+    "gold",
+)
+_HELD_OUT = (
+    "Held-out prompts",
+    "The same reward on prompts that are not trained on: it falls where those are learnt by heart.",
+    "score",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,15 +186,16 @@ def _reward(rows: Sequence[Row]) -> list[Part]:
 
 def _gold(rows: Sequence[Row], name: str) -> Chart:
     """A second measure beside the score, with the finding of whether they part."""
+    what, about, explained = _HELD_OUT if name == gold.HELD_OUT else _GOLD
     return Chart(
         id=f"ppo-gold-{name.replace('/', '-')}",
-        title=f"Gold against proxy: {name} and score",
+        title=f"{what}: {name} and score",
         series=[_series("score", course(rows, of("score"))), _series(name, course(rows, of(name)))],
         x="round",
         y="score",
         finding=gold.gold_against_proxy(rows, name),
-        about="The score that is trained on is a proxy; where it rises while another measure falls, it is being gamed.",
-        link=term("gold").link,
+        about=about,
+        link=term(explained).link,
     )
 
 
