@@ -146,6 +146,20 @@ def test_means_over_tokens_are_told_and_judged_per_token(settings: Facts) -> Non
     assert "both log-probs fall" in said(verdict(run))
 
 
+def test_the_charts_of_pairs_speak_of_the_loss_that_was_trained() -> None:
+    sigmoid, alone = (dpo(a_run("dpo", metrics=pairs(1.0), settings={"loss": loss})) for loss in ("sigmoid", "simpo"))
+    assert "log 2" in charts(sigmoid)["dpo-loss"].about
+    assert "one half" in charts(sigmoid)["dpo-accuracy"].about
+    assert "log 2" not in charts(alone)["dpo-loss"].about
+    assert "one half" not in charts(alone)["dpo-accuracy"].about
+    rows = [{"step": 1, "loss": 0.5, "accuracy": 0.5, "desirable_logratio": 0.1, "undesirable_logratio": -0.1}]
+    labelled = dpo(a_run("dpo", metrics=rows, settings={"loss": "kto"}))
+    assert labelled is not None
+    assert "pair" not in labelled.title + said(labelled) + "".join(
+        chart.title + chart.y + chart.about for chart in charts(labelled).values()
+    )
+
+
 def test_the_kl_of_a_run_of_pairs_comes_from_an_evaluation_against_its_start() -> None:
     run = a_run("dpo", metrics=pairs(1.0), evaluations=[an_evaluation()])
     assert "On 4 prompts of held_out.jsonl: a KL of 6.25 nats per answer to runs/sft" in said(dpo(run))

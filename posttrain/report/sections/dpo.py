@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from posttrain.config.preferences import WITHOUT_REFERENCE
 from posttrain.measures import preference_health
 from posttrain.measures.finding import Finding
 from posttrain.measures.quantities import Row, course, of
@@ -16,9 +17,24 @@ from posttrain.report.terms import term
 from posttrain.report.words import short
 
 _REMINDER = (
-    "Accuracy is the share of pairs that the loss itself calls right. It rises in every run that trains at all, also "
+    "Accuracy is the share of {what} that the loss itself calls right. It rises in every run that trains at all, also "
     "where no answer got better: judge the policy by fresh answers."
 )
+_TURNS = "A held-out loss that turns is the sign of too many passes."
+_ALONE = {
+    "margin": "How much likelier the policy finds the chosen answer than the rejected one, a token on average.",
+    "sides": "The log-prob of each side, a token on average: no reference takes part.",
+    "accuracy": "Pairs whose margin is above 0, those at 0 half.",
+}
+_LABELLED = {
+    "sides": "A log-ratio is the log-prob of the policy less the reference's, 0 at the start; undesirable ones fall.",
+    "accuracy": "Good answers whose log-ratio is above the step's guess of the KL, and bad ones below it; at it, half.",
+}
+_TITLES_OF_LABELLED = {
+    "sides": "Desirable and undesirable answers",
+    "accuracy": "Accuracy of the answers",
+    "loss": "Loss on training answers and held-out ones",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +83,7 @@ _CHARTS = (
         title="Loss on training pairs and held-out ones",
         metrics=("loss",),
         y="loss",
-        about="At the start log 2 for the sigmoid; a held-out loss that turns is the sign of too many passes.",
+        about=f"At the start log 2. {_TURNS}",
         finding="held-out loss",
     ),
 )  # fmt: skip
@@ -78,19 +94,30 @@ def dpo(run: Read) -> Section | None:
     rows = run.metrics
     if not any("chosen_logratio" in row or "chosen_logprob" in row or "desirable_logratio" in row for row in rows):
         return None
-    means = takes_means(run)
+    labelled, means = run.settings.get("loss") == "kto", takes_means(run)
     findings = preference_health.of_preferences(rows, means=means)
     parts: list[Part] = [Prose(text=f"Health: {summary(findings)}")] if findings else []
     for drawn in _CHARTS:
-        parts += _chart(drawn, rows, {finding.name: finding for finding in findings}, means=means)
+        told = _told(drawn, str(run.settings.get("loss", "sigmoid")))
+        parts += _chart(told, rows, {finding.name: finding for finding in findings}, means=means)
     parts.append(Prose(text=_distance(run)))
-    parts.append(Prose(text=_REMINDER))
+    parts.append(Prose(text=_REMINDER.format(what="answers" if labelled else "pairs")))
     return Section(
         id="dpo",
-        title="Pairs of answers",
+        title="Answers by their labels" if labelled else "Pairs of answers",
         parts=parts,
         facts={"findings": facts_of(findings)},
     )
+
+
+def _told(drawn: _Drawn, loss: str) -> _Drawn:
+    """A chart in the words of a loss: that of single answers, of pairs alone, or of pairs against a reference."""
+    if drawn.id == "loss" and loss != "sigmoid":
+        drawn = replace(drawn, about=_TURNS)
+    if loss == "kto":
+        title, y = _TITLES_OF_LABELLED.get(drawn.id, drawn.title), drawn.y.replace("the pairs", "the answers")
+        return replace(drawn, title=title, y=y, about=_LABELLED.get(drawn.id, drawn.about))
+    return replace(drawn, about=_ALONE.get(drawn.id, drawn.about)) if loss in WITHOUT_REFERENCE else drawn
 
 
 def _chart(drawn: _Drawn, rows: Sequence[Row], findings: Mapping[str, Finding], *, means: bool) -> list[Part]:
@@ -122,6 +149,6 @@ def _distance(run: Read) -> str:
     if own:
         return f"Its KL to the start was {short(own.recent)} nats per answer lately, on its own answers."
     return (
-        "The KL to the start is not known: a log-ratio on answers of the data is none. An evaluation against the "
-        "start measures it (above: how to measure it)."
+        "The KL to the start is not known: it is taken on the policy's own answers, and these answers are the data's. "
+        "An evaluation against the start measures it (above: how to measure it)."
     )
