@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 from reported import change, written
@@ -36,7 +36,13 @@ def test_a_training_ends_with_its_page_and_as_well_without_one(
     rows = [{"prompt": f"{n} + {n} =", "completion": str(2 * n)} for n in range(12)]
     data, out = tmp_path / "train.jsonl", tmp_path / "run"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"model": str(tiny_model), "data": str(data), "out": str(out), "steps": 2, "batch_size": 4}
+    settings: dict[str, Any] = {
+        "model": str(tiny_model),
+        "data": str(data),
+        "out": str(out),
+        "steps": 2,
+        "batch_size": 4,
+    }
     pt.sft(**settings, quiet=True)
     page = out / "report.html"
     assert "sft from" in page.read_text(encoding="utf-8")
@@ -53,11 +59,11 @@ def test_a_training_ends_with_its_page_and_as_well_without_one(
 
     monkeypatch.setattr(reporting, "ended", denied)
     monkeypatch.setattr(reporting, "failed", denied)
-    assert cast("Run", pt.sft(**settings, quiet=True)).status == "done"
+    assert pt.sft(**settings, quiet=True).status == "done"
     with pytest.raises(RunExists, match="another run"):
         pt.sft(**{**settings, "steps": 3}, quiet=True)
     monkeypatch.setitem(sys.modules, "posttrain.workflows.reporting", None)  # as if it were deleted
-    assert cast("Run", pt.sft(**settings, quiet=True)).status == "done"
+    assert pt.sft(**settings, quiet=True).status == "done"
     assert not page.exists()
 
 
