@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 from playwright.sync_api import Browser, Page
 
 from posttrain.report.html import page as page_of
@@ -93,3 +95,20 @@ def number(text: str | None) -> float:
     """A number as the page writes it."""
     assert text is not None
     return float(text.replace("−", "-"))
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of the inspector."""
+    return pq.ParquetFile(path).read().to_pylist()
+
+
+def chosen(page: Page, part: str) -> str:
+    """What a list of choices has chosen."""
+    return page.locator(f"[data-part={part}]").input_value()
+
+
+def same(text: str, stored: float | bool) -> bool:
+    """Whether a number on the page reads back to the float32 of the file."""
+    if isinstance(stored, bool):
+        return text == ("true" if stored else "false")
+    return np.float32(text).tobytes() == np.float32(stored).tobytes()

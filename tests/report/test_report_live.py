@@ -195,6 +195,29 @@ def test_a_page_follows_its_run_and_leaves_the_reader_where_they_are(chromium: B
 
 
 @pytest.mark.medium
+def test_of_hundreds_of_rollouts_the_list_offers_those_around_and_the_way_to_all(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    run = run_at_hand(tmp_path / "run", "ppo", done=False)
+    ppo_file(run, 1, [1 + row % 3 for row in range(700)])
+    with Serving(application(run, Options()), host="127.0.0.1", port=0) as serving:
+        page = chromium.new_context().new_page()
+        page.goto(serving.address)
+        page.wait_for_selector("#inspector .token")
+        options = page.locator("[data-part=rollout] option")
+        assert (options.count(), options.last.text_content()) == (152, "… 549 rollouts after")
+        for beyond in ("151", "302"):
+            page.locator("[data-part=rollout]").select_option(beyond)
+            page.wait_for_function(
+                "(row) => document.querySelector('[data-part=rollout] option:checked').value === row"
+                " && !document.querySelector('#inspector[aria-busy]')",
+                arg=beyond,
+            )
+        assert options.first.text_content() == "… 152 rollouts before"
+        assert (options.count(), options.last.text_content()) == (303, "… 247 rollouts after")
+
+
+@pytest.mark.medium
 def test_pairs_that_come_while_a_page_is_open_are_shown(chromium: Browser, tmp_path: Path) -> None:
     run = run_at_hand(tmp_path / "run", "dpo", done=False)
     with Serving(application(run, Options()), host="127.0.0.1", port=0) as serving:

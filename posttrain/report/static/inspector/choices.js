@@ -33,6 +33,29 @@ export function rolloutLine(rollout, method) {
   return parts.join(" · ");
 }
 
+const AROUND = 150; // rollouts on each side of the shown one that the list offers: a list of ten thousand is slow
+const LAST = { lowest: Infinity, highest: -Infinity }; // those without a score
+
+/** Rollouts as kept, or by their score or length; the list itself is left as it is. */
+export function ordered(listed, order) {
+  const score = ({ score: value }) => value ?? LAST[order];
+  const by = {
+    lowest: (one, other) => score(one) - score(other),
+    highest: (one, other) => score(other) - score(one),
+    longest: (one, other) => other.length - one.length,
+  }[order];
+  return by ? [...listed].sort(by) : listed;
+}
+
+/** The choices around the rollout at a place, `[row, text]`; the outermost of those left out stands for them. */
+export function rolloutChoices(listed, place, method) {
+  const [start, end] = [Math.max(0, place - AROUND), Math.min(listed.length, place + AROUND + 1)];
+  const choices = listed.slice(start, end).map((each) => [each.row, rolloutLine(each, method)]);
+  if (start > 0) choices.unshift([listed[start - 1].row, `… ${howMany(start, "rollout")} before`]);
+  if (end < listed.length) choices.push([listed[end].row, `… ${howMany(listed.length - end, "rollout")} after`]);
+  return choices;
+}
+
 /** Fills a list of choices, `[value, text]` each, and keeps what was chosen. */
 export function offered(select, options, value) {
   select.replaceChildren(...options.map(([each, text]) => element("option", { value: String(each) }, readable(text))));

@@ -1,6 +1,6 @@
 // The token inspector: what is chosen, drawn anew where it changes.
 
-import { moveOf, offered, quantityButtons, rolloutLine } from "./choices.js";
+import { moveOf, offered, ordered, quantityButtons, rolloutChoices } from "./choices.js";
 import { lessonOf } from "./lesson.js";
 import { legendOf } from "./legend.js";
 import { panelOf, spokenOf } from "./panel.js";
@@ -29,6 +29,7 @@ class TokenInspector {
   #listen() {
     this.find("step").addEventListener("change", ({ target }) => this.goToStep(Number(target.value)));
     this.find("rollout").addEventListener("change", ({ target }) => this.goToRollout(Number(target.value)));
+    this.find("order").addEventListener("change", () => this.#reorder());
     for (const button of this.root.querySelectorAll("[data-move]")) {
       button.addEventListener("click", () => this.move(button.dataset.move, Number(button.dataset.by)));
     }
@@ -92,6 +93,11 @@ class TokenInspector {
     this.goToToken({ answer, place }, { focus: focus || this.root.contains(document.activeElement) });
   }
 
+  #reorder() {
+    this.listed = ordered(this.kept, this.find("order").value);
+    this.goToRollout(this.listed[0].row);
+  }
+
   #place() {
     return this.listed.findIndex(({ row }) => row === this.row);
   }
@@ -100,13 +106,12 @@ class TokenInspector {
   async goToStep(step, { focus = false } = {}) {
     if (step === undefined) return;
     const [turn, before] = [(this.asked += 1), this.listed ? this.#place() : 0];
-    const listed = await this.#told(() => this.source.listed(step));
-    if (!listed || turn !== this.asked) return;
-    Object.assign(this, { step, listed });
+    const kept = await this.#told(() => this.source.listed(step));
+    if (!kept || turn !== this.asked) return;
+    const listed = ordered(kept, this.find("order").value);
+    Object.assign(this, { step, kept, listed });
     this.find("step").value = String(step);
-    const chosen = listed[Math.min(Math.max(0, before), listed.length - 1)];
-    offered(this.find("rollout"), listed.map((each) => [each.row, rolloutLine(each, this.facts.method)]), chosen.row);
-    await this.goToRollout(chosen.row, { focus });
+    await this.goToRollout(listed[Math.min(Math.max(0, before), listed.length - 1)].row, { focus });
   }
 
   /** Another rollout of the step; the token at the same place of it, as far as it goes. */
@@ -115,7 +120,7 @@ class TokenInspector {
     const rollout = await this.#told(() => this.source.whole(this.step, row));
     if (!rollout || turn !== this.asked) return;
     Object.assign(this, { row, rollout });
-    this.find("rollout").value = String(row);
+    offered(this.find("rollout"), rolloutChoices(this.listed, this.#place(), this.facts.method), row);
     this.#draw();
     this.goToToken(nearest(rollout, this.at), { focus });
     this.#ends();
@@ -190,9 +195,12 @@ class TokenInspector {
   #show(at) {
     const { rollout, facts } = this;
     const { pieces } = this.source;
-    const panel = this.find("panel");
-    panel.dataset.at = `${at.answer} ${at.place}`;
-    panel.replaceChildren(...panelOf({ rollout, pieces, facts, at }));
+    const [panel, place] = [this.find("panel"), `${at.answer} ${at.place}`];
+    if (this.drawn !== rollout || panel.dataset.at !== place) {
+      this.drawn = rollout; // what stands there stays, as somebody may be about to open a part of it
+      panel.dataset.at = place;
+      panel.replaceChildren(...panelOf({ rollout, pieces, facts, at }));
+    }
     const quantity = facts.quantities[this.quantity];
     if (quantity && at === this.at) this.find("spoken").textContent = spokenOf({ rollout, pieces, at, quantity, told });
   }
