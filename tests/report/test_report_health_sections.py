@@ -335,6 +335,7 @@ def test_the_verdict_of_a_run_that_nobody_evaluated_says_what_it_is_worth_and_ho
         (a_run("reward", card={"held_out": card()}), "It orders 75.0% (95 % 70.0% to 80.0%) of the held-out pairs"),
         (a_run("reward", card={"held_out": card()}), "two people agree on 77.0%"),
         (a_run("reward", card={"held_out": card()}), "posttrain eval runs/it --data RANKED.jsonl"),
+        (a_run("sft", settings={"model": "$(x)"}, parents={"reward": {"name": "a b"}}), "'$(x)' --judge 'a b'"),
         (a_run("dpo", metrics=[{"step": 1, "eval_loss": 0.6, "eval_accuracy": 0.8}]), "accuracy is of its own margin"),
         (a_run("dpo", metrics=pairs(1.0), parents={}), "--against runs/sft --judge REWARD_MODEL --data HELD_OUT.jsonl"),
         (a_run(status="failed", error="loss is not a number\n  rows: f:1"), "failed at step 0: loss is not a number."),

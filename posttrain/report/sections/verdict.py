@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from posttrain.measures.quantities import course, of
@@ -81,11 +82,7 @@ def _sentence(each: Stored, *, own: bool) -> str:
         return f"Against {each.against} it wins {share_of(wins)} of {each.where}{by}{more}{told}."
     if is_measure(score):
         return f"Its answers score {number_of(score)} on the mean of {each.where}{by}{_told(each)}."
-    named = [
-        name
-        for name in ("accuracy", "exact_match", "macro_f1", "spearman", "token_f1")
-        if is_measure(each.measures.get(name))
-    ]
+    named = [name for name in _NAMED if is_measure(each.measures.get(name))]
     if named:
         numbers = listed([f"{name.replace('_', ' ')} {number_of(each.measures[name])}" for name in named[:_MOST]])
         return f"On {each.where}: {numbers}."
@@ -143,11 +140,11 @@ def how_to_measure(run: Read) -> str:
         return ""
     if run.command not in _POLICIES:
         kind = "RANKED.jsonl" if run.command == "reward" else "LABELLED.jsonl"
-        return f"posttrain eval {run.path} --data {kind}"
+        return shlex.join(["posttrain", "eval", str(run.path), "--data", kind])
     start = run.settings.get("model")
     judge = _judge(run)
-    against = f" --against {start} --judge {judge}" if start and judge else ""
-    return f"posttrain eval {run.path}{against} --data HELD_OUT.jsonl"
+    against = ["--against", str(start), "--judge", judge] if start and judge else []
+    return shlex.join(["posttrain", "eval", str(run.path), *against, "--data", "HELD_OUT.jsonl"])
 
 
 def _judge(run: Read) -> str:
