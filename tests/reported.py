@@ -10,6 +10,7 @@ from pathlib import Path
 from posttrain.config import CONFIGS, make_config
 from posttrain.errors import Diverged, Problem
 from posttrain.run import RunWriter
+from posttrain.run.lock import FolderLock
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",
@@ -34,6 +35,8 @@ METRICS: Mapping[str, Sequence[str]] = {
     "online-dpo": ("loss", "accuracy", "margin", "score"),
 }
 
+_LOCKS: list[FolderLock] = []  # of the runs that go on
+
 
 def written(
     out: Path,
@@ -47,7 +50,7 @@ def written(
     problems: Sequence[Problem] = (),
     **settings: object,
 ) -> Path:
-    """A run folder whose metrics fall as 1 / step, which is `done`, `running` or `failed`."""
+    """A run folder whose metrics fall as 1 / step, which is `done`, `running`, `failed`, or killed: `stopped`."""
     made = {"model": str(model), "out": str(out), **SETTINGS[command], **settings}
     config = make_config(CONFIGS[command], made)
     writer = RunWriter.create(out, config, lineage={"model": str(model)})
@@ -63,6 +66,8 @@ def written(
                 writer.finish(eval_loss=0.5)
     except Diverged:
         pass
+    if ending == "running":
+        _LOCKS.append(FolderLock.take(out))
     return out
 
 

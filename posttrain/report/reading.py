@@ -12,6 +12,7 @@ from posttrain.errors import DataError, Problem
 from posttrain.run.evaluations import FOLDER
 from posttrain.run.fingerprints import FIX, json_lines
 from posttrain.run.folder import Facts, Run
+from posttrain.run.lock import is_held
 from posttrain.run.reading import read_lines
 
 
@@ -50,7 +51,7 @@ def read(path: str | os.PathLike[str]) -> Read:
     card = inside / "reward_card.json"
     return Read(
         path=run.path,
-        record=run.record,
+        record=_as_it_is(run),
         settings=run.config.model_dump(mode="json"),
         metrics=_numbers(run.metrics, inside / "metrics.jsonl"),
         samples=_texts(run.samples, inside / "samples.jsonl"),
@@ -60,6 +61,12 @@ def read(path: str | os.PathLike[str]) -> Read:
         problems=[row for _, row in json_lines(inside / "problems.jsonl")],
         failures=list(read_lines(inside / "reward_failures.jsonl")),
     )
+
+
+def _as_it_is(run: Run) -> Facts:
+    """The record; its status is `stopped` where it says that the run goes on, but no process writes it any more."""
+    gone = run.record["status"] == "running" and not is_held(run.path)
+    return {**run.record, "status": "stopped"} if gone else run.record
 
 
 def _numbers(metrics: Sequence[Facts], file: Path) -> Sequence[Facts]:

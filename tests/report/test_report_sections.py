@@ -18,6 +18,7 @@ from posttrain.report.sections.curves import curves, slug
 from posttrain.report.sections.lineage import lineage
 from posttrain.report.sections.losses import losses
 from posttrain.report.sections.reproduce import commands, reproduce
+from posttrain.report.sections.verdict import verdict
 
 STARTED = "2026-01-01T00:00:00.000+00:00"
 BASE = {"name": "base", "content": "b" * 64}
@@ -221,3 +222,9 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, l
     (run / "run" / name).write_text(line + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=says):
         read(run)
+
+
+def test_a_run_whose_process_is_gone_is_not_said_to_go_on(tmp_path: Path) -> None:
+    killed = read(written(tmp_path / "run", steps=3, ending="stopped"))
+    assert killed.record["status"] == "stopped"
+    assert "stopped at step 3 without a word" in said(verdict(killed))

@@ -49,6 +49,7 @@ def _state(run: Read) -> str:
     error = str(run.record.get("error", "")).partition("\n")[0]
     said = {
         "running": f"The run is at step {last}, as far as it has written.",
+        "stopped": f"The run stopped at step {last} without a word, as by a kill; the same command goes on.",
         "interrupted": f"The run was interrupted at step {last}; the same command goes on.",
         "failed": f"The run failed at step {last}: {error or 'no reason is known'}.",
     }
