@@ -307,6 +307,12 @@ def test_the_verdict_of_an_evaluated_run_is_a_sentence_with_intervals() -> None:
     assert not any(isinstance(part, Code) for part in section.parts)
 
 
+def test_a_score_that_fell_is_not_said_to_gain() -> None:
+    worse = an_evaluation()
+    worse["estimates"] |= {"gain": {"value": -0.5, "interval": [-0.75, -0.25], "count": 4}}
+    assert "the score changes by -0.5 (95 % -0.75 to -0.25) on the mean" in said(verdict(a_run(evaluations=[worse])))
+
+
 def test_a_judge_that_it_was_not_trained_on_is_told_first_and_its_own_is_called_so() -> None:
     own = an_evaluation(judges=["runs/rm"], made="2026-05-01T00:00:00")
     lines = said(verdict(a_run(evaluations=[an_evaluation(), own]))).split("\n")

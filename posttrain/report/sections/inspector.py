@@ -44,7 +44,7 @@ def _section(parts: Sequence[Part], facts: Mapping[str, JSON]) -> Section:
 
 
 def _damaged(problem: Problem) -> Warned:
-    sentence = f"{problem.place} is left out: {problem.what}."
+    sentence = f"{problem.place} is left out: {problem.what.rstrip('.')}."
     return Warned(finding=Finding(name="inspector", state="watch", sentence=sentence, rule="files that cannot be read"))
 
 

@@ -78,7 +78,8 @@ def _sentence(each: Stored, *, own: bool) -> str:
     wins, gain, score = (each.estimates.get(name) for name in ("win_rate", "gain", "score"))
     by = f", judged by {each.judge}" + (", which it was trained on" if own else "") if each.judges else ""
     if is_measure(wins):
-        more = f"; the score gains {number_of(gain)} on the mean" if is_measure(gain) else ""
+        way = "changes by" if is_measure(gain) and gain["value"] < 0 else "gains"
+        more = f"; the score {way} {number_of(gain)} on the mean" if is_measure(gain) else ""
         told = _told(each)
         return f"Against {each.against} it wins {share_of(wins)} of {each.where}{by}{more}{told}."
     if is_measure(score):
