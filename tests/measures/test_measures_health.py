@@ -188,6 +188,14 @@ def test_a_fall_on_held_out_prompts_is_no_gaming_of_the_reward_that_scores_them_
         assert (finding.state, says in finding.sentence) == ("act", True)
 
 
+def test_a_part_of_the_reward_that_falls_may_have_been_asked_to() -> None:
+    finding = gold_against_proxy(run(score=line(0, 2), **{"score/length": line(40, 10)}), "score/length")
+    assert finding is not None
+    assert finding.state == "watch"
+    assert "as a negative weight asks for, or outweighed by the other parts" in finding.sentence
+    assert "act" not in finding.rule
+
+
 def test_findings_stand_the_worst_first() -> None:
     rows = run(
         kl=line(0, 40),

@@ -65,19 +65,19 @@ def test_the_frontier_has_a_point_a_round_in_the_order_of_time() -> None:
     assert (frontier.series[-1].x[-1], frontier.series[-1].y[-1]) == (5.0, 2.0)
 
 
-def test_a_second_reward_that_falls_is_told_beside_the_score_that_rises() -> None:
+def test_a_part_of_the_reward_that_falls_is_told_beside_the_score_that_rises() -> None:
     held_out = {"eval_score_sampled": (0.0, 1.0)}
-    metrics = rounds(**{**HEALTHY, "score/rm": (0.0, 3.0), "score/gold": (1.0, -1.0), **held_out})
+    metrics = rounds(**{**HEALTHY, "score/rm": (0.0, 3.0), "score/short": (1.0, -1.0), **held_out})
     section = ppo(a_run(metrics=metrics))
-    gold, own = (charts(section)[f"ppo-gold-{name}"] for name in ("score-gold", "eval_score_sampled"))
-    assert (gold.title, own.title) == (
-        "Gold against proxy: score/gold and score",
+    short, own = (charts(section)[f"ppo-gold-{name}"] for name in ("score-short", "eval_score_sampled"))
+    assert (short.title, own.title) == (
+        "A part of the reward: score/short and score",
         "Held-out prompts: eval_score_sampled and score",
     )
-    finding = gold.finding
+    finding = short.finding
     assert finding is not None
-    assert finding.state == "act"
-    assert "to act on: score/gold against score" in said(section)
+    assert finding.state == "watch"
+    assert "to watch: score/short against score" in said(section)
 
 
 def test_a_judge_that_the_run_was_not_trained_on_is_asked_whether_it_agrees() -> None:

@@ -16,10 +16,10 @@ from posttrain.report.terms import term
 
 _PARTS_OF_TIME = 4
 # What a second measure is beside the score: in a word, in a line, and by the name of its term.
-_GOLD = (
-    "Gold against proxy",
-    "The score that is trained on is a proxy; where it rises while another measure falls, it is being gamed.",
-    "gold",
+_PART = (
+    "A part of the reward",
+    "One of the rewards that are added up, before its weight; the score is their sum.",
+    "score",
 )
 _HELD_OUT = (
     "Held-out prompts",
@@ -186,7 +186,7 @@ def _reward(rows: Sequence[Row]) -> list[Part]:
 
 def _gold(rows: Sequence[Row], name: str) -> Chart:
     """A second measure beside the score, with the finding of whether they part."""
-    what, about, explained = _HELD_OUT if name == gold.HELD_OUT else _GOLD
+    what, about, explained = _HELD_OUT if name == gold.HELD_OUT else _PART
     return Chart(
         id=f"ppo-gold-{name.replace('/', '-')}",
         title=f"{what}: {name} and score",
