@@ -145,6 +145,13 @@ def length_bias(card: Card, *, watch: float = 0.1, act: float = 0.2) -> Finding 
     return Finding(name="length bias", state=state, sentence=sentence, rule=rule)
 
 
+def _surer(card: Card) -> str:
+    """Whether the probabilities of a card are higher than the shares that came, over all its pairs, or lower."""
+    bins = cast("Sequence[Card]", card["calibration"].get("bins", ()))
+    beyond = sum((bin_["probability"] - bin_["accuracy"]) * bin_["count"] for bin_ in bins)
+    return "surer" if beyond > 0 else "less sure" if beyond < 0 else "surer, or less sure,"
+
+
 def calibration(card: Card, *, watch: float = 0.05, act: float = 0.15) -> Finding | None:
     """Whether the model is right as often as it says."""
     error = cast("Card", card.get("calibration", {})).get("error")
@@ -153,7 +160,7 @@ def calibration(card: Card, *, watch: float = 0.05, act: float = 0.15) -> Findin
     state = above(error, watch, act)
     means = {
         "fine": "it is about as sure as it is right",
-        "watch": "it is surer, or less sure, than it is right",
+        "watch": f"it is {_surer(card)} than it is right",
         "act": "how far its scores are apart says little; compare scores by their order",
     }
     sentence = f"Its probabilities are {error:.1%} off on the mean: {means[state]}."

@@ -46,15 +46,15 @@ def against_judges(run: Read) -> list[Finding]:
 
 
 def summary(found: Sequence[Finding]) -> str:
-    """How many rules were asked, and the names of those that found something."""
+    """How many rules were checked, and the names of those that found something."""
     if not found:
         return "no rule of health applies."
-    told = [
-        f"{words}: {listed([finding.name for finding in found if finding.state == state])}"
-        for state, words in _WORDS.items()
-        if any(finding.state == state for finding in found)
-    ]
-    return f"{counted(len(found), 'rule')} asked; {'; '.join(told) if told else 'all is fine'}."
+    told: list[str] = []
+    for state, words in _WORDS.items():
+        # A name may have a comma of its own: "KL, level".
+        names = [finding.name.replace(", ", " ") for finding in found if finding.state == state]
+        told += [f"{words}: {listed(names)}"] if names else []
+    return f"{counted(len(found), 'rule')} checked; {'; '.join(told) if told else 'all is fine'}."
 
 
 def facts_of(found: Sequence[Finding]) -> list[JSON]:

@@ -124,6 +124,8 @@ def leaning(scores_longer_higher: float) -> dict[str, Any]:
 
 
 NOBODY = {"people": share(0.0, count=0), "model": share(0.0, count=0)}
+SURE = [{"probability": 0.9, "accuracy": 0.7, "count": 30}, {"probability": 0.6, "accuracy": 0.8, "count": 10}]
+UNSURE = [{"probability": 0.9, "accuracy": 0.7, "count": 10}, {"probability": 0.6, "accuracy": 0.8, "count": 30}]
 FAR = {"people": share(0.8), "model": share(0.6, 0.5, 0.7)}
 
 
@@ -142,6 +144,8 @@ FAR = {"people": share(0.8), "model": share(0.6, 0.5, 0.7)}
         (length_bias, leaning(0.2), "act", "write shorter"),
         (calibration, {}, "fine", "2.0% off on the mean"),
         (calibration, {"calibration": {"error": 0.1}}, "watch", "surer, or less sure"),
+        (calibration, {"calibration": {"error": 0.1, "bins": SURE}}, "watch", "it is surer than it is right"),
+        (calibration, {"calibration": {"error": 0.1, "bins": UNSURE}}, "watch", "it is less sure than it is right"),
         (calibration, {"calibration": {"error": 0.16}}, "act", "says little"),
     ],
 )  # fmt: skip

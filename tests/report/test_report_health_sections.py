@@ -50,7 +50,7 @@ def test_each_quantity_of_the_rounds_has_a_chart_with_what_it_says() -> None:
         "endings",
     }  # fmt: skip
     assert {chart.finding.state for chart in found.values() if chart.finding} == {"fine"}
-    assert "9 rules asked; all is fine." in said(section)
+    assert "9 rules checked; all is fine." in said(section)
     assert all(chart.about and chart.link.startswith("docs/methods.md#") for chart in found.values())
     [kl, k3] = found["ppo-kl"].series
     assert (kl.name, k3.name, kl.x[:2], kl.y[-1]) == ("kl", "kl_k3", [1.0, 2.0], 5.0)  # a point a round, as it is
@@ -130,7 +130,7 @@ def test_both_sides_that_fall_are_warned_of_and_accuracy_comes_with_what_it_mean
     finding = charts(section)["dpo-sides"].finding
     assert finding is not None
     assert finding.state == "act"
-    assert "Health: 1 rule asked; to act on: both log-probs fall." in said(section)
+    assert "Health: 1 rule checked; to act on: both log-probs fall." in said(section)
     assert "judge the policy by fresh answers" in said(section)
     assert "The KL to the start is not known" in said(section)
 
@@ -303,7 +303,7 @@ def test_the_verdict_of_an_evaluated_run_is_a_sentence_with_intervals() -> None:
         "Against runs/sft it wins 62.5% (95 % 55.0% to 70.0%) of 4 prompts of held_out.jsonl, judged by gold.py:score; "
         "the score gains 0.5 (95 % 0.25 to 0.75) on the mean, at a KL of 6.25 nats per answer."
     ) in said(section)
-    assert "Health: 10 rules asked; all is fine." in said(section)
+    assert "Health: 10 rules checked; all is fine." in said(section)
     assert not any(isinstance(part, Code) for part in section.parts)
 
 
@@ -324,7 +324,7 @@ def test_what_asks_for_action_stands_with_the_verdict_the_worst_first() -> None:
     section = verdict(a_run(metrics=rounds(**{**HEALTHY, "kl": (0.0, 25.0), "stopped": (1.0, 0.7)})))
     states = [part.finding.state for part in section.parts if isinstance(part, Warned)]
     assert states == ["act", "watch", "watch"]
-    assert "to act on: KL, level; to watch: KL, speed and endings." in said(section)
+    assert "to act on: KL level; to watch: KL speed and endings." in said(section)
 
 
 def test_the_verdict_of_a_run_that_nobody_evaluated_says_what_it_is_worth_and_how_to_know_more() -> None:

@@ -55,6 +55,10 @@ def _accuracy(cards: Mapping[str, Card]) -> Table:
             if measure and measure["count"]:
                 rows.append(cells_of(f"{words}, {kind} rankings", measure))
     caption = "Of pairs of answers that people ranked one above the other; intervals are over prompts."
+    if len(rows) == len(cards):
+        caption += (
+            " No prompt was ranked by two people, so how far people agree, the most that it can reach, is not known."
+        )
     return Table(columns=MEASURE_COLUMNS, rows=rows, caption=caption)
 
 
