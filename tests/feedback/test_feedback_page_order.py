@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route
 import posttrain
 
 pytestmark = [pytest.mark.medium, pytest.mark.skipif(CHROMIUM is None, reason=ABSENT)]
-STATIC = Path(posttrain.__file__).parent / "feedback" / "static"
+ROOMS = [Path(posttrain.__file__).parent / room / "static" for room in ("feedback", "pages")]
 KEYS = "abcdefghi"
 PLAY = """async ([size, moves]) => {
   const order = await import("/order.js");
@@ -38,7 +38,8 @@ def blank(chromium: Browser) -> Page:
     def file(route: Route) -> None:
         name = route.request.url.rsplit("/", 1)[-1]
         if name:
-            route.fulfill(path=STATIC / name, content_type="text/javascript")
+            [path] = [room / name for room in ROOMS if (room / name).is_file()]
+            route.fulfill(path=path, content_type="text/javascript")
         else:
             route.fulfill(body="<!doctype html>", content_type="text/html")
 
