@@ -198,7 +198,7 @@ def test_a_wrong_file(text: str | bytes, says: str, folder: Path, capsys: pytest
         (
             "quux",
             "unknown command 'quux'; there are demo, init, check, sft, classify, sample, rank, reward, ppo, dpo, "
-            "online-dpo, rlhf, eval, chat, runs, merge, selftest",
+            "online-dpo, rlhf, eval, chat, report, runs, merge, selftest",
         ),
         ("init stf", "no settings are named 'stf'; did you mean sft?"),
         ("sft --lora_rank 16", "--lora_rank  unknown flag; that is LLaMA-Factory's name, here: --lora.rank 16"),
