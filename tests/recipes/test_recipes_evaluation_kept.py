@@ -23,8 +23,13 @@ pytestmark = pytest.mark.medium
 
 @pytest.fixture
 def run(stages: Stages, tmp_path: Path) -> Path:
-    """A finished run of sft that may be written to."""
-    return shutil.copytree(stages.sft, tmp_path / "sft")
+    """A finished run of sft that may be written to, and was not evaluated yet."""
+    return unevaluated(stages.sft, tmp_path / "sft")
+
+
+def unevaluated(run: Path, copy: Path) -> Path:
+    """A copy of a run without what other tests measured of it."""
+    return shutil.copytree(run, copy, ignore=shutil.ignore_patterns(FOLDER))
 
 
 def kept(run: Path) -> list[Mapping[str, Any]]:
@@ -57,7 +62,7 @@ def test_answers_scores_and_wins_of_every_prompt_stay_with_the_run(run: Path, st
 
 
 def test_a_reward_models_evaluation_keeps_its_card_with_texts(stages: Stages, tmp_path: Path) -> None:
-    reward = shutil.copytree(stages.reward, tmp_path / "rm")
+    reward = unevaluated(stages.reward, tmp_path / "rm")
     posttrain.evaluate(reward, data=stages.rankings, quiet=True)
     [facts] = kept(reward)
     wrong = facts["measures"]["reward_card"]["disagreements"]

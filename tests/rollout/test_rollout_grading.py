@@ -109,8 +109,9 @@ def test_the_others_get_the_numbers_that_they_would_have_without_it(rules: dict[
     without = annotated([batch[n] for n in kept], [scores[n] for n in kept], **rules)
     assert with_failures.completions == without.completions
     assert with_failures.prompts == without.prompts
+    assert with_failures.numbers == without.numbers
     for part in fields(Rollouts):
-        if part.name not in ("completions", "prompts", "parts", "failures"):
+        if part.name not in ("completions", "prompts", "parts", "failures", "numbers"):
             assert torch.equal(getattr(with_failures, part.name), getattr(without, part.name)), part.name
     told = health(with_failures)
     assert told.pop("unscored") == 3.0
