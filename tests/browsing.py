@@ -10,13 +10,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -25,6 +26,20 @@ ABSENT = "needs Chromium: `make browser` installs it where Debian's packages are
 # Two conversations of the pool have these answers, four each, told apart by their first word.
 FIRST = ["Rain falls when drops grow heavy.", "Clouds cry.", "Water rises, cools, and falls again.", "Because."]
 SECOND = ["Bees make honey.", "Honey is made by bees from nectar.", "Shops.", "Bears?"]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One Chromium for the tests of a file; each visitor has a profile of their own.
+
+    While it is there its event loop runs in this thread, and nobody else's can: what follows may need one.
+    """
+    if CHROMIUM is None:
+        pytest.skip(ABSENT)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def row(prompt: str, responses: Sequence[str], **more: object) -> dict[str, object]:

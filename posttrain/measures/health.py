@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from posttrain.measures.finding import Finding as Finding
-from posttrain.measures.finding import Health as Health
-from posttrain.measures.finding import Rule, above, badness, below, judged, worst_first
+from posttrain.measures.finding import Finding, Health, Rule, above, badness, below, judged, worst_first
 from posttrain.measures.gold import gold_against_proxy, golds
 from posttrain.measures.quantities import Row, course, length_ratio, not_ended, of, rounds
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from posttrain.inert import inert
-from posttrain.measures.health import Finding
+from posttrain.measures.finding import Finding
 from posttrain.report.figures import finite
 from posttrain.report.parts import Answers, Cell, Chart, Code, Folded, Inspector, Part, Prose, Series, Table, Warned
 from posttrain.report.report import Report

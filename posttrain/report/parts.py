@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from posttrain.measures.health import Finding
+from posttrain.measures.finding import Finding
 from posttrain.records import JSON
 
 Cell: TypeAlias = str | float | int | None

@@ -8,22 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import ABSENT, CHROMIUM, POOL, Serve, Served, Visit, Visitor, visitor
-from playwright.sync_api import Browser, sync_playwright
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One Chromium for the tests of a file; each visitor has a profile of their own.
-
-    While it is there its event loop runs in this thread, and nobody else's can: what follows may need one.
-    """
-    if CHROMIUM is None:
-        pytest.skip(ABSENT)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+from browsing import POOL, Serve, Served, Visit, Visitor, visitor
+from browsing import chromium as chromium
+from playwright.sync_api import Browser
 
 
 @pytest.fixture

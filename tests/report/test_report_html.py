@@ -14,7 +14,7 @@ import pytest
 from read_at_hand import a_run
 from reported import HOSTILE, SETTINGS, written
 
-from posttrain.measures.health import Finding
+from posttrain.measures.finding import Finding
 from posttrain.report import scripts
 from posttrain.report.html import charts_in, data_block, page, summary_of
 from posttrain.report.parts import (

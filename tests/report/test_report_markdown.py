@@ -7,7 +7,7 @@ from read_at_hand import a_run
 from reported import HOSTILE
 
 from posttrain.inert import inert
-from posttrain.measures.health import Finding
+from posttrain.measures.finding import Finding
 from posttrain.report.markdown import MARK, fenced, markdown, plain, table
 from posttrain.report.parts import (
     Answer,

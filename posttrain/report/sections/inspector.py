@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from posttrain.counted import counted
 from posttrain.errors import Problem
-from posttrain.measures.health import Finding
+from posttrain.measures.finding import Finding
 from posttrain.records import JSON
 from posttrain.report.inspection import files_of, heading, inspection
 from posttrain.report.parts import Inspector, Part, Prose, Section, Warned

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from posttrain.counted import counted
-from posttrain.measures.health import Finding
+from posttrain.measures.finding import Finding
 from posttrain.records import JSON
 from posttrain.report.facts import is_number, mapping
 from posttrain.report.parts import Cell, Folded, Part, Prose, Section, Table, Warned
