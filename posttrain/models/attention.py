@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -122,20 +122,6 @@ def register() -> None:
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """Rows of nearly one length: `index` int64 [rows, L] into the stream, padded at the right with place 0."""
-
-    index: Tensor
-    rows: int
-    length: int
-
-    def take(self, stream: Tensor) -> Tensor:
-        """[rows, H, L, d] of a stream [T, H, d]."""
-        picked = stream.index_select(0, self.index.view(-1))
-        return picked.view(self.rows, self.length, *stream.shape[1:]).transpose(1, 2)
-
-
 class PackedLayout:
     """The layout of a training batch: a token sees its own segment causally, and all of its parent.
 
@@ -145,18 +131,80 @@ class PackedLayout:
 
     def __init__(self, batch: TokenBatch) -> None:
         self.calls = 0
-        self._buckets, self._place = _rows(batch)
-        self._whole = len(self._buckets) == 1 and self._buckets[0].rows == 1
+        self._shapes, self._rows = _rows(batch)
+        self._whole = len(self._shapes) == 1 and self._shapes[0][0] == 1
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, terms: AttentionTerms) -> Tensor:
         """The attention output [T, H, d] of query [T, H, d] over key and value [T, Hkv, d]."""
         if self._whole:
             query, key, value = (tensor.unsqueeze(0).transpose(1, 2) for tensor in (query, key, value))
             return _causal(query, key, value, terms).squeeze(0)
-        outputs: list[Tensor] = []
-        for bucket in self._buckets:
-            outputs.append(_causal(bucket.take(query), bucket.take(key), bucket.take(value), terms).flatten(0, 1))
-        return torch.cat(outputs).index_select(0, self._place)
+        buckets = zip(self._buckets(query), self._buckets(key), self._buckets(value), strict=True)
+        outputs = [_causal(*bucket, terms).flatten(0, 1) for bucket in buckets]
+        return cast(Tensor, _ToStream.apply(torch.cat(outputs), self._rows))
+
+    def _buckets(self, stream: Tensor) -> list[Tensor]:
+        """[rows, H, L, d] of each bucket, of a stream [T, H, d]."""
+        rows = cast(Tensor, _ToRows.apply(stream, self._rows))
+        parts = rows.split([count * length for count, length in self._shapes])
+        return [part.unflatten(0, shape).transpose(1, 2) for part, shape in zip(parts, self._shapes, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """The places of a stream laid out as rows, and back. N: places of all rows, padding among them.
+
+    `index`: int64 [N], the token at each place, 0 for padding. `place`: int64 [T], one place of each token. `unread`:
+    int64, the places that are the `place` of no token: padding, and what `again` repeats. `again`, `again_of`: int64,
+    the further places of tokens that several rows hold, and those tokens.
+    """
+
+    index: Tensor
+    place: Tensor
+    unread: Tensor
+    again: Tensor
+    again_of: Tensor
+
+
+class _ToRows(torch.autograd.Function):
+    """Rows [N, ...] of a stream [T, ...].
+
+    Backward gathers as well, but for what several rows share; padding has no gradient, for no real token sees it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, stream: Tensor, rows: _Rows) -> Tensor:
+        ctx.rows = rows
+        return _pick(stream, rows.index)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        rows: _Rows = ctx.rows
+        found = _pick(gradient, rows.place)
+        if len(rows.again):
+            found.index_add_(0, rows.again_of, _pick(gradient, rows.again))
+        return found, None
+
+
+class _ToStream(torch.autograd.Function):
+    """A stream [T, ...] of rows [N, ...]; backward gathers, where adding up would find each place once."""
+
+    @staticmethod
+    def forward(ctx: Any, laid: Tensor, rows: _Rows) -> Tensor:
+        ctx.rows = rows
+        return _pick(laid, rows.place)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        rows: _Rows = ctx.rows
+        return _pick(gradient, rows.index).index_fill_(0, rows.unread, 0), None
+
+
+def _pick(tensor: Tensor, index: Tensor) -> Tensor:
+    """`tensor[index]`; rows of a matrix are picked several times faster than those of more axes."""
+    return tensor.flatten(1).index_select(0, index).unflatten(1, tensor.shape[1:])
 
 
 def rows_of(batch: TokenBatch) -> list[list[int]]:
@@ -171,28 +219,34 @@ def rows_of(batch: TokenBatch) -> list[list[int]]:
     ]
 
 
-def _rows(batch: TokenBatch) -> tuple[list[_Bucket], Tensor]:
-    """The buckets of a batch, and for each token its place in their concatenated output."""
+def _rows(batch: TokenBatch) -> tuple[list[tuple[int, int]], _Rows]:
+    """How many rows of what length each bucket has, and where the tokens of a batch stand in them."""
     lengths, parents = np.array(batch.lengths, np.int64), np.array(batch.parents, np.int64)
     starts = lengths.cumsum() - lengths
     before = np.where(parents >= 0, lengths[parents], 0)
     leaves = np.setdiff1d(np.arange(len(lengths)), parents)
     leaves = leaves[np.argsort((before + lengths)[leaves], kind="stable")]
-    buckets: list[_Bucket] = []
-    place = np.full(int(lengths.sum()), -1)
-    offset = 0
+    shapes: list[tuple[int, int]] = []
+    places: list[NDArray[np.int64]] = []
+    real: list[NDArray[np.bool_]] = []
     for rows in _nearly_equal(leaves, (before + lengths)[leaves]):
         head, own = before[rows, None], lengths[rows, None]
         length = int((head + own)[-1, 0])
         column = np.arange(length)
         index = np.where(column < head, starts[parents[rows], None] + column, starts[rows, None] + column - head)
-        real = column < head + own
-        # Rows of one bucket hold the same prefix; any of them computes the same output for it.
-        place[index[real]] = offset + np.flatnonzero(real)
-        index[~real] = 0
-        offset += index.size
-        buckets.append(_Bucket(index=_on(batch, index), rows=len(rows), length=length))
-    return buckets, _on(batch, place)
+        shapes.append((len(rows), length))
+        places.append(index.ravel())
+        real.append((column < head + own).ravel())
+    index, held = np.concatenate(places), np.concatenate(real)
+    index[~held] = 0
+    # Several rows may hold one prefix; any of them computes the same output for it.
+    place = np.full(int(lengths.sum()), -1)
+    place[index[held]] = np.flatnonzero(held)
+    read = np.zeros(len(index), bool)
+    read[place] = True
+    again = np.flatnonzero(held & ~read)
+    found = {"index": index, "place": place, "unread": np.flatnonzero(~read), "again": again, "again_of": index[again]}
+    return shapes, _Rows(**{name: _on(batch, places) for name, places in found.items()})
 
 
 def _on(batch: TokenBatch, places: NDArray[np.int64]) -> Tensor:
