@@ -45,6 +45,11 @@ def is_bf16(model: nn.Module) -> bool:
     return any(part.dtype == torch.bfloat16 for part in model.parameters())
 
 
+def multiplies_bf16() -> bool:
+    """Whether the CPU multiplies in bfloat16; without, a layer took 5 times as long forwards and 25 times backwards."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def master_of(parameter: Tensor) -> Tensor:
     """The float32 values of a parameter, perhaps on another device; the parameter itself where it is all there is."""
     return cast("Tensor", _masters.get(parameter, parameter))

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posttrain.models.precision import multiplies_bf16
+
 _FEWEST_NUMBERS = 2**16
 """Smaller weights stay in a cache in whichever order they lie, and the kernel's own start would cost more."""
 
@@ -103,5 +105,5 @@ def _supported(dtype: torch.dtype) -> bool:
     if not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
     if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return multiplies_bf16()
     return dtype == torch.float32

@@ -17,6 +17,7 @@ from posttrain.config.methods import Sampling
 from posttrain.console import Console
 from posttrain.engine.optimizers import MakeOptimizer, adamw, adamw8bit, check_eight_bits, on_cpu
 from posttrain.errors import ModelError
+from posttrain.models.precision import multiplies_bf16
 from posttrain.models.quantize import Bits, check_quantizable
 
 _HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -129,6 +130,11 @@ def machine(config: Training | Sampling | None = None, console: Console | None =
         asked, reason = auto_precision(device.type, able=able)
         if console is not None:
             console.choose("precision", asked, reason)
+    elif asked == "bf16" and device.type == "cpu" and console is not None and not multiplies_bf16():
+        console.say(
+            "precision bf16: this processor has no instructions for it, so steps take many times as long as in fp32\n"
+            "  fix: leave precision out"
+        )
     half = _HALF[asked]
     if not isinstance(config, Training):
         return Machine(device=device, half=half)

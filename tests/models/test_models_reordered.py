@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posttrain.models.precision import multiplies_bf16
 from posttrain.models.reordered import MOST_ROWS, reordered, rounded
 
 K, N = 256, 320
@@ -100,7 +101,7 @@ def test_the_weights_are_those_of_the_moment_of_entering(layers: Layers) -> None
 
 
 def test_half_precision_and_autocast_give_what_the_plain_layers_give(layers: Layers) -> None:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not multiplies_bf16():
         pytest.skip("this processor does not multiply in bfloat16")
     given = torch.randn(5, K)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):

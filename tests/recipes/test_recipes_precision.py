@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from stages import LORA, QUICK, Stages
 import posttrain as pt
 from posttrain.cli import main
 from posttrain.config import SFTConfig, make_config
+from posttrain.console import open_console
 from posttrain.models.precision import is_bf16
 from posttrain.recipes import setup
 from posttrain.recipes.machine import machine
@@ -32,6 +34,19 @@ def test_bf16_is_of_the_weights_and_without_autocast() -> None:
     with where.autocast():
         assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
     assert not machine(make_config(SFTConfig, {**given, "precision": "fp16"})).bf16
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bf16_on_a_processor_without_it_is_said_to_be_slow(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posttrain.recipes.machine.multiplies_bf16", lambda: able)
+    stream = io.StringIO()
+    machine(
+        make_config(SFTConfig, {"model": "m", "data": "d", "out": "o", "precision": "bf16"}),
+        open_console(stream=stream),
+    )
+    said = "" if able else "precision bf16: this processor has no instructions for it"
+    assert stream.getvalue()[: len(said)] == said
+    assert bool(stream.getvalue()) is not able
 
 
 @pytest.mark.medium
