@@ -111,7 +111,7 @@ def _train(config: DPOConfig, opened: Opened[Mixture[ItemT]], method_of: Callabl
     answer = setup.sampler(policy, codec, start.context, where, tell=console.say)
     hooks = [
         *setup.evaluating(evaluated, source.steps, evaluate),
-        *every(spaced(interval, source.steps), inspect, last=source.steps),
+        *every(spaced(interval, source.steps, config.batch_size), inspect, last=source.steps),
         *setup.sampling(config.samples, interval, source.steps, answer, codec, run),
     ]
     frozen = [] if reference is None else [reference]

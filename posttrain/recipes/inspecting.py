@@ -23,6 +23,9 @@ from posttrain.types import TokenBatch, moved
 
 FILES = 20
 """The most files on the way of a run over rows, besides that of its start and of its end."""
+ROWS = 512
+"""The fewest rows that are trained on between two such files: what is shown, up to 16 rows, is read for each of them,
+which takes as long as to train on 5 to 15."""
 TOKENS = 2048
 """Of a micro-batch of shown rows, or a row that is longer: they are read without gradients."""
 
@@ -141,12 +144,16 @@ def numbers(values: Tensor) -> NDArray[np.float32]:
     return values.detach().float().cpu().numpy()
 
 
-def spaced(interval: int | None, steps: int) -> int:
+def spaced(interval: int | None, steps: int, batch_size: int) -> int:
     """The steps from one file of a run over rows to the next: a multiple of those between two evaluations.
 
-    No more than 20 lie between start and end. All the steps of the run where it is not evaluated.
+    No more than 20 lie between start and end, with 512 rows or more from one to the next. All the steps of the run
+    where it is not evaluated.
     """
-    return steps if interval is None else interval * max(1, -(-steps // (interval * FILES)))
+    if interval is None:
+        return steps
+    least = max(-(-steps // FILES), -(-ROWS // batch_size))
+    return interval * -(-least // interval)
 
 
 def _ids(spans: Sequence[Sequence[int]]) -> Column:

@@ -124,7 +124,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     evaluated = interval if held else None
     hooks = [
         *setup.evaluating(evaluated, source.steps, evaluate),
-        *every(spaced(interval, source.steps), inspect, last=source.steps),
+        *every(spaced(interval, source.steps, config.batch_size), inspect, last=source.steps),
     ]
     load = load_of(budget, sets, source, config.batch_size, step)
     best = best_of_rows(config.best, trained, source, console, interval=evaluated)

@@ -212,7 +212,14 @@ def assert_pairs(rows: list[Row], beta: float, policy: Speaks, reference: Speaks
             assert row["loss"] == near(math.log1p(math.exp(-row["margin"])), within=1e-6)
 
 
+@pytest.fixture
+def every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is kept at each evaluation, however few rows were trained on."""
+    monkeypatch.setattr("posttrain.recipes.inspecting.ROWS", 1)
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.usefixtures("every_evaluation")
 @pytest.mark.parametrize("how", ["weights", "lora"])
 def test_pairs_of_dpo_before_between_and_after_its_steps(how: str, stages: Stages, tmp_path: Path) -> None:
     start = stages.sft if how == "weights" else stages.sft_lora
@@ -234,6 +241,7 @@ def test_pairs_of_dpo_before_between_and_after_its_steps(how: str, stages: Stage
     assert [row["sample"] for row in found[0][1]][:2] == [0, 1], "the best and the first of the worst of [1, 2, 2]"
 
 
+@pytest.mark.usefixtures("every_evaluation")
 def test_pairs_of_training_rows_are_shown_where_none_are_held_out(stages: Stages, tmp_path: Path) -> None:
     run = posttrain.dpo(
         model=stages.sft, data=stages.rankings, loss="simpo", out=tmp_path / "run",
@@ -284,6 +292,7 @@ def test_a_round_of_online_dpo_is_kept_as_pairs_before_its_update(stages: Stages
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("every_evaluation")
 def test_scores_of_every_prefix_are_those_of_the_saved_classifier(stages: Stages, tmp_path: Path) -> None:
     run = posttrain.reward(model=stages.sft, data=stages.rankings, out=tmp_path / "run", **ROWS)
     found = files(run.path)
@@ -330,12 +339,23 @@ def test_the_score_of_a_prefix_is_that_of_an_answer_that_ends_there(mean: bool) 
 
 
 @pytest.mark.parametrize(
-    ("interval", "steps", "apart"), [(None, 100, 100), (10, 100, 10), (1, 1000, 50), (7, 100, 7), (3, 1000, 51)]
+    ("interval", "steps", "batch_size", "apart"),
+    [
+        (None, 100, 64, 100),
+        (10, 100, 64, 10),
+        (1, 1000, 64, 50),
+        (7, 100, 128, 7),
+        (3, 1000, 32, 51),
+        (1, 100, 64, 8),
+        (1, 100, 60, 9),
+        (10, 100, 8, 70),
+        (1, 5, 32, 16),
+    ],
 )
-def test_a_run_over_rows_keeps_a_file_at_evaluations_and_not_too_many(
-    interval: int | None, steps: int, apart: int
+def test_a_run_over_rows_keeps_a_file_at_evaluations_not_too_many_and_never_soon_after_another(
+    interval: int | None, steps: int, batch_size: int, apart: int
 ) -> None:
-    assert spaced(interval, steps) == apart
+    assert spaced(interval, steps, batch_size) == apart
     assert steps // apart <= 20
 
 
