@@ -204,7 +204,8 @@ class _ToStream(torch.autograd.Function):
 
 def _pick(tensor: Tensor, index: Tensor) -> Tensor:
     """`tensor[index]`; rows of a matrix are picked several times faster than those of more axes."""
-    return tensor.flatten(1).index_select(0, index).unflatten(1, tensor.shape[1:])
+    # `reshape` also knows many gradients at once (`is_grads_batched`), as `flatten` does not.
+    return tensor.reshape(len(tensor), -1).index_select(0, index).reshape(len(index), *tensor.shape[1:])
 
 
 def rows_of(batch: TokenBatch) -> list[list[int]]:
