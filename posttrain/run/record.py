@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -100,13 +101,16 @@ def _base(folder: Path) -> Path | None:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that a run's numbers come from."""
-    found: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {package: found for package in _PACKAGES if (found := _version(package)) is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    """The version of a package, None without it; read from its files once in a process, which takes milliseconds."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def processor() -> str:
