@@ -82,7 +82,7 @@ def test_vllm_is_left_out_where_it_is_not_there(
 
 
 @pytest.mark.medium
-def test_both_sides_answer_greedily_with_the_same_tokens(few_texts: None, tmp_path: Path) -> None:
+def test_both_sides_answer_greedily_with_the_same_tokens(few_texts: None, here: None, tmp_path: Path) -> None:
     words = tmp_path / "words"
     texts.write_tokenizer(words, vocabulary=SMALL.vocabulary)
     write_model(tmp_path / "model", SMALL, words)
