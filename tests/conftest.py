@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from fuzzing.small_model import write_model
+from killing import Nursery
+from stages import Stages, build
 
 from posttrain.workflows import reporting
 
@@ -103,3 +105,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     write_model(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stages(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """The stages before PPO, DPO and the loop; nothing may be written into them."""
+    return build(tmp_path_factory.mktemp("stages"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where processes are started that are to be killed."""
+    opened = Nursery()
+    yield opened
+    opened.close()

@@ -39,12 +39,13 @@ class At:
 
 
 class Nursery:
-    """Starts commands as processes of their own, one at a time."""
+    """Starts commands as processes of their own, one at a time, whose runs end with their `pages` or without."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pages: bool = False) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("nursery.py"))]
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("nursery.py"))],
+            [*command, "--pages"] if pages else command,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
         )  # fmt: skip
         self._heard: deque[str] = deque()

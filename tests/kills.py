@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
         model = folder / "tiny"
         write_model(model)
         stages = build(folder / "stages", model)
-        aimed, nursery = commands(stages, folder), Nursery()
+        aimed, nursery = commands(stages, folder), Nursery(pages=True)
         tolls: dict[str, Toll] = {}
         for method in asked.method or METHODS:
             began = time.monotonic()

@@ -40,7 +40,8 @@ def prepare(folder: Path, modules: Sequence[str]) -> None:
     """A project in `folder` with the package, the tests of `ops`, and mutmut's settings for the modules."""
     shutil.copytree(ROOT / "posttrain", folder / "posttrain", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
+    for name in ("conftest.py", "killing.py", "stages.py"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
     for room in ("fuzzing", "ops"):  # conftest makes its small model as the fuzzer does
         shutil.copytree(ROOT / "tests" / room, folder / "tests" / room, ignore=shutil.ignore_patterns("__pycache__"))
     chosen = modules or MODULES

@@ -2,7 +2,8 @@
 
 It reads an order a line (JSON: `words`, `log`, and a `point` with its `count`, or a file for the `tally` of all points)
 and writes the child's process id, `stopped` when it has stopped, and at last its exit code, negative for a signal.
-`python tests/nursery.py`; the child is an ordinary process, and whoever ordered it may kill it.
+`python tests/nursery.py [--pages]`; the child is an ordinary process, and whoever ordered it may kill it. Runs leave no
+pages, which are 5 MB each, unless they are asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas  # noqa: F401  # what a run imports on its way
+import cyclopts  # noqa: F401  # what a run imports on its way
+import pandas  # noqa: F401
 import peft  # noqa: F401
 import points
 import pyarrow.compute  # noqa: F401
@@ -24,13 +26,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClas
 from transformers.conversion_mapping import get_model_conversion_mapping
 
 from posttrain import cli
+from posttrain.config import flags  # noqa: F401
 from posttrain.recipes import classify, dpo, online_dpo, ppo, reward, setup, sft  # noqa: F401
+from posttrain.workflows import reporting, rlhf  # noqa: F401
 
 
 def main() -> None:
     """Takes orders until there are no more."""
     torch.set_num_threads(1)
     setup.SAMPLE_TOKENS = 16  # answers of full length are most of the time of a tiny run
+    if "--pages" not in sys.argv:
+        for name in ("at_end", "together"):
+            setattr(reporting, name, lambda *_, **__: None)
     _warm()
     _say("ready")
     for line in sys.stdin:

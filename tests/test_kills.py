@@ -8,7 +8,7 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from killing import (
     wait_for,
 )
 from points import POINTS
-from stages import Stages, build
+from stages import Stages
 
 from posttrain.cli import main
 from posttrain.run import Run
@@ -52,23 +52,9 @@ KILLS = {
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """The stages before PPO and DPO; nothing may be written into them."""
-    return build(tmp_path_factory.mktemp("stages"), tiny_model)
-
-
-@pytest.fixture(scope="module")
-def words(trained: Stages, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Words]:
+def words(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Words]:
     """The commands, without `--out`."""
-    return commands(trained, tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    """Where processes are started."""
-    opened = Nursery()
-    yield opened
-    opened.close()
+    return commands(stages, tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,13 @@
-"""The earlier stages, trained once for all tests of the recipes."""
+"""What tests of the recipes compare with."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from killing import remains
 from saves import train
-from stages import Stages, build
-
-
-@pytest.fixture(scope="session")
-def stages(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """The stages before PPO and DPO; nothing may be written into them."""
-    return build(tmp_path_factory.mktemp("stages"), tiny_model)
+from stages import Stages
 
 
 @pytest.fixture(scope="session")

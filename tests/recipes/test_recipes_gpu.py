@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from killing import Nursery, differing, hunt, lines_written, remains
-from stages import Stages, build
+from stages import Stages
 
 pytestmark = [pytest.mark.gpu, pytest.mark.medium]
 
@@ -16,20 +15,6 @@ ROUNDS = (
     "--steps 3 --rollouts 8 --group 2 --max_new_tokens 8 --ppo_epochs 2 --minibatches 2 --rollouts_every 2"
     " --learning_rate 0.01 --save_every 3"
 )
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """The stages before PPO and DPO."""
-    return build(tmp_path_factory.mktemp("stages"), tiny_model)
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    """Where processes are started."""
-    opened = Nursery()
-    yield opened
-    opened.close()
 
 
 def words_of(method: str, stages: Stages) -> list[str]:
@@ -45,8 +30,8 @@ def words_of(method: str, stages: Stages) -> list[str]:
 
 
 @pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo-separate", "ppo-trunk"])
-def test_a_killed_run_ends_with_the_same_bits(method: str, trained: Stages, nursery: Nursery, tmp_path: Path) -> None:
-    words = words_of(method, trained)
+def test_a_killed_run_ends_with_the_same_bits(method: str, stages: Stages, nursery: Nursery, tmp_path: Path) -> None:
+    words = words_of(method, stages)
     for name, moments in (("whole", []), ("killed", [lines_written(8)])):
         hunt(nursery, [*words, "--out", str(tmp_path / name)], tmp_path / name, moments)
     assert differing(remains(tmp_path / "whole"), remains(tmp_path / "killed")) == []

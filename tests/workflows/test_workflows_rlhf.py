@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loops import DPO, PPO, facts, rows, write_loop
-from stages import Stages, build, write_rows
+from stages import Stages, write_rows
 
 import posttrain
 from posttrain.cli import main
@@ -24,12 +24,6 @@ from posttrain.workflows.loop_folder import claim
 pytestmark = pytest.mark.medium
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """The stages before the loop; nothing may be written into them."""
-    return build(tmp_path_factory.mktemp("stages"), tiny_model)
-
-
 def ran(file: Path, *words: str) -> str:
     """What a loop says that is run to its end."""
     out = io.StringIO()
@@ -40,18 +34,18 @@ def ran(file: Path, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def loop(trained: Stages, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def loop(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a loop of two rounds of PPO that is done; tests leave it as it is."""
     folder = tmp_path_factory.mktemp("ppo")
-    ran(write_loop(folder, trained))
+    ran(write_loop(folder, stages))
     return folder / "loop"
 
 
 @pytest.fixture(scope="module")
-def dpo_loop(trained: Stages, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def dpo_loop(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a loop of two rounds of DPO, each from the policy of the last, and what it said."""
     folder = tmp_path_factory.mktemp("dpo")
-    return folder / "loop", ran(write_loop(folder, trained, DPO))
+    return folder / "loop", ran(write_loop(folder, stages, DPO))
 
 
 def asked(path: Path) -> list[str]:
@@ -69,8 +63,8 @@ def test_every_stage_is_a_run_or_a_file_of_its_own(loop: Path) -> None:
     assert (loop / "rounds.md").read_text(encoding="utf-8").count("\n| ") == 3  # a head and two rounds
 
 
-def test_prompts_that_were_not_asked_before_come_first(loop: Path, trained: Stages) -> None:
-    everything = {row["prompt"] for row in rows(trained.prompts)}
+def test_prompts_that_were_not_asked_before_come_first(loop: Path, stages: Stages) -> None:
+    everything = {row["prompt"] for row in rows(stages.prompts)}
     first, second = (asked(loop / f"round-{number}" / "prompts.jsonl") for number in (1, 2))
     assert len(everything) == 12
     assert (len(set(first)), len(set(second))) == (8, 8)
@@ -91,13 +85,13 @@ def test_the_second_round_asks_the_policy_of_the_first(loop: Path) -> None:
 
 @pytest.mark.parametrize("method", ["ppo", "dpo"])
 def test_what_is_held_out_is_trained_on_in_no_round(
-    method: str, loop: Path, dpo_loop: tuple[Path, str], trained: Stages
+    method: str, loop: Path, dpo_loop: tuple[Path, str], stages: Stages
 ) -> None:
     out = loop if method == "ppo" else dpo_loop[0]
     held = set(asked(out / "prompts" / "held_out.jsonl"))
     train = set(asked(out / "prompts" / "train.jsonl"))
     assert held
-    assert held | train == {row["prompt"] for row in rows(trained.prompts)}
+    assert held | train == {row["prompt"] for row in rows(stages.prompts)}
     assert not held & train
     measured: set[str] = set()
     for number in (1, 2):
@@ -117,8 +111,8 @@ def test_what_is_held_out_is_trained_on_in_no_round(
     assert measured <= held
 
 
-def test_ppo_trains_on_no_prompt_of_an_audit_item_asked_yet_or_not(trained: Stages, tmp_path: Path) -> None:
-    ran(write_loop(tmp_path, trained, f"{PPO}rank: {{audit: 0.4}}\n"))
+def test_ppo_trains_on_no_prompt_of_an_audit_item_asked_yet_or_not(stages: Stages, tmp_path: Path) -> None:
+    ran(write_loop(tmp_path, stages, f"{PPO}rank: {{audit: 0.4}}\n"))
     out = tmp_path / "loop"
     with closing(feedback_db.connect(out / "feedback.db")) as connection:
         found = connection.execute("SELECT DISTINCT prompt FROM items WHERE audit").fetchall()
@@ -172,9 +166,9 @@ def test_a_round_is_measured_beside_people_and_against_the_start_and_the_last(lo
     assert json.loads(json.dumps(dict(evaluated))) == second["against_previous"]["by_reward_model"]
 
 
-def test_a_policy_from_the_last_one_says_its_reference(dpo_loop: tuple[Path, str], trained: Stages) -> None:
+def test_a_policy_from_the_last_one_says_its_reference(dpo_loop: tuple[Path, str], stages: Stages) -> None:
     out, said = dpo_loop
-    assert f"── round 1 of 2: DPO from {trained.sft}; reference: {trained.sft}\n" in said
+    assert f"── round 1 of 2: DPO from {stages.sft}; reference: {stages.sft}\n" in said
     assert f"── round 2 of 2: DPO from {out}/round-1/policy; reference: {out}/round-1/policy\n" in said
     record = Run.open(out / "round-2" / "policy").record
     assert record["parents"]["model"]["name"] == f"{out}/round-1/policy"
@@ -189,8 +183,8 @@ def test_from_the_second_round_on_the_last_reward_model_says_what_it_is_unsure_o
     assert f"reward {out}/round-1/reward: unsure of " in second
 
 
-def test_the_same_command_does_nothing_again_and_more_rounds_go_on(trained: Stages, tmp_path: Path) -> None:
-    file = write_loop(tmp_path, trained)
+def test_the_same_command_does_nothing_again_and_more_rounds_go_on(stages: Stages, tmp_path: Path) -> None:
+    file = write_loop(tmp_path, stages)
     ran(file, "--rounds", "1")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "loop" / "round-1").rglob("*") if path.is_file()}
     assert "1 round done" in ran(file, "--rounds", "1")
@@ -207,9 +201,9 @@ def test_the_same_command_does_nothing_again_and_more_rounds_go_on(trained: Stag
 
 
 def test_a_kill_while_rounds_are_removed_leaves_the_first_ones(
-    trained: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = load_config(RLHFConfig, write_loop(tmp_path, trained), {})
+    config = load_config(RLHFConfig, write_loop(tmp_path, stages), {})
     claim(config, fresh=False).release()
     for number in (1, 2, 10):
         (tmp_path / "loop" / f"round-{number}").mkdir()
@@ -230,20 +224,20 @@ def test_a_kill_while_rounds_are_removed_leaves_the_first_ones(
     assert sorted(item.name for item in (tmp_path / "loop").iterdir()) == ["loop.yaml", "run"]
 
 
-def test_other_prompts_are_another_loop(loop: Path, trained: Stages, tmp_path: Path) -> None:
-    changed = write_rows(tmp_path / "prompts.jsonl", [*rows(trained.prompts), {"prompt": "One more?"}])
+def test_other_prompts_are_another_loop(loop: Path, stages: Stages, tmp_path: Path) -> None:
+    changed = write_rows(tmp_path / "prompts.jsonl", [*rows(stages.prompts), {"prompt": "One more?"}])
     config = load_config(RLHFConfig, loop.parent / "loop.yaml", {})
-    shutil.copyfile(trained.prompts, tmp_path / "kept.jsonl")
+    shutil.copyfile(stages.prompts, tmp_path / "kept.jsonl")
     try:
-        shutil.copyfile(changed, trained.prompts)
+        shutil.copyfile(changed, stages.prompts)
         with pytest.raises(RunExists, match="holds other prompts than there are now: the loop began with those"):
             posttrain.start(config, console=open_console(quiet=True))
     finally:
-        shutil.copyfile(tmp_path / "kept.jsonl", trained.prompts)
+        shutil.copyfile(tmp_path / "kept.jsonl", stages.prompts)
 
 
-def test_a_folder_of_something_else_is_left_alone(trained: Stages, tmp_path: Path) -> None:
-    file = write_loop(tmp_path, trained)
+def test_a_folder_of_something_else_is_left_alone(stages: Stages, tmp_path: Path) -> None:
+    file = write_loop(tmp_path, stages)
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "thesis.txt").write_text("mine")
     assert main(["rlhf", str(file), "--fresh"]) == 2
@@ -274,16 +268,16 @@ def test_what_cannot_work_is_refused_with_its_reason(
     words: dict[str, object],
     error: type[Exception],
     says: str,
-    trained: Stages,
+    stages: Stages,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     texts = write_rows(tmp_path / "texts.jsonl", [{"text": "Once"}, {"text": "Twice"}])
-    places = {"reward": trained.reward, "texts": texts}
-    gold = write_loop(tmp_path, trained).with_name("rewards.py")
+    places = {"reward": stages.reward, "texts": texts}
+    gold = write_loop(tmp_path, stages).with_name("rewards.py")
     settings = {
-        "model": trained.sft, "prompts": trained.prompts, "out": tmp_path / "loop", "annotator": f"{gold}:gold",
+        "model": stages.sft, "prompts": stages.prompts, "out": tmp_path / "loop", "annotator": f"{gold}:gold",
         "sample": {"k": 2, "max_new_tokens": 4},
     }  # fmt: skip
     changed = {name: places.get(str(value), value) for name, value in words.items()}
@@ -291,7 +285,7 @@ def test_what_cannot_work_is_refused_with_its_reason(
         posttrain.rlhf(quiet=True, **(settings | changed))
 
 
-def test_from_python_the_rounds_come_back_as_they_are_written(loop: Path, trained: Stages) -> None:
+def test_from_python_the_rounds_come_back_as_they_are_written(loop: Path, stages: Stages) -> None:
     config = load_config(RLHFConfig, loop.parent / "loop.yaml", {})
     found = posttrain.start(config, console=open_console(quiet=True))
     assert list(found.rounds) == [facts(loop / f"round-{number}" / "eval.json") for number in (1, 2)]

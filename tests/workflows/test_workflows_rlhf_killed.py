@@ -7,14 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from killing import LIMIT, At, Nursery, differing, hunt, wait_for
 from loops import PPO, facts, left, rows, write_loop
 from person import Person
-from stages import Stages, build
+from stages import Stages
 
 from posttrain.cli import main
 
@@ -41,26 +40,12 @@ MOMENTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """The stages before the loop; nothing may be written into them."""
-    return build(tmp_path_factory.mktemp("stages"), tiny_model)
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    """Where processes are started."""
-    opened = Nursery()
-    yield opened
-    opened.close()
-
-
 def test_a_loop_that_is_killed_anywhere_ends_with_the_same_files(
-    trained: Stages, nursery: Nursery, tmp_path: Path
+    stages: Stages, nursery: Nursery, tmp_path: Path
 ) -> None:
-    whole = write_loop(tmp_path / "whole", trained)
+    whole = write_loop(tmp_path / "whole", stages)
     assert main(["rlhf", str(whole), "--quiet"]) == 0
-    killed = write_loop(tmp_path / "killed", trained)
+    killed = write_loop(tmp_path / "killed", stages)
     out = tmp_path / "killed" / "loop"
     tale = hunt(nursery, ["rlhf", str(killed), "--out", str(out)], out, MOMENTS)
     assert tale.kills == len(MOMENTS), tale.codes
@@ -68,9 +53,9 @@ def test_a_loop_that_is_killed_anywhere_ends_with_the_same_files(
 
 
 def test_a_wait_is_killed_interrupted_and_ended_by_another_process_that_ranks(
-    trained: Stages, nursery: Nursery, tmp_path: Path
+    stages: Stages, nursery: Nursery, tmp_path: Path
 ) -> None:
-    file = write_loop(tmp_path, trained, PPO, annotated=False)
+    file = write_loop(tmp_path, stages, PPO, annotated=False)
     out, log = tmp_path / "loop", tmp_path / "loop.log"
     words = ["rlhf", str(file), "--out", str(out), "--rounds", "1"]
 
@@ -102,8 +87,8 @@ def test_a_wait_is_killed_interrupted_and_ended_by_another_process_that_ranks(
     assert facts(out / "round-1" / "eval.json")["reward"]["people_agree"] is None  # one person agrees with nobody
 
 
-def test_the_loop_serves_the_page_itself_while_it_waits(trained: Stages, nursery: Nursery, tmp_path: Path) -> None:
-    file = write_loop(tmp_path, trained, f"{PPO}serve: true\nrank: {{port: 0}}\n", annotated=False)
+def test_the_loop_serves_the_page_itself_while_it_waits(stages: Stages, nursery: Nursery, tmp_path: Path) -> None:
+    file = write_loop(tmp_path, stages, f"{PPO}serve: true\nrank: {{port: 0}}\n", annotated=False)
     out, log = tmp_path / "loop", tmp_path / "loop.log"
     nursery.start(["rlhf", str(file), "--out", str(out), "--rounds", "1"], log)
     assert wait_for(lambda _: log.is_file() and ADDRESS.search(log.read_text()) is not None, out, nursery)
@@ -116,8 +101,8 @@ def test_the_loop_serves_the_page_itself_while_it_waits(trained: Stages, nursery
     assert {row["annotator"] for row in ranked} == {"bo"}
 
 
-def test_two_loops_in_one_folder_are_refused(trained: Stages, nursery: Nursery, tmp_path: Path) -> None:
-    file = write_loop(tmp_path, trained, annotated=False)
+def test_two_loops_in_one_folder_are_refused(stages: Stages, nursery: Nursery, tmp_path: Path) -> None:
+    file = write_loop(tmp_path, stages, annotated=False)
     out, log = tmp_path / "loop", tmp_path / "loop.log"
     child = nursery.start(["rlhf", str(file), "--out", str(out)], log)
     assert wait_for(lambda _: log.is_file() and "waiting for rankings" in log.read_text(), out, nursery)
