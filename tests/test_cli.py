@@ -48,8 +48,16 @@ def posttrain_command(*words: str, folder: Path | None = None) -> tuple[int, str
         (("sft", "gone.yaml"), "error: gone.yaml  cannot read the settings: no such file\n"),
     ],
 )
-def test_what_is_typed_wrong_is_one_line_and_exit_2(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    assert posttrain_command(*words, folder=tmp_path) == (2, "", says)
+def test_what_is_typed_wrong_is_one_line_and_exit_2(
+    words: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    assert tuple(capsys.readouterr()) == ("", says)
 
 
 def test_all_problems_of_file_and_flags_are_told_together_and_nothing_is_written(tmp_path: Path) -> None:
@@ -66,15 +74,19 @@ def test_all_problems_of_file_and_flags_are_told_together_and_nothing_is_written
 
 
 @pytest.mark.medium
-def test_an_out_path_that_holds_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
+def test_an_out_path_that_holds_another_run_is_refused_with_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     given = {"model": "base", "data": "d.jsonl", "out": "run"}
-    (tmp_path / "d.jsonl").write_text('{"text": "a"}\n')
-    with RunWriter.create(tmp_path / "run", make_config(SFTConfig, {**given, "seed": 1})) as writer:
+    Path("d.jsonl").write_text('{"text": "a"}\n')
+    with RunWriter.create(Path("run"), make_config(SFTConfig, {**given, "seed": 1})) as writer:
         writer.metrics(1, {"loss": 1.0})
         writer.finish()
     flags = [word for name, value in given.items() for word in (f"--{name}", value)]
-    code, out, error = posttrain_command("sft", *flags, "--seed", "2", folder=tmp_path)
-    assert (code, out) == (2, "")
+    assert cli.main(["sft", *flags, "--seed", "2"]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
     assert "error: run holds another run" in error
     assert "seed: 1 -> 2" in error
 

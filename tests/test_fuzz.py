@@ -44,8 +44,8 @@ def fuzz(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.medium
-def test_a_thousand_mutated_inputs_are_accepted_or_refused_in_our_own_words(repository: Path, tmp_path: Path) -> None:
-    done = fuzz(repository, "--count", "1000", "--seed", "0", "--out", str(tmp_path))
+def test_hundreds_of_mutated_inputs_are_accepted_or_refused_in_our_own_words(repository: Path, tmp_path: Path) -> None:
+    done = fuzz(repository, "--count", "300", "--seed", "0", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["kind", *KINDS, "all"]
 

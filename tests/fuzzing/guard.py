@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import resource
 import select
@@ -60,6 +61,7 @@ def _line(results: int) -> bytes:
 def _started(work: Callable[[int], str], first: int, count: int, guard: Guard) -> tuple[int, int]:
     """A process that does the work from `first` on, and where to read what it says."""
     reading, writing = os.pipe()
+    gc.freeze()  # the child looks through what it makes itself, not through all that is imported
     child = os.fork()
     if child:
         os.close(writing)
