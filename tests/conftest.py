@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,20 @@ from posttrain.workflows import reporting
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ON_GPU = "POSTTRAIN_TEST_GPU" in os.environ
+LONG = (
+    "test_kills.py",
+    "test_docs.py",
+    "test_workflows_rlhf_killed.py",
+    "test_workflows_rlhf.py",
+    "test_fuzz.py",
+    "test_cli.py",
+    "test_benchmarks_generation.py",
+    "test_benchmarks_rounds.py",
+    "test_mutation.py",
+    "test_faults.py",
+    "test_data_tables.py",
+)
+"""Files whose tests take long though they are few, the longest first."""
 WRITING = {name: getattr(reporting, name) for name in ("at_end", "together")}
 
 if not ON_GPU:  # expected values are those of a CPU in float32; processes that tests start see no GPU either
@@ -27,8 +42,11 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Tests that need a GPU run where one is asked for, and say so elsewhere."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files begin first, so that workers end together. Tests that need a GPU say so where none is asked for."""
+    longer = Counter(item.path for item in items if item.get_closest_marker("medium") is not None)
+    first = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (first.get(item.path.name, len(LONG)), -longer[item.path]))
     reason = "needs a GPU: `make gpu-check` runs it"
     for item in items:
         if item.get_closest_marker("gpu") is not None and not (ON_GPU and torch.cuda.is_available()):
