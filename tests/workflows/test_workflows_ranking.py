@@ -16,6 +16,7 @@ import pytest
 from http_at_hand import Caller
 from rankings_at_hand import store
 
+from posttrain.cli import main
 from posttrain.data import feedback_db
 from posttrain.feedback.kept import kept_settings
 
@@ -176,11 +177,17 @@ def test_guidelines_are_read_and_kept(folder: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_told_before_anything_is_written(
-    folder: Path, words: tuple[str, ...], says: str
+    folder: Path,
+    words: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(folder)
     (folder / "bad.jsonl").write_text('{"prompt": "p", "responses": ["a"]}\n')
     store(folder / "mine.db")
-    assert refused(folder, *words).startswith(says)
+    assert main(["rank", *words]) == 2
+    assert capsys.readouterr().err.startswith(says)
     assert not (folder / "feedback.db").exists()
 
 
