@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
@@ -40,6 +41,7 @@ class Trap:
         """Stops the process, for good unless somebody lets it go on."""
         while True:
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+            time.sleep(0.05)  # a signal that came with the one to go on, and that another thread took, is heard first
 
     def step(self) -> None:
         """Stops the process if it is time."""
