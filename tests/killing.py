@@ -57,6 +57,8 @@ class Nursery:
     def start(self, words: Sequence[str], log: Path, **more: object) -> int:
         """The process id of a new `posttrain` with these words. `more`: a `point` and its `count`, or a `tally`."""
         assert self._process.stdin is not None
+        if self._left_behind():
+            self.code()
         self._code = None
         self._process.stdin.write(json.dumps({"words": list(words), "log": str(log), **more}).encode() + b"\n")
         self._process.stdin.flush()
@@ -87,12 +89,18 @@ class Nursery:
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        if self._child and self._code is None:  # left behind by a test that failed
-            with suppress(ProcessLookupError):
-                os.kill(self._child, signal.SIGKILL)
+        self._left_behind()
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+    def _left_behind(self) -> bool:
+        """Whether a test that failed left a process behind, which is killed then."""
+        if not self._child or self._code is not None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self._child, signal.SIGKILL)
+        return True
 
     def _hears(self, wait: float) -> bool:
         """Whether there is a whole line, or comes one within `wait` seconds."""
