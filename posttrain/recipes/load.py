@@ -24,9 +24,9 @@ from posttrain.types import Step
 ItemT = TypeVar("ItemT", bound=Sized)
 
 # A large GPU is busy from some thirty thousand on. On a CPU more tokens at once save passes over the head's gradient
-# and steps of Python, but little beyond these, and memory grows with them.
+# and steps of Python, but nothing that could be measured beyond these, and memory grows with them.
 _CUDA = 32768
-_CPU, _CPU_LEAST, _CPU_NUMBERS = 8192, 1024, 2**20
+_CPU, _CPU_LEAST, _CPU_BYTES = 8192, 1024, 2**21
 FORWARD = 1 / 3
 """The work of reading a token, as a share of that of training on it."""
 
@@ -34,14 +34,15 @@ FORWARD = 1 / 3
 def budget_of(setting: int | Literal["auto"], where: Machine, shape: PretrainedConfig) -> Budget:
     """The setting, or where it is automatic what keeps the machine busy, until the preflight picks.
 
-    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 4 MiB.
+    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 2 MiB.
     """
     if setting != "auto":
         return Budget(setting)
     if where.device.type == "cuda":
         return Budget(_CUDA, automatic=True)
     width, tokens = cast("int", shape.get_text_config().hidden_size), _CPU
-    while tokens > _CPU_LEAST and tokens * width > _CPU_NUMBERS:
+    row = width * (2 if where.bf16 else 4)
+    while tokens > _CPU_LEAST and tokens * row > _CPU_BYTES:
         tokens //= 2
     return Budget(tokens, automatic=True)
 
