@@ -28,7 +28,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
             f"a: {'9' * 5000}\n",
             ":1  is not YAML: '999999999999999999999999999999999999999 cannot be read as int: Exceeds",
         ),
-        (f"a: {'[' * 2000}{']' * 2000}\n", "  is not YAML: it is nested too deeply"),
+        (f"a: {'[' * 500}{']' * 500}\n", "  is not YAML: it is nested too deeply"),
         (BOMB, "  is not YAML: with its aliases written out it has more than 100,000 values"),
     ],
 )
@@ -45,7 +45,7 @@ def test_an_anchor_may_be_used_and_be_used_again(tmp_path: Path) -> None:
     assert read(tmp_path / "x.yaml").values == {"a": [1, 2], "b": [1, 2], "c": 3, "d": 3}
 
 
-@pytest.mark.parametrize("text", ["!!float x", "9" * 5000, "[" * 2000, "2024-13-45", "{a: b", "&a [*b]"])
+@pytest.mark.parametrize("text", ["!!float x", "9" * 5000, "[" * 500, "2024-13-45", "{a: b", "&a [*b]"])
 def test_a_flag_that_is_no_yaml_is_text(text: str) -> None:
     assert scalar(text) == text
 

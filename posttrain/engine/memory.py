@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import resource
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 _CGROUPS = (
     ("memory.max", "memory.current"),
@@ -78,18 +77,19 @@ class _Counting(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
     ) -> object:
-        for storage in _storages((args, kwargs)):  # of weights and the like, which were there before
-            self._count(storage, 0)
-        made = func(*args, **(kwargs or {}))
-        for storage in _storages(made):
-            self._count(storage, _held(storage.nbytes()))
+        named = kwargs or {}
+        for tensor in (*_tensors(args), *_tensors(tuple(named.values()))):  # of weights and the like, there before
+            self._count(tensor.untyped_storage(), held=False)
+        made = func(*args, **named)
+        for tensor in _tensors(made):
+            self._count(tensor.untyped_storage(), held=True)
         return made
 
-    def _count(self, storage: torch.UntypedStorage, held: int) -> None:
+    def _count(self, storage: torch.UntypedStorage, *, held: bool) -> None:
         key = storage._cdata  # pyright: ignore[reportPrivateUsage]  # the address of the storage, whose data may move
         if key not in self._alive:
-            self._alive[key] = held
-            self._now += held
+            self._alive[key] = _held(storage.nbytes()) if held else 0
+            self._now += self._alive[key]
             self.peak = max(self.peak, self._now)
             weakref.finalize(storage, self._drop, key).atexit = False
 
@@ -97,8 +97,13 @@ class _Counting(TorchDispatchMode):
         self._now -= self._alive.pop(key)
 
 
-def _storages(tree: object) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+def _tensors(part: object) -> Iterator[Tensor]:
+    """Those that an operation takes or gives; a walk through any tree at all costs more than a small model's work."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, (tuple, list)):
+        for one in cast("Sequence[object]", part):
+            yield from _tensors(one)
 
 
 def _held(size: int) -> int:

@@ -86,7 +86,8 @@ class Preflight:
         budget, floor = load.budget, max(load.longest, LEAST)
         with self._undisturbed():
             tokens = min(SMALL, budget.tokens)
-            self._try(load.worst(tokens))  # so that gradients exist, and nothing is done for the first time
+            first = load.worst(tokens)
+            self._train(first, _first_of(first))  # so that gradients exist, and nothing is done for the first time
             small = self._try(load.worst(tokens))
             while True:
                 step = load.worst(budget.tokens)
@@ -119,17 +120,16 @@ class Preflight:
         return Trial(tokens=trial.tokens, peak=peak, seconds=trial.seconds)
 
     def _try(self, step: Step, batch: Batch | None = None) -> Trial:
-        batch = next(iter(step.micro_batches)) if batch is None else batch
-
-        def work() -> None:
-            with self._engine.precision():
-                loss = loss_of(self._objective(self._engine.place(batch)), step.counts)
-            if loss is not None:
-                self._engine.backward(loss)
-
+        batch = _first_of(step) if batch is None else batch
         began = time.perf_counter()
-        peak = peak_of(work, self.device)
+        peak = peak_of(lambda: self._train(step, batch), self.device)
         return Trial(tokens=_tokens(batch), peak=peak, seconds=time.perf_counter() - began)
+
+    def _train(self, step: Step, batch: Batch) -> None:
+        with self._engine.precision():
+            loss = loss_of(self._objective(self._engine.place(batch)), step.counts)
+        if loss is not None:
+            self._engine.backward(loss)
 
     def better(self, load: Load) -> dict[str, int]:
         """What better weights than the best take beside these, where the run keeps some and trains on a CPU."""
@@ -219,6 +219,10 @@ def _copy(size: int, memory: Mapping[str, int], preflight: Preflight, load: Load
         return {COPY: size} if highest(memory) + size <= SHARE * preflight.free else {}
     better = preflight.weights * BYTES if "best" in load.kept else 0
     return {COPY_APART: size} if size + better <= SHARE * available(torch.device("cpu")) else {}
+
+
+def _first_of(step: Step) -> Batch:
+    return next(iter(step.micro_batches))
 
 
 def _tokens(batch: Batch) -> int:
