@@ -1,4 +1,4 @@
-"""What a GPU makes of us: tests that need one, then finetuning with attention by rows and in one kernel.
+"""What a GPU makes of us: tests that need one, then finetuning with attention by rows, in one kernel, and compiled.
 
     python -m benchmarks gpu [--size 60m] [--tokens 16384] [--steps 20] [--tokenizer FOLDER]
 
@@ -101,10 +101,10 @@ def _compare(folder: Path, given: argparse.Namespace) -> None:
         "eval_data": None, "save_every": None, "learning_rate": 1e-5,
     }  # fmt: skip
     for precision in ("fp32", "bf16"):
-        for rows in (True, False):
-            found = apart({**settings, "precision": precision}, rows=rows)
+        for name, rows, compiled in (("rows", True, False), ("one kernel", False, False), ("compiled", False, True)):
+            found = apart({**settings, "precision": precision, "compile": compiled}, rows=rows)
             print(
-                f"          {precision} {'rows' if rows else 'one kernel':10}"
+                f"          {precision} {name:10}"
                 f" {found['tokens_per_second']:9,.0f} tokens/s   first update after {found['first']:.1f} s"
                 f"   {found['peak'] / 1e6:7,.0f} MB   loss {found['loss']:.5f}",
                 flush=True,

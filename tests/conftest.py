@@ -38,6 +38,8 @@ WRITING = {name: getattr(reporting, name) for name in ("at_end", "together")}
 if not ON_GPU:  # expected values are those of a CPU in float32; processes that tests start see no GPU either
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 torch.set_num_threads(1)
+# What is compiled is compiled here: processes that wait for such work would have to import torch first.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # Started in the background by a shell that waits for nothing, a process ignores Ctrl-C, and so do all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -110,6 +110,7 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("quantize: 4", "quantize: expected 8bit or 4bit or null, got 4; write 4bit"),
         ("optimizer: adamw_bnb_8bit", "optimizer: expected adamw or adamw8bit, got 'adamw_bnb_8bit'; write adamw8bit"),
         ("optimizer: lion", "optimizer: expected adamw or adamw8bit, got 'lion'"),
+        ("torch_compile: true", "unknown key 'torch_compile'; that is TRL's name, here: compile: true"),
         ("load_in_4bit: true", "unknown key 'load_in_4bit'; that is TRL's name, here: quantize: 4bit"),
         ("quantization_bit: 8", "unknown key 'quantization_bit'; that is LLaMA-Factory's name, here: quantize: 8bit"),
         (

@@ -204,6 +204,7 @@ def test_nothing_is_converted_to_a_whole_number(value: object) -> None:
         (SFTConfig, {**SFT, "steps": 3, "epochs": 1.0}, "steps: set either epochs or steps, the other null"),
         (SFTConfig, {**SFT, "epochs": None}, "steps: set either epochs or steps, the other null"),
         (SFTConfig, {**SFT, "data": []}, "data: names no source"),
+        (SFTConfig, {**SFT, "compile": True, "packing": "off"}, "compile: layers that run one sequence at a time are"),
         (DPOConfig, {**SFT, "loss": "hinge", "label_smoothing": 0.1}, "label_smoothing: loss hinge has no label"),
         (PPOConfig, {**PPO, "rollouts": 6, "group": 4}, "rollouts: 6 answers do not divide into groups of 4"),
         (PPOConfig, {**PPO, "rollouts": 2, "minibatches": 4}, "minibatches: 4 minibatches need"),

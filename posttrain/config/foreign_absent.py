@@ -83,7 +83,7 @@ _UNNEEDED: dict[str, tuple[str, str]] = {
     "memory is bounded by micro_batch_tokens": (
         "TALO",
         "torch_empty_cache_steps gc_steps use_cache use_kv_cache dataloader_drop_last use_liger_kernel"
-        " use_liger_loss enable_liger_kernel ds.use_liger_kernel use_unsloth torch_compile",
+        " use_liger_loss enable_liger_kernel ds.use_liger_kernel use_unsloth",
     ),
     "reference log-probs are always computed once, before training": (
         "TA",
@@ -262,7 +262,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "infer_": ("L", "the model answers by itself"),
     "transformers_": ("T", "the model answers by itself"),
     "ray_": ("AL", "one process drives the device"),
-    "torch_compile": ("TAL", "kernels are chosen and checked when the model is loaded"),
+    "torch_compile": ("TAL", "compile: true is inductor in its default mode, for every number of tokens"),
     "flash_": ("AL", "attention is the kernel that torch has for the device"),
     "liger": ("TAL", "kernels are chosen and checked when the model is loaded"),
     "bnb_": ("TA", "quantize: 4bit is NF4 with its scales quantized too"),

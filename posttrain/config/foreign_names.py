@@ -160,6 +160,7 @@ RENAMED: dict[str, Foreign] = {
             ("TALO", "activation_checkpointing"),
         ),
         "disable_gradient_checkpointing": ("L", "activation_checkpointing"),
+        "torch_compile": ("TAL", "compile"),
         "full_determinism": ("TAL", "deterministic"),
         "train.full_determinism_enable": ("O", "deterministic"),
         "sample_packing": ("A", "packing"),

@@ -107,6 +107,7 @@ _WORDS: dict[str, dict[str | bool, object]] = {
     **dict.fromkeys(("lr_scheduler_type", "lr_scheduler"), _FALLING),
     **dict.fromkeys(("eval_strategy", "evaluation_strategy", "save_strategy"), _NEVER),
     **dict.fromkeys(("advantage_estimator", "algo.advantage.estimator"), _COMPARED),
+    "torch_compile": {True: True, False: False, "auto": True},
     "disable_gradient_checkpointing": {True: False, False: True},
     "algo.kl.use_loss": {True: "loss", False: "reward"},
     **dict.fromkeys(("ppo_score_norm", "normalize_reward", "reward.normalize_enable"), _SCALED),

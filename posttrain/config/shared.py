@@ -193,6 +193,9 @@ class Training(Settings):
     activation_checkpointing: bool = Field(
         default=False, description="layers run a second time in backward: less memory, more time, the same results"
     )
+    compile: bool = Field(
+        default=False, description="decoder layers through torch.compile, for a GPU: a slower start, and rounds apart"
+    )
     learning_rate: Positive | Literal["auto"] = Field(
         default="auto", description="peak learning rate; auto: by method and size, printed"
     )
@@ -235,6 +238,8 @@ class Training(Settings):
             raise Clash("quantize", "weights in few bits cannot be trained: set lora, for example lora: {rank: 32}")
         if self.offload in ("frozen", "all") and self.command in ("sft", "classify", "reward"):
             raise Clash("offload", f"{self.command} has no model that is only read; use optimizer")
+        if self.compile and self.packing == "off":
+            raise Clash("compile", "layers that run one sequence at a time are not compiled: leave packing out")
         return self
 
     @model_validator(mode="after")

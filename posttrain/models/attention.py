@@ -113,13 +113,17 @@ def packed_attention(
     return layout.attend(query, key, value, terms).unsqueeze(0).to(dtype), None
 
 
+# Compiled layers are interrupted for it: the layout stands in a context variable, and no two have rows of one shape.
+_outside = cast("Any", torch.compiler.disable)(packed_attention)
+
+
 def register() -> None:
     """`IMPLEMENTATION` is known to transformers, and no function that builds masks for it.
 
     The layout decides; a [T, T] mask would cost fifteen times the attention itself on a CPU, and to look whether one is
     needed makes a device wait.
     """
-    AttentionInterface.register(IMPLEMENTATION, packed_attention)
+    AttentionInterface.register(IMPLEMENTATION, _outside)
 
 
 class PackedLayout:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from posttrain.errors import ModelError
 from posttrain.models.adapters import active
 from posttrain.models.attention import Layout, PackedLayout, using
 from posttrain.models.blocks import BlockLayout, Lengths
@@ -22,8 +23,10 @@ def blocks_differ(trunk: Trunk, batch: TokenBatch) -> str:
     """Why a trunk that may be packed cannot attend by blocks, or nothing. `batch` should be longer than a block."""
     filled = BlockLayout(batch, Lengths()(len(batch.tokens)))
     try:
-        wanted = _states_and_gradient(trunk, batch.tokens, batch.positions, PackedLayout(batch))
-        found = _states_and_gradient(trunk, filled.tokens, filled.positions, filled)
+        wanted = states_and_gradient(trunk, batch.tokens, batch.positions, PackedLayout(batch))
+        found = states_and_gradient(trunk, filled.tokens, filled.positions, filled)
+    except ModelError:  # which says itself what to do
+        raise
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # of the compiler, too
         return (str(error).splitlines() or [type(error).__name__])[0]
     for mine, theirs in zip(found, wanted, strict=True):
@@ -34,7 +37,7 @@ def blocks_differ(trunk: Trunk, batch: TokenBatch) -> str:
     return ""
 
 
-def _states_and_gradient(trunk: Trunk, tokens: Tensor, positions: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def states_and_gradient(trunk: Trunk, tokens: Tensor, positions: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """The hidden states [T, D] of a stream, and the gradient of a fixed direction of them to the embeddings.
 
     Not of their squares: behind a last norm these have nearly one sum, whatever goes in, and a gradient of rounding.

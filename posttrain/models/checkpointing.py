@@ -27,15 +27,20 @@ def checkpoint_activations(model: PreTrainedModel) -> int:
     Outputs and gradients are those of a plain run to the bit, and passes that record no gradient are plain runs.
     Raises ModelError for a model without layers that the library marks as ones that may run twice.
     """
-    layers = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
-    inner = {id(part) for layer in layers for part in layer.modules() if part is not layer}
-    outer = [layer for layer in layers if id(layer) not in inner]
-    if not outer:
+    layers = layers_of(model)
+    if not layers:
         name = type(model).__name__
         raise ModelError(f"{name} has no layers that can run twice\n  fix: leave activation_checkpointing out")
-    for layer in outer:
+    for layer in layers:
         layer.forward = _run_twice(layer, layer.forward)
-    return len(outer)
+    return len(layers)
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The layers of a model of any family: those that the library marks as ones that may run twice, the outermost."""
+    layers = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    inner = {id(part) for layer in layers for part in layer.modules() if part is not layer}
+    return [layer for layer in layers if id(layer) not in inner]
 
 
 def _run_twice(layer: nn.Module, forward: Callable[..., object]) -> Callable[..., object]:

@@ -123,6 +123,8 @@ def _decide(
         return parity
     try:
         ours, theirs = (float((outputs(batch) - expected).abs().mean()) for outputs in (packed, own))
+    except ModelError:
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{name} does not compute in bf16: {str(error).splitlines()[0]}\n  fix: precision: fp32"
@@ -143,6 +145,8 @@ def _packed(wrapper: Policy | ScalarModel, batch: TokenBatch, packed: Outputs, e
     try:
         missing = _missing_calls(wrapper.trunk.model, batch)
         difference = _difference(packed(batch), expected)
+    except ModelError:  # of compiled layers: packing has no part in it
+        raise
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         return f"the model cannot be packed ({str(error).splitlines()[0]})", math.inf
     far = "" if difference <= TOLERANCE else f"packed log-probs differ from the model's own by {difference:.1e}"

@@ -26,6 +26,7 @@ from posttrain.engine.local import LocalEngine
 from posttrain.engine.sealed import damage, write_sealed
 from posttrain.errors import Diverged, Interrupted
 from posttrain.loop import fit
+from posttrain.models.compiled_gate import gate_models
 from posttrain.recipes.fingerprinting import Fingerprinting
 from posttrain.recipes.forecast import is_copied
 from posttrain.recipes.interruption import Interruption
@@ -105,6 +106,9 @@ def train(
     prints = Fingerprinting(run, Weights(parts.models, parts.engine.trained))
     with _own_random_numbers(config.seed), interruption.watching():
         run.console.say(_planned(config, parts.source.steps))
+        if where.compiles:
+            with where.autocast():
+                gate_models(parts.models, run.console.say)
         start = keeper.restore()
         try:
             fly(

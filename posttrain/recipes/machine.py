@@ -17,6 +17,7 @@ from posttrain.config.methods import Sampling
 from posttrain.console import Console
 from posttrain.engine.optimizers import MakeOptimizer, adamw, adamw8bit, check_eight_bits, on_cpu
 from posttrain.errors import ModelError
+from posttrain.models.compiled import check_compiler
 from posttrain.models.precision import multiplies_bf16
 from posttrain.models.quantize import Bits, check_quantizable
 
@@ -32,7 +33,7 @@ class Machine:
     """Where a run computes. `half`: bfloat16 for weights in it, float16 for autocast over float32 weights, or None.
 
     `quantize`: the bits of frozen weights beneath adapters. `lends`: models that are only read wait in CPU memory.
-    `checkpointing`: layers keep only their input for backward.
+    `checkpointing`: layers keep only their input for backward. `compiles`: layers run compiled in training.
     """
 
     device: torch.device
@@ -41,6 +42,7 @@ class Machine:
     optimizer: MakeOptimizer = adamw
     lends: bool = False
     checkpointing: bool = False
+    compiles: bool = False
 
     @property
     def bf16(self) -> bool:
@@ -146,6 +148,7 @@ def machine(config: Training | Sampling | None = None, console: Console | None =
         optimizer=on_cpu(make) if config.offload in ("optimizer", "all") else make,
         lends=config.offload in ("frozen", "all"),
         checkpointing=config.activation_checkpointing,
+        compiles=config.compile,
     )
 
 
@@ -158,5 +161,7 @@ def check_machine(config: Training) -> None:
         )
     if config.quantize is not None:
         check_quantizable(config.quantize, where.device)
+    if config.compile:
+        check_compiler(where.device)
     if config.optimizer == "adamw8bit":
         check_eight_bits(torch.device("cpu") if config.offload in ("optimizer", "all") else where.device)

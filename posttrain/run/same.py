@@ -16,7 +16,7 @@ _BESIDE_RESULTS = frozenset(
     | {"functions.timeout", "functions.at_once", "functions.max_failures"}
 )
 # These change rounding alone.
-_ROUNDING = frozenset({"micro_batch_tokens", "packing", "deterministic"})
+_ROUNDING = frozenset({"micro_batch_tokens", "packing", "deterministic", "compile"})
 
 
 def differences(earlier: Run, record: Facts, config: Settings) -> list[str]:

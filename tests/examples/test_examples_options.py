@@ -24,6 +24,7 @@ FEW: Mapping[str, Mapping[str, object]] = {
 """What makes a run short where a file would sample for long; the others go over a dozen rows."""
 
 pytestmark = pytest.mark.medium
+SLOW = pytest.mark.slow  # C++ is made of its layers
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,9 @@ def at_hand(value: Any, models: Mapping[str, str]) -> Any:
     return models.get(value, value) if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, id=file.stem, marks=SLOW if "compiled" in file.stem else ()) for file in FILES]
+)
 def test_an_example_of_options_runs(file: Path, models: Mapping[str, str], tmp_path: Path) -> None:
     """The file is named after its command and what it shows: `online-dpo_pairs.yaml`."""
     command = file.stem.partition("_")[0]
