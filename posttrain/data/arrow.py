@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from posttrain.data.examples import LabelledItem, RankedItem, TargetItem
 from posttrain.types import PrefixGroup, Span
@@ -106,19 +107,24 @@ def checked(batch: ArrowBatch) -> int:
         column.values.null_count for column in (tokens, trained, spans)
     ):
         raise ValueError("a row has nothing where something was written")
-    lengths = np.diff(np.asarray(tokens.offsets))
-    ends = np.concatenate([[0], np.cumsum(np.asarray(spans.values))])
-    told = np.diff(ends[np.asarray(spans.offsets)])
-    if not (np.array_equal(lengths, np.diff(np.asarray(trained.offsets))) and np.array_equal(lengths, told)):
+    lengths = np.diff(numbers(tokens.offsets))
+    ends = np.concatenate([[0], np.cumsum(numbers(spans.values))])
+    told = np.diff(ends[numbers(spans.offsets)])
+    if not (np.array_equal(lengths, np.diff(numbers(trained.offsets))) and np.array_equal(lengths, told)):
         raise ValueError("a row has another number of tokens than its parts")
     return int(batch.num_rows)
 
 
+def numbers(column: ArrowArray) -> NDArray[Any]:
+    """A column of numbers without gaps, over its own memory; `np.asarray` would import pandas first, where it is."""
+    return np.from_dlpack(column)
+
+
 def group_at(batch: ArrowBatch, row: int) -> PrefixGroup:
     """The tokens of a row of a batch."""
-    tokens: list[int] = batch.column("tokens")[row].values.to_numpy().tolist()
-    trained: list[bool] = batch.column("trained")[row].values.to_numpy(zero_copy_only=False).tolist()
-    lengths: list[int] = batch.column("spans")[row].values.to_numpy().tolist()
+    tokens: list[int] = numbers(batch.column("tokens")[row].values).tolist()
+    trained: list[bool] = numbers(batch.column("trained")[row].values.cast(pa.int8())).astype(bool).tolist()
+    lengths: list[int] = numbers(batch.column("spans")[row].values).tolist()
     ends = list(accumulate(lengths))
     root, *branches = (
         Span(tokens=tuple(tokens[start:end]), trained=tuple(trained[start:end]))

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from posttrain.data.arrow import ArrowBatch, Buffer, ItemT, Layout, Row, checked, group_at
+from posttrain.data.arrow import ArrowBatch, Buffer, ItemT, Layout, Row, checked, group_at, numbers
 from posttrain.data.views import Changed, Chosen, Joined, View
 from posttrain.errors import DoesNotFit
 
@@ -118,7 +118,7 @@ class Store(View[ItemT], Generic[ItemT]):
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Int64 [N]: the tokens of each row."""
-        offsets = (np.asarray(batch.column("tokens").offsets) for batch in self._batches())
+        offsets = (numbers(batch.column("tokens").offsets) for batch in self._batches())
         return _joined([np.diff(part) for part in offsets], np.int64)
 
     @cached_property
@@ -133,7 +133,7 @@ class Store(View[ItemT], Generic[ItemT]):
 
     def column(self, name: str, kind: type[Number]) -> NDArray[Number]:
         """[N]: a column of numbers, one a row."""
-        return _joined([batch.column(name).to_numpy() for batch in self._batches()], kind)
+        return _joined([numbers(batch.column(name)) for batch in self._batches()], kind)
 
     def texts(self, name: str) -> Iterator[str]:
         """A column of texts, row by row."""

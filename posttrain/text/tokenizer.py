@@ -88,9 +88,12 @@ class Tokenizer:
         backend = cast("Backend | None", getattr(self.tokenizer, "backend_tokenizer", None))
         if backend is None:
             return f"{type(self.tokenizer).__name__} {sorted(self.tokenizer.get_vocab().items())}"
-        facts = cast("dict[str, object]", json.loads(backend.to_str()))
+        text = backend.to_str()
+        if backend.truncation is None and backend.padding is None:
+            return text
         # State of the last call, not rules.
-        return json.dumps({**facts, "truncation": None, "padding": None})
+        facts = cast("dict[str, object]", json.loads(text))
+        return json.dumps({**facts, "truncation": None, "padding": None}, ensure_ascii=False, separators=(",", ":"))
 
     def spelling(self, token: int) -> str:
         """The text of one token, a special one included."""
