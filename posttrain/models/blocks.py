@@ -19,6 +19,10 @@ from posttrain.models.attention import AttentionTerms
 from posttrain.types import TokenBatch
 
 BLOCK = 128
+KERNELS = 64
+"""How often the kernel may be compiled: eight lengths, with and without gradients, each window. Beyond, torch would
+hold all T x T logits without a word.
+"""
 _filled: WeakKeyDictionary[nn.Module, Lengths] = WeakKeyDictionary()
 
 
@@ -129,7 +133,14 @@ class BlockLayout:
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    return torch.compile(flex_attention, dynamic=False)
+    compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=False)
+    config = cast("Any", torch)._dynamo.config
+
+    def attend(*given: Any, **named: Any) -> Any:
+        with config.patch(recompile_limit=KERNELS, fail_on_recompile_limit_hit=False):
+            return compiled(*given, **named)
+
+    return attend
 
 
 @cache

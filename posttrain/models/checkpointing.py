@@ -7,7 +7,7 @@ besides their arguments.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextvars import copy_context
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from posttrain.errors import ModelError
 from posttrain.models.adapters import active, active_in
-from posttrain.models.attention import in_use, using
 
 
 def checkpoint_activations(model: PreTrainedModel) -> int:
@@ -47,16 +46,13 @@ def _run_twice(layer: nn.Module, forward: Callable[..., object]) -> Callable[...
     def run(*given: object, **named: object) -> object:
         if not torch.is_grad_enabled():
             return forward(*given, **named)
-        # Backward may come when another role's adapters are active, and no layout is in use.
-        layout, stack, names = in_use(), active_in(layer), tuple(named)
+        # Backward may come in another thread, when another role's adapters are active and no layout is in use.
+        around, stack, names = copy_context(), active_in(layer), tuple(named)
 
         def again(*every: object) -> object:
             first = len(every) - len(names)
-            with ExitStack() as around:
-                if layout is not None:
-                    around.enter_context(using(layout))
-                around.enter_context(active(layer, stack))
-                return forward(*every[:first], **dict(zip(names, every[first:], strict=True)))
+            with active(layer, stack):
+                return around.run(forward, *every[:first], **dict(zip(names, every[first:], strict=True)))
 
         # All by place: the library looks among these for the devices whose random numbers it keeps.
         return checkpoint(again, *given, *named.values(), use_reentrant=False)

@@ -99,6 +99,17 @@ class _Compiled:
         self._tell = _nobody
 
 
+@contextmanager
+def explained() -> Generator[None]:
+    """What a compiler raises inside, be it in a backward pass, is a ModelError that says what to do."""
+    try:
+        yield
+    except cast("Any", torch)._dynamo.exc.TorchDynamoException as error:
+        if out_of_memory(error):
+            raise
+        raise failed("layers cannot be compiled", error) from error
+
+
 def _call(forward: Callable[..., object], given: tuple[object, ...], named: dict[str, object]) -> object:
     return forward(*given, **named)
 

@@ -26,6 +26,7 @@ from posttrain.engine.local import LocalEngine
 from posttrain.engine.sealed import damage, write_sealed
 from posttrain.errors import Diverged, Interrupted
 from posttrain.loop import fit
+from posttrain.models.compiled import explained
 from posttrain.models.compiled_gate import gate_models
 from posttrain.recipes.fingerprinting import Fingerprinting
 from posttrain.recipes.forecast import is_copied
@@ -104,7 +105,7 @@ def train(
     interruption = Interruption()
     keeper = Keeper(config, run, where, parts.source.steps, heavy=parts.heavy, light=parts.light)
     prints = Fingerprinting(run, Weights(parts.models, parts.engine.trained))
-    with _own_random_numbers(config.seed), interruption.watching():
+    with _own_random_numbers(config.seed), interruption.watching(), explained():
         run.console.say(_planned(config, parts.source.steps))
         if where.compiles:
             with where.autocast():

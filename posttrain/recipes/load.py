@@ -24,7 +24,7 @@ from posttrain.types import Step
 ItemT = TypeVar("ItemT", bound=Sized)
 
 # A large GPU is busy from some thirty thousand on. On a CPU more tokens at once save passes over the head's gradient
-# and steps of Python, but nothing that could be measured beyond these, and memory grows with them.
+# and steps of Python, but little beyond these, and memory grows with them (dev/LOG.md, 2026-11-27).
 _CUDA = 32768
 _CPU, _CPU_LEAST, _CPU_BYTES = 8192, 1024, 2**21
 FORWARD = 1 / 3

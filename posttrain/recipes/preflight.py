@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from posttrain.engine.local import LocalEngine
 from posttrain.engine.memory import available, bytes_of, peak_of
 from posttrain.errors import DoesNotFit, out_of_memory
 from posttrain.loop import loss_of
+from posttrain.models.compiled import plainly
 from posttrain.models.precision import master_of
 from posttrain.recipes.disk import checkpoint, free_disk, refuse_shortage, writes
 from posttrain.recipes.forecast import (
@@ -126,10 +127,12 @@ class Preflight:
         return Trial(tokens=_tokens(batch), peak=peak, seconds=time.perf_counter() - began)
 
     def _train(self, step: Step, batch: Batch) -> None:
-        with self._engine.precision():
-            loss = loss_of(self._objective(self._engine.place(batch)), step.counts)
-        if loss is not None:
-            self._engine.backward(loss)
+        # On a CPU tensors are counted as operations make them, and what is compiled makes its own unseen.
+        with plainly() if self.device.type == "cpu" else nullcontext():
+            with self._engine.precision():
+                loss = loss_of(self._objective(self._engine.place(batch)), step.counts)
+            if loss is not None:
+                self._engine.backward(loss)
 
     def better(self, load: Load) -> dict[str, int]:
         """What better weights than the best take beside these, where the run keeps some and trains on a CPU."""

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 import torch
 from architectures import PACKED, attending_by_layout, packed_groups, tiny
+from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
@@ -20,7 +21,7 @@ from posttrain.models import compiled, compiled_gate
 from posttrain.models.adapters import LoraSpec, attach
 from posttrain.models.blocks import attend_by_blocks
 from posttrain.models.checkpointing import checkpoint_activations
-from posttrain.models.compiled import check_compiler, compile_layers, plainly
+from posttrain.models.compiled import check_compiler, compile_layers, explained, plainly
 from posttrain.models.compiled_gate import gate_compiled
 from posttrain.models.heads import Policy
 from posttrain.models.parity import gate_policy, random_batch
@@ -253,8 +254,16 @@ def test_torn_files_of_a_compiler_that_was_killed_are_named(tmp_path: Path) -> N
     assert f"\n  fix: remove {tmp_path}, where earlier compiled code is kept, or leave compile out" in said()
 
 
+def test_a_way_back_that_cannot_be_compiled_ends_with_what_to_do() -> None:
+    with (
+        pytest.raises(ModelError, match=r"^layers cannot be compiled: no compiler\n  fix: leave compile out$"),
+        explained(),
+    ):
+        raise BackendCompilerFailed(torch.compile, RuntimeError("no compiler"), None)
+
+
 def test_layers_that_differ_from_plain_ones_are_refused(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_gate, "TOLERANCE", {torch.float32: 1e-12})
+    monkeypatch.setattr(compiled_gate, "TOLERANCE", 1e-12)
     with pytest.raises(ModelError, match=r"LlamaModel: compiled layers differ from plain ones by \d\.\de-\d\d\n  fix"):
         gate_compiled(policy.trunk)
 
@@ -267,8 +276,13 @@ def test_a_model_without_layers_is_refused() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("blocks", [False, True])
-def test_on_a_gpu_compiled_layers_are_plain_ones_and_compiled_once(half: bool, blocks: bool, inductor: None) -> None:
+@pytest.mark.parametrize("twice", [False, True])
+def test_on_a_gpu_compiled_layers_are_plain_ones_and_compiled_once(
+    half: bool, blocks: bool, twice: bool, inductor: None
+) -> None:
     policy = made(num_hidden_layers=4)
+    if twice:  # backward is in another thread there
+        checkpoint_activations(policy.model)
     policy.cuda()
     if half:
         into_bf16(policy.model, trained=True)

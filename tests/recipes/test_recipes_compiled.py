@@ -46,16 +46,20 @@ def _traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
 
 
-CASES = ["sft", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk"]
+CASES = [
+    "sft", "reward", "dpo", "dpo-kto", "online-dpo", "ppo-separate", "ppo-adapters", "ppo-trunk",
+    "sft --lora.rank 4 --lora.alpha 8 --lora.dora true", "sft --lora.rank 4 --lora.alpha 8 --quantize 8bit",
+]  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("words", CASES)
 def test_every_method_has_the_losses_of_a_plain_run_and_weights_of_the_same_names(
-    name: str, stages: Stages, tmp_path: Path
+    words: str, stages: Stages, tmp_path: Path
 ) -> None:
-    words = commands(stages)[name]
-    plain, made = trained(words, tmp_path / "plain"), trained(words, tmp_path / "made", "--compile", "true")
+    name, *more = words.split()
+    asked = [*commands(stages)[name], *more]
+    plain, made = trained(asked, tmp_path / "plain"), trained(asked, tmp_path / "made", "--compile", "true")
     assert len(losses(plain)) > 0
     assert losses(made) == pytest.approx(losses(plain), rel=1e-5, abs=1e-5)
     assert "compile: " in (made.path / "run" / "log.txt").read_text(encoding="utf-8")
@@ -110,7 +114,10 @@ def test_a_run_may_go_on_with_compiled_layers_and_says_so(
     run = pt.sft(**settings, out=tmp_path / "run", compile=True)
     said = (run.path / "run" / "log.txt").read_text(encoding="utf-8")
     assert "compile: false -> true, from here on: the same method, but not bit for bit" in said
-    assert losses(run) == pytest.approx(losses(pt.sft(**settings, out=tmp_path / "plain")), rel=1e-5)
+    plain = pt.sft(**settings, out=tmp_path / "plain")
+    assert losses(run) == pytest.approx(losses(plain), rel=1e-5)
+    found, wanted = (made.record["forecast"]["memory"]["activations"] for made in (run, plain))
+    assert found == wanted > 0  # though compiled code makes its tensors unseen
 
 
 def test_where_nothing_can_be_compiled_a_command_ends_before_it_reads(
