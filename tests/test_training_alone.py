@@ -16,18 +16,23 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.medium
 
 PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
-IMPORT_ALL = """
+ALONE = """
 import importlib, pathlib, sys
 import posttrain
 package = pathlib.Path(posttrain.__file__).parent
 assert str(package) == sys.argv[1], package
+run = posttrain.sft(
+    model=sys.argv[2], data=sys.argv[3], out=sys.argv[4], steps=2, batch_size=4, eval_data=None, quiet=True
+)
+assert len(run.metrics) == 2, run.metrics
+assert run.status == "done", run.status
 for file in sorted(package.rglob("*.py")):
     parts = [part for part in file.relative_to(package).with_suffix("").parts if part != "__init__"]
     importlib.import_module(".".join(["posttrain", *parts]))
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def training_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to import from, with a `posttrain` that can only train."""
     folder = tmp_path_factory.mktemp("alone")
@@ -40,33 +45,19 @@ def training_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def python(folder: Path, code: str, *arguments: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_every_module_of_training_imports_without_the_other_rooms(training_alone: Path) -> None:
-    python(training_alone, IMPORT_ALL, str(training_alone / "posttrain"))
-
-
-TRAIN = """
-import sys
-import posttrain
-run = posttrain.sft(
-    model=sys.argv[1], data=sys.argv[2], out=sys.argv[3], steps=2, batch_size=4, eval_data=None, quiet=True
-)
-assert len(run.metrics) == 2, run.metrics
-assert run.status == "done", run.status
-"""
-
-
-def test_finetuning_works_without_the_other_rooms(training_alone: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_finetuning_works_and_every_module_imports_without_the_other_rooms(
+    training_alone: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     rows = [{"prompt": f"{n} + {n} =", "completion": str(2 * n)} for n in range(12)]
     data, out = tmp_path / "train.jsonl", tmp_path / "run"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    python(training_alone, TRAIN, str(tiny_model), str(data), str(out))
+    environment = os.environ | {"PYTHONPATH": str(training_alone), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    given = map(str, (training_alone / "posttrain", tiny_model, data, out))
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *given],
+        env=environment, capture_output=True, text=True, cwd=training_alone, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
     trained = load_file(out / "model.safetensors")
     start = load_file(tiny_model / "model.safetensors")
     assert any(not torch.equal(trained[name], start[name]) for name in start)
