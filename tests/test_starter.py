@@ -130,5 +130,5 @@ def test_init_prints_the_file_or_the_schema(capsys: pytest.CaptureFixture[str]) 
 @EVERY
 def test_a_command_has_at_most_45_settings_and_ppo_60(config: type) -> None:
     # PPO holds four models, samples, and is watched while it does;
-    # a group (beta, critic, lora) is one: its parts are looked up together
-    assert len(config.model_fields) <= (60 if config.command == "ppo" else 45)
+    # a group (beta, critic, lora) is one: its parts are looked up together; nobody sets the version of a settings file
+    assert len(config.model_fields.keys() - {"version"}) <= (60 if config.command == "ppo" else 45)

@@ -21,14 +21,14 @@ import importlib, pathlib, sys
 import posttrain
 package = pathlib.Path(posttrain.__file__).parent
 assert str(package) == sys.argv[1], package
+for file in sorted(package.rglob("*.py")):
+    parts = [part for part in file.relative_to(package).with_suffix("").parts if part != "__init__"]
+    importlib.import_module(".".join(["posttrain", *parts]))
 run = posttrain.sft(
     model=sys.argv[2], data=sys.argv[3], out=sys.argv[4], steps=2, batch_size=4, eval_data=None, quiet=True
 )
 assert len(run.metrics) == 2, run.metrics
 assert run.status == "done", run.status
-for file in sorted(package.rglob("*.py")):
-    parts = [part for part in file.relative_to(package).with_suffix("").parts if part != "__init__"]
-    importlib.import_module(".".join(["posttrain", *parts]))
 """
 
 

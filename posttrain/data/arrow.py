@@ -103,7 +103,8 @@ def checked(batch: ArrowBatch) -> int:
     """
     batch.validate(full=True)
     tokens, trained, spans = (batch.column(name) for name in ("tokens", "trained", "spans"))
-    if any(batch.column(field.name).null_count for field in _COLUMNS) or any(
+    single = [field for field in batch.schema if field in _COLUMNS or pa.types.is_primitive(field.type)]
+    if any(batch.column(field.name).null_count for field in single) or any(
         column.values.null_count for column in (tokens, trained, spans)
     ):
         raise ValueError("a row has nothing where something was written")

@@ -19,9 +19,9 @@ from posttrain.models.attention import AttentionTerms
 from posttrain.types import TokenBatch
 
 BLOCK = 128
-KERNELS = 64
-"""How often the kernel may be compiled: eight lengths, with and without gradients, each window. Beyond, torch would
-hold all T x T logits without a word.
+KERNELS = 256
+"""How often the kernel may be compiled in a process: for each model, window and length, with and without gradients.
+Beyond, torch warns and holds all T x T logits.
 """
 _filled: WeakKeyDictionary[nn.Module, Lengths] = WeakKeyDictionary()
 
@@ -41,7 +41,7 @@ def attend_by_blocks(trunk: nn.Module, *, on: bool) -> None:
 
 
 class Lengths:
-    """The lengths that streams are filled up to: at most eight, eighths of the longest that came so far."""
+    """The lengths that streams are filled up to: at most eight at a time, eighths of the longest that came so far."""
 
     def __init__(self) -> None:
         self._longest = BLOCK
@@ -134,10 +134,11 @@ class BlockLayout:
 @cache
 def _compiled() -> Callable[..., Any]:
     compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=False)
-    config = cast("Any", torch)._dynamo.config
+    # Made once: each would leave a variable behind in the thread.
+    more = cast("Any", torch)._dynamo.config.patch(recompile_limit=KERNELS, fail_on_recompile_limit_hit=False)
 
     def attend(*given: Any, **named: Any) -> Any:
-        with config.patch(recompile_limit=KERNELS, fail_on_recompile_limit_hit=False):
+        with more:
             return compiled(*given, **named)
 
     return attend

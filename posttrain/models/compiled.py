@@ -72,7 +72,9 @@ class _Compiled:
 
     def __init__(self, name: str, tell: Callable[[str], None]) -> None:
         self._name, self._tell = name, tell
-        make = cast("Any", torch.compile)
+        make, compiler = cast("Any", torch.compile), cast("Any", torch)._dynamo
+        # Made once: each would leave a variable behind in the thread.
+        self._strict = compiler.config.patch(fail_on_recompile_limit_hit=True)
         self._call = make(_call, backend=BACKEND, dynamic=True, recompile_limit=VERSIONS, isolate_recompiles=True)
 
     def around(self, forward: Callable[..., object]) -> Callable[..., object]:
@@ -81,7 +83,7 @@ class _Compiled:
                 return forward(*given, **named)
             compiler = cast("Any", torch)._dynamo
             try:
-                with compiler.config.patch(fail_on_recompile_limit_hit=True):
+                with self._strict:
                     return self._call(forward, given, named)
             except compiler.exc.FailOnRecompileLimitHit:
                 # Asked again at the next pass: what is compiled goes on serving, be it in backward.
@@ -104,8 +106,8 @@ def explained() -> Generator[None]:
     """What a compiler raises inside, be it in a backward pass, is a ModelError that says what to do."""
     try:
         yield
-    except cast("Any", torch)._dynamo.exc.TorchDynamoException as error:
-        if out_of_memory(error):
+    except (cast("Any", torch)._dynamo.exc.TorchDynamoException, ImportError) as error:
+        if out_of_memory(error) or (isinstance(error, ImportError) and _kept() not in str(error)):
             raise
         raise failed("layers cannot be compiled", error) from error
 
@@ -124,11 +126,16 @@ def _nobody(text: str) -> None:
 
 def failed(what: str, error: BaseException, hint: str = "") -> ModelError:
     """What to raise where a compiler fails, and what to do: a process killed while it compiles leaves torn files."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir  # noqa: PLC0415 - two seconds that only errors need
-
     while isinstance(inner := error.__cause__ or getattr(error, "inner_exception", None), BaseException):
         error = inner  # the compiler wraps what others raise
     words = (str(error).strip() or type(error).__name__).splitlines()[0]
-    kept = cache_dir()
+    kept = _kept()
     fix = f"\n  fix: remove {kept}, where earlier compiled code is kept, or leave compile out" if kept in words else FIX
     return ModelError(f"{what}: {shorten(words, _WORDS, placeholder=' ...')}{fix}{hint}")
+
+
+def _kept() -> str:
+    """The folder of compiled code."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # noqa: PLC0415 - two seconds that only errors need
+
+    return cache_dir()

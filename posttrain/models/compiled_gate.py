@@ -50,7 +50,7 @@ def gate_compiled(trunk: Trunk) -> float | None:
         wanted = found()
     try:
         pairs = list(zip(found(), wanted, strict=True))
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         if out_of_memory(error):
             raise
         raise failed(f"{name}: its layers cannot be compiled", error) from error

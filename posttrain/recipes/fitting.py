@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -105,7 +105,8 @@ def train(
     interruption = Interruption()
     keeper = Keeper(config, run, where, parts.source.steps, heavy=parts.heavy, light=parts.light)
     prints = Fingerprinting(run, Weights(parts.models, parts.engine.trained))
-    with _own_random_numbers(config.seed), interruption.watching(), explained():
+    compiling = explained() if where.compiles else nullcontext()
+    with _own_random_numbers(config.seed), interruption.watching(), compiling:
         run.console.say(_planned(config, parts.source.steps))
         if where.compiles:
             with where.autocast():

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from pathlib import Path
+from threading import Thread
 from typing import cast
 
 import pytest
@@ -166,6 +168,27 @@ def test_layers_may_run_twice() -> None:
     policy = made()
     checkpoint_activations(policy.model)
     assert same(policy, packed_groups()) > 10
+
+
+def test_backward_in_another_thread_runs_layers_again_as_they_ran_first() -> None:
+    policy = made()
+    checkpoint_activations(policy.model)
+    with plainly():
+        loss = policy(packed_groups()).logprobs.sum()
+    before = graphs()
+    other = Thread(target=loss.backward)  # as on a GPU
+    other.start()
+    other.join()
+    assert graphs() == before
+    assert any(part.grad is not None for part in policy.parameters())
+
+
+def test_passes_leave_nothing_behind_in_their_thread(policy: Policy) -> None:
+    policy(packed_groups())
+    before = len(copy_context())
+    for _ in range(3):
+        policy(packed_groups()).logprobs.sum().backward()
+    assert len(copy_context()) == before
 
 
 @pytest.mark.slow

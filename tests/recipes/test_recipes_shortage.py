@@ -201,7 +201,6 @@ def wide(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str
 
 
 @pytest.mark.medium
-@pytest.mark.slow
 def test_a_process_that_may_grow_by_half_of_what_it_needs_trains_on(wide: list[str], tmp_path: Path) -> None:
     done = limited(280_000_000, wide, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
