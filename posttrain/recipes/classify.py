@@ -111,7 +111,7 @@ def _train(config: ClassifyConfig, opened: Opened[_Data]) -> Run:
     # A language head that is not tied to the embedding has no part in a label.
     trained = [*(part for part in parameters if id(part) in trunk), *scalar.score.parameters()]
     gate_scalar(scalar, start.loaded.own_attention, packing=policy.trunk.packing)
-    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
+    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model), vocabulary=False)
     source = EpochSource(
         data.sets,
         lambda items: target_step(items, budget.tokens),

@@ -23,26 +23,29 @@ from posttrain.types import Step
 
 ItemT = TypeVar("ItemT", bound=Sized)
 
-# A large GPU is busy from some thirty thousand on. On a CPU more tokens at once save passes over the head's gradient
-# and steps of Python, but little beyond these, and memory grows with them (dev/LOG.md, 2026-11-27).
+# A large GPU is busy from some thirty thousand on. On a CPU more tokens at once save passes over the gradient of a
+# vocabulary's head, where there is one, but nothing beyond these, and memory grows with them (dev/LOG.md, 2026-11-28).
 _CUDA = 32768
-_CPU, _CPU_LEAST, _CPU_BYTES = 8192, 1024, 2**21
+_CPU, _CPU_LEAST, _CPU_NUMBERS = 8192, 1024, 2**20
 FORWARD = 1 / 3
 """The work of reading a token, as a share of that of training on it."""
 
 
-def budget_of(setting: int | Literal["auto"], where: Machine, shape: PretrainedConfig) -> Budget:
+def budget_of(
+    setting: int | Literal["auto"], where: Machine, shape: PretrainedConfig, *, vocabulary: bool = True
+) -> Budget:
     """The setting, or where it is automatic what keeps the machine busy, until the preflight picks.
 
-    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 2 MiB.
+    `shape` is that of the model: on a CPU the tokens are halved while a layer's hidden states pass 2^20 numbers, or
+    half as many for a model that scores sequences and has no `vocabulary` to train a head for.
     """
     if setting != "auto":
         return Budget(setting)
     if where.device.type == "cuda":
         return Budget(_CUDA, automatic=True)
     width, tokens = cast("int", shape.get_text_config().hidden_size), _CPU
-    row = width * (2 if where.bf16 else 4)
-    while tokens > _CPU_LEAST and tokens * row > _CPU_BYTES:
+    most = _CPU_NUMBERS if vocabulary else _CPU_NUMBERS // 2
+    while tokens > _CPU_LEAST and tokens * width > most:
         tokens //= 2
     return Budget(tokens, automatic=True)
 

@@ -92,7 +92,7 @@ def _train(config: RewardConfig, opened: Opened[_Data]) -> Run:
     # A language head that is not tied to the embedding has no part in a score.
     trained = [*(part for part in parameters if id(part) in trunk), *scalar.score.parameters()]
     gate_scalar(scalar, start.loaded.own_attention, packing=policy.trunk.packing)
-    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model))
+    budget = budget_of(config.micro_batch_tokens, where, setup.config_of(config.model), vocabulary=False)
     step = partial(reward_step, ties=config.ties)
     source = EpochSource(
         sets, lambda items: step(items, budget.tokens), batch_size=config.batch_size, epochs=config.epochs,
