@@ -32,11 +32,11 @@ def main() -> int:
             f" {about}, {given.group} to a prompt of {texts.source()}; {given.repeats} repeats in turns",
             flush=True,
         )
-        peaks = alternate.run(["benchmarks.frame.gemm", given.device])
+        peaks = alternate.peaks(given.device)
         sides = {layout: partial(rounds.run_ours, ground, layout, given.precision) for layout in given.layouts}
         sides |= {f"TRL {setting}": partial(rounds.run_peer, ground, setting) for setting in given.peer}
         found = alternate.in_turns(sides, given.repeats)
-        return _tell(ground, given, found, peaks)
+        return _tell(ground, given, found, alternate.peaks(given.device, peaks))
 
 
 def _tell(ground: Ground, given: argparse.Namespace, found: Mapping[str, Any], peaks: Mapping[str, float]) -> int:

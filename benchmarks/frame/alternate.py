@@ -63,6 +63,12 @@ def run(
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def peaks(device: str, before: Mapping[str, float] | None = None) -> dict[str, float]:
+    """What the machine multiplies at best now, or did `before` where that was more: others may share it."""
+    now = run(["benchmarks.frame.gemm", device])
+    return {name: max(value, (before or {}).get(name, 0.0)) for name, value in now.items()}
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option `--device`."""
     about = "of both sides; on a CPU no side sees a GPU"

@@ -37,7 +37,7 @@ def main(method: str, description: str) -> int:
         batch = given.batch or ROWS[given.size]
         ground = training.make_ground(Path(name), method, size, 1 + given.steps, batch=batch, device=given.device)
         _say(ground, given)
-        peaks = alternate.run(["benchmarks.frame.gemm", given.device])
+        peaks = alternate.peaks(given.device)
         tried: dict[str, float] = {}
         if given.peer:
             settings = tuple(given.peer)
@@ -47,7 +47,7 @@ def main(method: str, description: str) -> int:
         sides = {"posttrain": partial(training.run_ours, ground, precision, ours)}
         sides |= {f"TRL {setting}": partial(training.run_peer, ground, setting) for setting in settings}
         found = alternate.in_turns(sides, given.repeats)
-        return _tell(ground, given, found, peaks, tried)
+        return _tell(ground, given, found, alternate.peaks(given.device, peaks), tried)
 
 
 def earlier(given: argparse.Namespace) -> dict[str, float]:
