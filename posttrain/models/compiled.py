@@ -82,17 +82,14 @@ class _Compiled:
             if _plain.get() or not isinstance(in_use(), PackedLayout | BlockLayout):
                 return forward(*given, **named)
             compiler = cast("Any", torch)._dynamo
-            try:
-                with self._strict:
-                    return self._call(forward, given, named)
-            except compiler.exc.FailOnRecompileLimitHit:
-                # Asked again at the next pass: what is compiled goes on serving, be it in backward.
-                self._tell_once()
-                return forward(*given, **named)
-            except compiler.exc.TorchDynamoException as error:
-                if out_of_memory(error):
-                    raise
-                raise failed(f"{self._name}: its layers cannot be compiled", error) from error
+            with explained(f"{self._name}: its layers"):
+                try:
+                    with self._strict:
+                        return self._call(forward, given, named)
+                except compiler.exc.FailOnRecompileLimitHit:
+                    # Asked again at the next pass: what is compiled goes on serving, be it in backward.
+                    self._tell_once()
+                    return forward(*given, **named)
 
         return run
 
@@ -102,14 +99,14 @@ class _Compiled:
 
 
 @contextmanager
-def explained() -> Generator[None]:
-    """What a compiler raises inside, be it in a backward pass, is a ModelError that says what to do."""
+def explained(what: str) -> Generator[None]:
+    """What a compiler raises inside, be it in a backward pass, is a ModelError that says what to do about `what`."""
     try:
         yield
     except (cast("Any", torch)._dynamo.exc.TorchDynamoException, ImportError) as error:
         if out_of_memory(error) or (isinstance(error, ImportError) and _kept() not in str(error)):
             raise
-        raise failed("layers cannot be compiled", error) from error
+        raise failed(f"{what} cannot be compiled", error) from error
 
 
 def _call(forward: Callable[..., object], given: tuple[object, ...], named: dict[str, object]) -> object:

@@ -8,8 +8,6 @@ from posttrain.config import PPOConfig
 from posttrain.console import Console
 from posttrain.errors import ModelError
 from posttrain.models.adapters import adapter_parameters, attach
-from posttrain.models.checkpointing import checkpoint_activations
-from posttrain.models.compiled import compile_layers
 from posttrain.models.heads import ScalarModel
 from posttrain.models.load import base_of, load_scalar
 from posttrain.models.parity import gate_scalar
@@ -63,10 +61,7 @@ def critic_apart(
         critic, own = load_scalar(
             path, device=where.device, quantize=where.quantize, bf16=where.bf16, trained=config.lora is None
         )
-        if where.compiles:
-            compile_layers(critic.model, console.say)
-        if where.checkpointing:
-            checkpoint_activations(critic.model)
+        where.prepare(critic.model, console.say)
         base = base_of(path)
     else:
         copy = setup.load_start(

@@ -105,7 +105,7 @@ def train(
     interruption = Interruption()
     keeper = Keeper(config, run, where, parts.source.steps, heavy=parts.heavy, light=parts.light)
     prints = Fingerprinting(run, Weights(parts.models, parts.engine.trained))
-    compiling = explained() if where.compiles else nullcontext()
+    compiling = explained("layers") if where.compiles else nullcontext()
     with _own_random_numbers(config.seed), interruption.watching(), compiling:
         run.console.say(_planned(config, parts.source.steps))
         if where.compiles:

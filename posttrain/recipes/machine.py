@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from posttrain.config import Training
 from posttrain.config.automatic import auto_precision
@@ -17,7 +18,8 @@ from posttrain.config.methods import Sampling
 from posttrain.console import Console
 from posttrain.engine.optimizers import MakeOptimizer, adamw, adamw8bit, check_eight_bits, on_cpu
 from posttrain.errors import ModelError
-from posttrain.models.compiled import check_compiler
+from posttrain.models.checkpointing import checkpoint_activations
+from posttrain.models.compiled import check_compiler, compile_layers
 from posttrain.models.precision import multiplies_bf16
 from posttrain.models.quantize import Bits, check_quantizable
 
@@ -58,6 +60,13 @@ class Machine:
         """`cpu · fp32`, and the bits of a quantised base."""
         precision = next(name for name, half in _HALF.items() if half == self.half)
         return " · ".join((self.device.type, precision, *([] if self.quantize is None else [self.quantize])))
+
+    def prepare(self, model: PreTrainedModel, tell: Callable[[str], None]) -> None:
+        """The layers of a model run compiled where they shall, then twice where they keep only their input."""
+        if self.compiles:
+            compile_layers(model, tell)
+        if self.checkpointing:
+            checkpoint_activations(model)
 
     def put_aside(self, models: Sequence[nn.Module]) -> None:
         """Where models that are only read wait in CPU memory, they go there."""

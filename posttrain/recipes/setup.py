@@ -22,8 +22,6 @@ from posttrain.errors import ConfigError, DataError, ModelError, Problem
 from posttrain.loop import every
 from posttrain.models.adapters import LoraSpec, adapter_names, adapter_parameters, attach, duplicate, spec_of
 from posttrain.models.checked import check_shards, shape_of
-from posttrain.models.checkpointing import checkpoint_activations
-from posttrain.models.compiled import compile_layers
 from posttrain.models.grow import grow
 from posttrain.models.heads import Policy
 from posttrain.models.load import START, Loaded, base_of, context_length, load_causal
@@ -120,10 +118,7 @@ def load_start(
         rows = grow(loaded.model, codec.words.new)
         more = f"got {counted(rows, 'row')}" if rows else "had room for them"
         console.say(f"add_tokens: embedding and head {more}; theirs begin as the mean of the others")
-    if where.compiles:
-        compile_layers(loaded.model, console.say)
-    if where.checkpointing:
-        checkpoint_activations(loaded.model)
+    where.prepare(loaded.model, console.say)
     rows = cast("nn.Embedding", loaded.model.get_input_embeddings()).num_embeddings
     if codec.vocab_size > rows:
         raise ModelError(f"{path}: the tokenizer has {codec.vocab_size} tokens, the model's embedding {rows}")

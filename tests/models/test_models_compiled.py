@@ -280,7 +280,7 @@ def test_torn_files_of_a_compiler_that_was_killed_are_named(tmp_path: Path) -> N
 def test_a_way_back_that_cannot_be_compiled_ends_with_what_to_do() -> None:
     with (
         pytest.raises(ModelError, match=r"^layers cannot be compiled: no compiler\n  fix: leave compile out$"),
-        explained(),
+        explained("layers"),
     ):
         raise BackendCompilerFailed(torch.compile, RuntimeError("no compiler"), None)
 
