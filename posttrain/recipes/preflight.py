@@ -87,9 +87,10 @@ class Preflight:
         budget, floor = load.budget, max(load.longest, LEAST)
         with self._undisturbed():
             tokens = min(SMALL, budget.tokens)
-            first = load.worst(tokens)
-            self._train(first, _first_of(first))  # so that gradients exist, and nothing is done for the first time
-            small = self._try(load.worst(tokens))
+            step = load.worst(tokens)
+            batch = next(iter(step.micro_batches))
+            self._train(step, batch)  # so that gradients exist, and nothing is done for the first time
+            small = self._try(step, batch)
             while True:
                 step = load.worst(budget.tokens)
                 batches = list(islice(step.micro_batches, 2))
@@ -120,8 +121,7 @@ class Preflight:
         peak = max(0, trial.peak - self.gradients) if alone else trial.peak
         return Trial(tokens=trial.tokens, peak=peak, seconds=trial.seconds)
 
-    def _try(self, step: Step, batch: Batch | None = None) -> Trial:
-        batch = _first_of(step) if batch is None else batch
+    def _try(self, step: Step, batch: Batch) -> Trial:
         began = time.perf_counter()
         peak = peak_of(lambda: self._train(step, batch), self.device)
         return Trial(tokens=_tokens(batch), peak=peak, seconds=time.perf_counter() - began)
@@ -222,10 +222,6 @@ def _copy(size: int, memory: Mapping[str, int], preflight: Preflight, load: Load
         return {COPY: size} if highest(memory) + size <= SHARE * preflight.free else {}
     better = preflight.weights * BYTES if "best" in load.kept else 0
     return {COPY_APART: size} if size + better <= SHARE * available(torch.device("cpu")) else {}
-
-
-def _first_of(step: Step) -> Batch:
-    return next(iter(step.micro_batches))
 
 
 def _tokens(batch: Batch) -> int:
