@@ -57,6 +57,12 @@ def test_work_adds_up() -> None:
     assert flops.work_of(rows) == flops.work_of(rows[:1]) + flops.work_of(rows[1:])
 
 
+def test_the_peak_is_the_best_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([{"fp32": 3.0, "bf16": 1.0}, {"fp32": 2.0, "bf16": 4.0}])
+    monkeypatch.setattr(alternate, "run", lambda words: next(found))
+    assert alternate.peaks("cpu", alternate.peaks("cpu")) == {"fp32": 3.0, "bf16": 4.0}
+
+
 def test_sides_run_in_turns() -> None:
     order: list[str] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from architectures import attending_by_layout, packed_groups, tiny, tiny_policy
 from torch import Tensor
 
 from posttrain.data.pack import pack
+from posttrain.models import blocks
 from posttrain.models.attention import AttentionTerms, PackedLayout, rows_of, using
 from posttrain.models.blocks import BLOCK, BlockLayout, Lengths, attend_by_blocks, filled_to
 from posttrain.types import PrefixGroup, Span, TokenBatch, moved
@@ -166,3 +168,14 @@ def test_on_a_gpu_outputs_and_gradients_are_those_of_the_layout_by_rows(name: st
         results.append([output.detach(), *gradients])
     for wanted, found in zip(*results, strict=True):
         torch.testing.assert_close(found, wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_the_kernel_may_be_compiled_for_many_lengths_whatever_is_set_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = cast("Any", torch)._dynamo.config
+    monkeypatch.setattr(
+        torch, "compile", lambda *_, **__: lambda: (config.recompile_limit, config.fail_on_recompile_limit_hit)
+    )
+    attend = cast("Any", blocks)._compiled.__wrapped__()
+    with config.patch(recompile_limit=8, fail_on_recompile_limit_hit=True):
+        assert attend() == (blocks.KERNELS, False)
+        assert config.recompile_limit == 8
