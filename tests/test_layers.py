@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "posttrain"
 LAYERS = [
-    {"types", "records", "errors", "hub", "counted", "inert"},
+    {"types", "records", "spans", "errors", "hub", "counted", "inert"},
     {"ops", "text"},
     {"models"},
     {"data"},

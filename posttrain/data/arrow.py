@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from posttrain.data.examples import LabelledItem, RankedItem, TargetItem
-from posttrain.types import PrefixGroup, Span
+from posttrain.spans import PrefixGroup, Span
 
 ItemT = TypeVar("ItemT")
 # pyarrow has no types of its own.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from posttrain.errors import DataError, Problem
-from posttrain.types import LabelledRecord, PrefixGroup, RankedRecord, Span, TargetRecord
+from posttrain.records import LabelledRecord, RankedRecord, TargetRecord
+from posttrain.spans import PrefixGroup, Span
 
 Overlong = Literal["drop", "truncate", "error"]
 MOST_PROBLEMS = 10_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from posttrain.types import Span
+from posttrain.spans import Span
 
 if TYPE_CHECKING:
     from posttrain.text.tokenizer import Tokenizer
