@@ -222,17 +222,22 @@ def start(config: Settings, *, console: Console, **options: bool) -> object:
     Options (`fresh`, `dry_run`) are those that the recipe has; a dry run gives what the run would take. The console's
     panel is closed whichever way it ends.
     """
+    from posttrain.config import Training
+
     module, name = _RECIPES[config.command].split(":")
+    leaves_a_run = isinstance(config, Training)  # all else has no page, for which half of the package is imported
     try:
         result = getattr(import_module(module), name)(config, console=console, **options)
-        _reporting("ended", result, console)
+        if leaves_a_run:
+            _reporting("ended", result, console)
         return result
     except Exception as end:
         # What was never loaded has raised nothing.
         preflight: Any = sys.modules.get("posttrain.recipes.preflight")
         if preflight is not None and isinstance(end, preflight.Rehearsed):
             return cast("Any", end).forecast
-        _reporting("failed", getattr(config, "out", None), console)
+        if leaves_a_run:
+            _reporting("failed", config.out, console)
         raise
     finally:
         console.finish()
