@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posttrain.engine.local import Engine
 from posttrain.errors import Diverged
-from posttrain.types import Batch, Hook, Largest, Mean, Objective, Scored, Step
+from posttrain.types import Batch, Hook, Largest, Mean, Objective, Scored, Step, objectives_of
 
 
 def fit(
@@ -48,15 +48,24 @@ def accumulate(step: Step, objective: Objective, engine: Engine) -> dict[str, fl
     with closing(engine.fetched(step.micro_batches)) as batches:
         for batch in batches:
             empty = False
-            with engine.precision():
-                scored = objective(batch)
-                loss = loss_of(scored, step.counts)
-            if loss is not None:
-                engine.backward(loss)
-            _merge(totals, scored.metrics)
+            for metrics in backwards(batch, step.counts, objective, engine):
+                _merge(totals, metrics)
     if empty and any(step.counts.values()):
         raise RuntimeError(f"a step that counts {dict(step.counts)} has no micro-batches: were they taken before?")
     return _divided(totals, engine, step)
+
+
+def backwards(
+    batch: Batch, counts: Mapping[str, float], objective: Objective, engine: Engine
+) -> Iterator[Mapping[str, Mean | Largest]]:
+    """Adds the gradient of a micro-batch, one objective after another, and yields the metrics of each."""
+    for part in objectives_of(objective):
+        with engine.precision():
+            scored = part(batch)
+            loss = loss_of(scored, counts)
+        if loss is not None:
+            engine.backward(loss)
+        yield scored.metrics
 
 
 def loss_of(scored: Scored, counts: Mapping[str, float]) -> Tensor | None:

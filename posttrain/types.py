@@ -336,5 +336,29 @@ class Grader(Protocol):
 
 Sampler: TypeAlias = Callable[[Sequence[Prompt], SamplingSpec], list[Completion]]
 Objective: TypeAlias = Callable[[Batch], Scored]
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """An objective made of several that share no trained weight, so that each may go backwards before the next begins.
+
+    Called, it is their sum in one graph.
+    """
+
+    objectives: tuple[Objective, ...]
+
+    def __call__(self, batch: Batch) -> Scored:
+        every = [objective(batch) for objective in self.objectives]
+        return Scored(
+            terms={name: term for scored in every for name, term in scored.terms.items()},
+            metrics={name: found for scored in every for name, found in scored.metrics.items()},
+        )
+
+
+def objectives_of(objective: Objective) -> tuple[Objective, ...]:
+    """The objectives that may go backwards one after another: itself, where it is not made of several."""
+    return objective.objectives if isinstance(objective, Apart) else (objective,)
+
+
 Hook: TypeAlias = Callable[[int, dict[str, float]], None]
 """Called after each update with its number and metrics; a hook that measures adds to the metrics."""

@@ -26,7 +26,7 @@ from posttrain.ops import kl, losses
 from posttrain.ops.linear_head import Ahead, Proofs
 from posttrain.ops.ragged import last_places, segment_mean, segment_sum
 from posttrain.ops.wins import preferred
-from posttrain.types import Batch, Largest, Mean, Objective, RolloutBatch, Scored, TargetBatch, Term, TokenBatch
+from posttrain.types import Apart, Batch, Largest, Mean, Objective, RolloutBatch, Scored, TargetBatch, Term, TokenBatch
 
 
 def sft(policy: Policy) -> Objective:
@@ -135,22 +135,22 @@ class PPOLoss:
 def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss, *, reader: Policy | None = None) -> Objective:
     """Clipped actor and critic losses, whose counts are the response tokens of the step, and `ptx` on text.
 
-    The values come from the critic, or from the policy's own value head (layout `trunk`); without either there is
-    no critic term, as for the critic-free baselines. `reader` is the policy at temperature 1: micro-batches of plain
-    tokens are text, whose count is their trained tokens. Source of `ptx`: Ouyang 2022 (InstructGPT), equation 2.
+    The values come from the critic, whose loss then goes backwards by itself, or from the policy's own value head
+    (layout `trunk`); without either there is no critic term, as for the critic-free baselines. `reader` is the policy
+    at temperature 1: micro-batches of plain tokens are text, whose count is their trained tokens. Source of `ptx`:
+    Ouyang 2022 (InstructGPT), equation 2.
     """
 
     proofs, proofs_of_text = Proofs(), Proofs()
 
-    def score(batch: Batch) -> Scored:
+    def actor(batch: Batch) -> Scored:
         if isinstance(batch, TokenBatch):
             return _text(batch, reader or policy, numbers.ptx, proofs_of_text)
         batch = _rollout(batch)
         terms: dict[str, Term] = {}
         metrics: dict[str, Mean | Largest] = {}
-        output = None
+        # While the critic warms up the policy must not move, not even through a trunk that the two share.
         if batch.train_actor or policy.value_head is not None:
-            # While the critic warms up the policy must not move, not even through a trunk that the two share.
             told = Ahead(total=partial(_actor_total, batch, numbers), proofs=proofs)
             output = policy(
                 batch.tokens,
@@ -158,15 +158,24 @@ def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss, *, reader:
                 detach_values=numbers.detach or not batch.train_actor,
                 ahead=told if batch.train_actor else None,
             )
-        if output is not None and batch.train_actor:
-            _actor(batch, output, numbers, terms, metrics)
-        if critic is not None:
-            _critic(batch, before(batch.tokens, critic(batch.tokens)), numbers, 1.0, terms, metrics)
-        elif output is not None and output.values is not None:
-            _critic(batch, output.values, numbers, numbers.value_coef, terms, metrics)
+            if batch.train_actor:
+                _actor(batch, output, numbers, terms, metrics)
+            if critic is None and output.values is not None:
+                _critic(batch, output.values, numbers, numbers.value_coef, terms, metrics)
         return Scored(terms=terms, metrics=metrics)
 
-    return score
+    if critic is None:
+        return actor
+
+    def values(batch: Batch) -> Scored:
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Mean | Largest] = {}
+        if not isinstance(batch, TokenBatch):
+            batch = _rollout(batch)
+            _critic(batch, before(batch.tokens, critic(batch.tokens)), numbers, 1.0, terms, metrics)
+        return Scored(terms=terms, metrics=metrics)
+
+    return Apart((actor, values))
 
 
 def _text(batch: TokenBatch, reader: Policy, weight: float, proofs: Proofs) -> Scored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from posttrain.engine.checkpoint import RandomNumbers
 from posttrain.engine.local import LocalEngine
 from posttrain.engine.memory import available, bytes_of, peak_of
 from posttrain.errors import DoesNotFit, out_of_memory
-from posttrain.loop import loss_of
+from posttrain.loop import backwards
 from posttrain.models.compiled import plainly
 from posttrain.models.precision import master_of
 from posttrain.recipes.disk import checkpoint, free_disk, refuse_shortage, writes
@@ -129,10 +130,7 @@ class Preflight:
     def _train(self, step: Step, batch: Batch) -> None:
         # On a CPU tensors are counted as operations make them, and what is compiled makes its own unseen.
         with plainly() if self.device.type == "cpu" else nullcontext():
-            with self._engine.precision():
-                loss = loss_of(self._objective(self._engine.place(batch)), step.counts)
-            if loss is not None:
-                self._engine.backward(loss)
+            deque(backwards(self._engine.place(batch), step.counts, self._objective, self._engine), maxlen=0)
 
     def better(self, load: Load) -> dict[str, int]:
         """What better weights than the best take beside these, where the run keeps some and trains on a CPU."""
