@@ -7,17 +7,19 @@ import re
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from http_at_hand import Caller
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from served import FORKED, run
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -58,7 +60,8 @@ class Served:
     pool: Path
     flags: Sequence[str] = ()
     port: int = field(default_factory=lambda: _free_port())
-    process: subprocess.Popen[str] | None = None
+    process: BaseProcess | None = None
+    heard: Connection | None = None
 
     @property
     def url(self) -> str:
@@ -66,26 +69,29 @@ class Served:
 
     def start(self) -> None:
         """Starts the server, or starts it again at the same port, and waits until it says where it is."""
-        words = [sys.executable, "-m", "posttrain", "rank", str(self.pool), "--db", str(self.db)]
-        self.process = subprocess.Popen(
-            [*words, "--port", str(self.port), *self.flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert self.process.stdout is not None
-        said: list[str] = []
-        for line in self.process.stdout:
-            said.append(line)
-            if f":{self.port}" in line:
-                return
-        raise AssertionError(f"the server ended:\n{''.join(said)}")
+        words = ["rank", str(self.pool), "--db", str(self.db), "--port", str(self.port), *self.flags]
+        heard, said = FORKED.Pipe(duplex=False)
+        self.process = FORKED.Process(target=run, args=(words, said))
+        self.process.start()
+        said.close()
+        lines: list[str] = []
+        with open(heard.fileno(), encoding="utf-8", closefd=False) as output:
+            for line in output:
+                lines.append(line)
+                if f":{self.port}" in line:
+                    self.heard = heard
+                    return
+        raise AssertionError(f"the server ended:\n{''.join(lines)}")
 
     def kill(self) -> None:
         """Ends the server at once, as a crash would."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-        self.process = None
+            self.process.join()
+            self.process.close()
+        if self.heard is not None:
+            self.heard.close()
+        self.process = self.heard = None
 
     def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """What the store has: kind, annotator and payload of each event, in order."""
@@ -128,7 +134,17 @@ class Visitor:
         return page
 
     def enter(self, name: str) -> Page:
-        """A page at which `name` has signed in and sees an item, or that there is none."""
+        """A page at which `name` has signed in, before it was opened, and sees an item, or that there is none."""
+        caller = Caller(self.served.url)
+        caller.enter(name)
+        cookies = [{"name": key, "value": value, "url": self.served.url} for key, value in caller.cookies.items()]
+        self.context.add_cookies(cast("Any", cookies))
+        page = self.open()
+        ready(page)
+        return page
+
+    def enter_by_form(self, name: str) -> Page:
+        """The same, with the form that a person fills in."""
         page = self.open()
         page.get_by_label("Your name").fill(name)
         page.get_by_role("button", name="Begin").click()

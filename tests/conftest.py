@@ -15,6 +15,7 @@ from fuzzing.small_model import write_model
 from killing import Nursery
 from stages import Stages, build
 
+from posttrain.recipes import setup
 from posttrain.workflows import reporting
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -88,6 +89,14 @@ def no_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("at_end", "together"):
             patch.setattr(reporting, name, lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_samples() -> Iterator[None]:
+    """Answers that a run shows end after 16 tokens, not 256: they would be most of the time of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "SAMPLE_TOKENS", 16)
         yield
 
 

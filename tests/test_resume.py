@@ -7,7 +7,7 @@ import platform
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,11 @@ import posttrain
 from posttrain.cli import main
 from posttrain.engine.sealed import steps_in
 from posttrain.errors import Interrupted, ModelError, RunExists
-from posttrain.recipes import fitting, setup
+from posttrain.recipes import fitting
 from posttrain.run import Run, RunWriter, content_hash
 
 pytestmark = pytest.mark.medium
 Again = Callable[..., Run]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_answers() -> Iterator[None]:
-    """Answers of full length to sample prompts are most of the time of a tiny run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "SAMPLE_TOKENS", 16)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def drag_onto(page: Page, key: str, selector: str, *, at: float = 0.5) -> None:
 
 def test_four_answers_are_ranked_in_five_key_presses(serve: Serve, visit: Visit) -> None:
     served = serve()
-    page = visit(served).enter("ann")
+    page = visit(served).enter_by_form("ann")
     text = texts(page)
     page.evaluate("() => { window.presses = 0; addEventListener('keydown', () => (window.presses += 1), true); }")
     submitted(page, "b d a c Enter")

@@ -28,7 +28,7 @@ def test_no_page_is_wider_than_its_window(serve: Serve, visit: Visit, width: int
     person = visit(serve(ROWS), viewport={"width": width, "height": 740})
     first = person.open()
     assert wide(first) <= 0
-    page = person.enter("ann")
+    page = person.enter_by_form("ann")
     assert wide(page) <= 0
     cut = "(texts) => texts.filter((text) => text.scrollWidth > text.clientWidth).map((text) => text.textContent)"
     assert page.locator("#prompt .text, .card > .text").evaluate_all(cut) == []
