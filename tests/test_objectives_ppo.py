@@ -16,6 +16,7 @@ from posttrain.data.pack import pack
 from posttrain.engine.local import LocalEngine, ParameterGroup
 from posttrain.engine.memory import peak_of
 from posttrain.loop import backwards, loss_of
+from posttrain.models import heads
 from posttrain.models.heads import Policy, ScalarModel, before, scalar_head
 from posttrain.objectives import PPOLoss
 from posttrain.rollout.buffer import pack_answers
@@ -296,3 +297,15 @@ def test_text_among_the_micro_batches_has_a_loss_and_a_count_of_its_own() -> Non
     loss = loss_of(scored, {"actor": 7.0, "ptx": 2.0})
     assert loss is not None
     assert float(loss.detach()) == pytest.approx(0.5 * expected / 2, rel=1e-5)
+
+
+def test_values_come_without_log_probs_as_they_do_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = Policy(tiny("llama"), value_head=scalar_head(32))
+    batch = rollout_batch(actor).tokens
+    wanted = actor(batch).values
+    assert wanted is not None
+    assert bool(wanted.any())
+    monkeypatch.setattr(heads, "linear_logprobs", None)
+    assert torch.equal(actor.values(batch), wanted)
+    with pytest.raises(RuntimeError, match="no value head"):
+        tiny_policy().values(batch)

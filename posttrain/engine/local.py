@@ -134,8 +134,16 @@ class LocalEngine:
             gradients = [part.grad for part in self.trained if part.grad is not None]
             if gradients:
                 torch._foreach_mul_(gradients, 1 / self._scale.value)  # pyright: ignore[reportPrivateUsage]
-        limit = math.inf if self._grad_clip is None else self._grad_clip
-        return [float(nn.utils.clip_grad_norm_(group.parameters, limit, foreach=True)) for group in self._groups]
+        return [self._clipped(group.parameters) for group in self._groups]
+
+    def _clipped(self, parameters: Sequence[nn.Parameter]) -> float:
+        """The norm of these gradients, which are scaled down to the limit only where they are above it."""
+        gradients = [part.grad for part in parameters if part.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        found = float(norm)
+        if self._grad_clip is not None and found > self._grad_clip:
+            nn.utils.clip_grads_with_norm_(parameters, self._grad_clip, norm, foreach=True)
+        return found
 
     def _scaled(self, *, skipped: bool) -> dict[str, float]:
         """What is told of the loss scale after a step."""

@@ -124,15 +124,23 @@ class Policy(nn.Module):
         else:
             told = None if ahead is None else _at(ahead, places, len(batch.tokens))
             logprobs, spread = linear_logprobs(read, targets, linear, ahead=told), None
-        values = None
-        if self.value_head is not None:
-            source = read.detach() if detach_values else read
-            values = _scatter(apply_scalar(self.value_head, source), places, len(batch.tokens))
         return PolicyOutput(
             logprobs=_scatter(logprobs, places, len(batch.tokens)),
             entropy=None if spread is None else _scatter(spread, places, len(batch.tokens)),
-            values=values,
+            values=self._values(read.detach() if detach_values else read, batch),
         )
+
+    def values(self, batch: TokenBatch) -> Tensor:
+        """The values of `forward`, float [T], without its log-probs. Raises RuntimeError without a value head."""
+        found = self._values(self.trunk(batch)[batch.predictor[batch.places]], batch)
+        if found is None:
+            raise RuntimeError("the policy has no value head")
+        return found
+
+    def _values(self, read: Tensor, batch: TokenBatch) -> Tensor | None:
+        if self.value_head is None:
+            return None
+        return _scatter(apply_scalar(self.value_head, read), batch.places, len(batch.tokens))
 
     def _linear(self, read: Tensor) -> LinearHead | None:
         """The head as a linear map of what it reads, temperature included; None where it is more than that."""

@@ -67,7 +67,7 @@ class Roles:
             critic = self.critic
             return lambda batch: _values(critic, batch)
         if self.actor.value_head is not None:
-            return lambda batch: _shared_values(self.actor, batch)
+            return lambda batch: self.actor.values(moved(batch, self.actor.device))
         return None
 
     def groups(self, rate: float, critic_rate: float) -> list[ParameterGroup]:
@@ -101,13 +101,6 @@ class Roles:
 def _values(critic: ScalarModel, batch: TokenBatch) -> Tensor:
     batch = moved(batch, critic.score.weight.device)
     return before(batch, critic(batch))
-
-
-def _shared_values(actor: Policy, batch: TokenBatch) -> Tensor:
-    values = actor(moved(batch, actor.device)).values
-    if values is None:
-        raise RuntimeError("the actor has no value head")
-    return values
 
 
 def choose_layout(config: PPOConfig, console: Console) -> str:
