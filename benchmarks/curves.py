@@ -2,35 +2,38 @@
 
     python -m benchmarks curves [length batch vocabulary answers adapters group response] [--peer] [--figures]
 
-    length      tokens of a row, 16,384 tokens a step (sft)
+    length      tokens of a row, 8,192 tokens a step (sft)
     batch       tokens of a micro-batch, 32 rows a step (sft)
     vocabulary  words of the model, 32 rows a step (sft)
-    answers     ranked answers K of a prompt, 16 prompts a step (reward and dpo)
+    answers     ranked answers K of a prompt, 8 prompts a step (reward and dpo)
     adapters    rank of the adapters, none first, 32 rows a step (sft)
     group       answers G to a prompt, 32 answers a round (ppo, layout separate)
     response    longest answer in tokens, which all answers have, 32 answers a round (ppo, layout separate)
 
-All at 15m and fp32, one step counted after one that is not, each point a process of its own. What is counted stands in
-`benchmarks.frame.training`, `benchmarks.frame.rounds` and `benchmarks.frame.flops`. The number of rows stands in
-`starts`. A step of PPO is a round, and its tokens are those that were sampled.
+All at 15m and fp32, each point a process of its own: the faster of two steps after one that is not counted, for others
+may share the machine, and of PPO one round. What is counted stands in `benchmarks.frame.training`,
+`benchmarks.frame.rounds` and `benchmarks.frame.flops`; where two sides disagree the command ends. The number of rows
+stands in `starts`. A step of PPO is a round, and its tokens are those that were sampled.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frame import alternate, rounds, texts, training
+from benchmarks.frame import rounds, texts, training
 from benchmarks.frame.report import keep, print_table
 from benchmarks.frame.sizes import SIZES, Size
 
 FIGURES = Path(__file__).parent / "figures"
-STEPS = 2
-TOKENS = 16_384
+STEPS, ROUNDS_EACH = 3, 2
+TOKENS = 8_192
+RANKED = 8
 LARGE = {"micro_batch_tokens": 8192}
 
 
@@ -72,7 +75,7 @@ def answers() -> Iterator[Point]:
     """Prompts with so many ranked answers, for a reward model and for DPO."""
     for method in ("reward", "dpo"):
         for count in (2, 4, 8):
-            yield Point(at=count, method=method, batch=16, rows=_ranked(count), settings=LARGE)
+            yield Point(at=count, method=method, batch=RANKED, rows=_ranked(count), settings=LARGE)
 
 
 def adapters() -> Iterator[Point]:
@@ -105,7 +108,7 @@ def _long_rows(tokens: int, count: int) -> Iterator[dict[str, Any]]:
     stream: list[int] = []
     for asked, answer in texts.answers():
         stream += words.encode(f"{asked} {answer} ").ids
-    frame = 12  # what the template adds
+    frame = 32  # what the template and the number add
     for number in range(count):
         first = number * tokens % (len(stream) - tokens)
         cut = first + tokens // 3
@@ -122,64 +125,65 @@ def _ranked(count: int) -> list[dict[str, Any]]:
             "responses": [rows[(place + step) % len(rows)][1] for step in range(count)],
             "ranks": list(range(1, count + 1)),
         }
-        for place, (asked, _) in enumerate(rows[: STEPS * 16])
+        for place, (asked, _) in enumerate(rows[: STEPS * RANKED])
     ]
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measure(point: Point, peak: float, *, peer: bool) -> Iterator[dict[str, Any]]:
-    """Ours at a point, then TRL's where it is asked for."""
+def measure(point: Point, *, peer: bool) -> Iterator[dict[str, Any]]:
+    """Ours at a point, then TRL's where it is asked for. Raises SystemExit where the two did not do the same."""
     with tempfile.TemporaryDirectory() as name:
         ground = training.make_ground(Path(name), point.method, point.size, STEPS, batch=point.batch, rows=point.rows)
-        sides = {"posttrain": lambda: training.run_ours(ground, "fp32", point.settings)}
+        found = {"posttrain": training.run_ours(ground, "fp32", point.settings)}
         if peer and point.peer:
-            sides["TRL fp32"] = lambda: training.run_peer(ground, "fp32")
-        for side, run in sides.items():
-            facts = training.summary(ground, [run()], peak)
-            tokens = ground.rows.work(1).useful
-            yield {
-                "method": point.method,
-                "at": point.at,
-                "side": side,
-                "seconds": tokens / facts["tokens_per_second"].median,
-                "tokens_per_second": facts["tokens_per_second"].median,
-                "growth_mb": facts["growth"].median / 1e6,
-                "of_gemm": facts["share_of_gemm"].median,
-            }
+            found["TRL fp32"] = training.run_peer(ground, "fp32")
+        tolerance = training.TOLERANCE["fp32"]
+        _refuse(point.at, training.disagreements(ground, {side: [run] for side, run in found.items()}, tolerance))
+        tokens = ground.rows.work(1).useful / (STEPS - 1)
+        for side, run in found.items():
+            yield _place(point.method, point.at, side, min(run["seconds"][1:]), tokens, run["growth"])
 
 
-def measure_rounds(name: str, at: int, peak: float, *, peer: bool) -> Iterator[dict[str, Any]]:
-    """A round of ours at a place of a curve of PPO, then TRL's where it is asked for."""
+def measure_rounds(name: str, at: int, *, peer: bool) -> Iterator[dict[str, Any]]:
+    """A round of ours at a place of a curve of PPO, then TRL's where it is asked for. Raises as `measure` does."""
     group, longest = (at, 64) if name == "group" else (1, at)
     with tempfile.TemporaryDirectory() as folder:
-        ground = rounds.make_ground(Path(folder), SIZES["15m"], rounds=STEPS, longest=longest, ends=False, group=group)
-        sides = {"posttrain": lambda: rounds.run_ours(ground, "separate", "fp32")}
+        ground = rounds.make_ground(
+            Path(folder), SIZES["15m"], rounds=ROUNDS_EACH, longest=longest, ends=False, group=group
+        )
+        found = {"posttrain": rounds.run_ours(ground, "separate", "fp32")}
         if peer and ROUNDS[name][at]:
-            sides["TRL fp32"] = lambda: rounds.run_peer(ground, "fp32")
-        for side, run in sides.items():
-            facts = rounds.summary(ground, [run()], "separate", peak)
-            seconds = facts["seconds"].median
-            yield {
-                "method": "ppo",
-                "at": at,
-                "side": side,
-                "seconds": seconds,
-                "tokens_per_second": rounds.ROLLOUTS * facts["length"] / seconds,
-                "growth_mb": facts["growth"].median / 1e6,
-                "of_gemm": facts["share_of_gemm"].median,
-            }
+            found["TRL fp32"] = rounds.run_peer(ground, "fp32")
+        facts = {side: rounds.summary(ground, [run], "separate", math.inf) for side, run in found.items()}
+        _refuse(at, rounds.disagreements(ground, facts))
+        for side, run in found.items():
+            tokens = rounds.ROLLOUTS * facts[side]["length"]
+            yield _place("ppo", at, side, min(run["seconds"][1:]), tokens, run["growth"])
 
 
-def points(name: str, peak: float, *, peer: bool) -> Iterator[dict[str, Any]]:
+def _refuse(at: int, problems: Sequence[str]) -> None:
+    if problems:
+        raise SystemExit("\n".join(f"no fair comparison at {at}: {problem}" for problem in problems))
+
+
+def _place(method: str, at: int, side: str, seconds: float, tokens: float, growth: float) -> dict[str, Any]:
+    """What is told of a side at a place of a curve."""
+    return {
+        "method": method, "at": at, "side": side, "seconds": seconds, "tokens_per_second": tokens / seconds,
+        "growth_mb": growth / 1e6,
+    }  # fmt: skip
+
+
+def points(name: str, *, peer: bool) -> Iterator[dict[str, Any]]:
     """What is found at the places of a curve, in order."""
     if name in ROUNDS:
         for at in ROUNDS[name]:
-            yield from measure_rounds(name, at, peak, peer=peer)
+            yield from measure_rounds(name, at, peer=peer)
         return
     for point in CURVES[name]():
-        yield from measure(point, peak, peer=peer)
+        yield from measure(point, peer=peer)
 
 
 def main() -> int:
@@ -200,14 +204,13 @@ def main() -> int:
 
         draw(FIGURES)
         return 0
-    peak = alternate.run(["benchmarks.frame.gemm"])["fp32"]
     for name in given.curves or names:
         found: list[dict[str, Any]] = []
         print(f"{name}", flush=True)
-        for facts in points(name, peak, peer=given.peer):
+        for facts in points(name, peer=given.peer):
             found.append(facts)
             print_table([_row(facts)])
-        keep(f"curve-{name}", {"points": found, "texts": texts.source(), "gemm": peak})
+        keep(f"curve-{name}", {"points": found, "texts": texts.source()})
     return 0
 
 
@@ -219,5 +222,4 @@ def _row(facts: Mapping[str, Any]) -> dict[str, object]:
         "s/step": f"{facts['seconds']:6.2f}",
         "tokens/s": f"{facts['tokens_per_second']:7,.0f}",
         "growth MB": f"{facts['growth_mb']:7,.0f}",
-        "of GEMM": f"{facts['of_gemm']:.0%}",
     }

@@ -94,7 +94,7 @@ def main() -> int:
     if given.measure:
         print(json.dumps(measure(*given.measure)))
         return 0
-    best = 0.0
+    kept: list[dict[str, float | str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for count in given.rows:
             file = Path(folder) / f"{count}.jsonl"
@@ -106,14 +106,15 @@ def main() -> int:
             for reader, results in found.items():
                 seconds = statistics.median(result["seconds"] for result in results)
                 grown = statistics.median(result["bytes"] for result in results)
-                best = max(best, count / seconds) if reader == "posttrain" else best
+                kept.append({"reader": reader, "rows": count, "rows_per_second": count / seconds, "bytes": grown})
                 print(
                     f"{reader:10}{count:>9,} rows  {file.stat().st_size / 2**20:6.1f} MiB  {seconds:6.2f} s"
                     f"  {count / seconds:>9,.0f} rows/s  peak grew {grown / 2**20:6.1f} MiB"
                 )
-    keep("data", {"measured": {"rows_per_second": best}})
-    print(f"best {best:,.0f} rows/s, goal {GOAL:,}: {'reached' if best >= GOAL else 'missed'}")
-    return int(best < GOAL)
+    rate = next(float(facts["rows_per_second"]) for facts in reversed(kept) if facts["reader"] == "posttrain")
+    keep("data", {"files": kept, "measured": {"rows_per_second": rate}})
+    print(f"{rate:,.0f} rows/s in the largest file, goal {GOAL:,}: {'reached' if rate >= GOAL else 'missed'}")
+    return int(rate < GOAL)
 
 
 if __name__ == "__main__":

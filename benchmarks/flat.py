@@ -6,7 +6,7 @@ A small random Llama is trained by each method in each precision on generated ro
 process of its own with one thread and a fixed `micro_batch_tokens`. After each update the resident memory is noted;
 told is the highest of the hundred updates after the first hundred beside that of the last hundred, since lengths differ
 from step to step. Living tensors are counted after update 100 and after the last one. Memory is flat when the first
-grew by no more than the noise, 2 % or 8 MB, and the second not at all. Metrics that a run keeps in memory for its panel
+grew by no more than the noise, 8 MB, and the second not at all. Metrics that a run keeps in memory for its panel
 are numbers, not tensors: they are part of the resident memory.
 """
 
@@ -34,7 +34,7 @@ SMALL = Size(hidden=64, layers=2, heads=4, kv_heads=4, intermediate=128, vocabul
 METHODS = ("sft", "dpo", "reward", "ppo")
 PRECISIONS = ("fp32", "bf16")
 EARLY, WINDOW = 100, 100
-SHARE, BYTES = 0.02, 8_000_000
+BYTES = 8_000_000
 
 
 def write_rows(folder: Path) -> None:
@@ -100,7 +100,7 @@ def told(found: Mapping[str, Any]) -> dict[str, Any]:
     resident: list[int] = found["resident"]
     early, late = max(resident[EARLY : EARLY + WINDOW]), max(resident[-WINDOW:])
     before, after = found["tensors"]
-    flat = late - early <= max(SHARE * early, BYTES) and after <= before
+    flat = late - early <= BYTES and after <= before
     return {"early": early, "late": late, "tensors": [before, after], "updates": len(resident), "flat": flat}
 
 

@@ -32,21 +32,28 @@ def main() -> int:
             f" {about}, {given.group} to a prompt of {texts.source()}; {given.repeats} repeats in turns",
             flush=True,
         )
-        peaks = alternate.peaks(given.device)
+        kinds = dict.fromkeys(given.layouts, given.precision)
+        kinds |= {f"TRL {setting}": "bf16" if setting == "defaults" else "fp32" for setting in given.peer}
+        peaks = alternate.peaks(given.device, kinds.values())
         sides = {layout: partial(rounds.run_ours, ground, layout, given.precision) for layout in given.layouts}
         sides |= {f"TRL {setting}": partial(rounds.run_peer, ground, setting) for setting in given.peer}
         found = alternate.in_turns(sides, given.repeats)
-        return _tell(ground, given, found, alternate.peaks(given.device, peaks))
+        return _tell(ground, given, found, alternate.peaks(given.device, kinds.values(), peaks), kinds)
 
 
-def _tell(ground: Ground, given: argparse.Namespace, found: Mapping[str, Any], peaks: Mapping[str, float]) -> int:
+def _tell(
+    ground: Ground,
+    given: argparse.Namespace,
+    found: Mapping[str, Any],
+    peaks: Mapping[str, float],
+    kinds: Mapping[str, str],
+) -> int:
     """Prints and keeps what was found; 1 when the sides do not agree."""
-    kinds = {name: given.precision if name in LAYOUTS else "bf16" if "defaults" in name else "fp32" for name in found}
     sides = {
         name: rounds.summary(ground, runs, name if name in LAYOUTS else "separate", peaks[kinds[name]])
         for name, runs in found.items()
     }
-    print(f"GEMM peak: fp32 {peaks['fp32'] / 1e9:.0f} GFLOP/s, bf16 {peaks['bf16'] / 1e9:.0f}")
+    print(f"GEMM peak: {alternate.shown(peaks)}")
     print_table([rounds.row_of(name, facts) for name, facts in sides.items()])
     measured = ratios(sides)
     for key, value in measured.items():

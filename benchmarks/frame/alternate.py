@@ -11,7 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,10 +63,18 @@ def run(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peaks(device: str, before: Mapping[str, float] | None = None) -> dict[str, float]:
-    """What the machine multiplies at best now, or did `before` where that was more: others may share it."""
-    now = run(["benchmarks.frame.gemm", device])
+def peaks(device: str, kinds: Iterable[str], before: Mapping[str, float] | None = None) -> dict[str, float]:
+    """What the machine multiplies at best now in fp32 and bf16, as far as the `kinds` ask.
+
+    It is what it was `before` where that was more: others may share the machine.
+    """
+    now = run(["benchmarks.frame.gemm", device, *sorted(set(kinds))])
     return {name: max(value, (before or {}).get(name, 0.0)) for name, value in now.items()}
+
+
+def shown(peaks: Mapping[str, float]) -> str:
+    """`fp32 143 GFLOP/s`, for each kind that was measured."""
+    return ", ".join(f"{kind} {value / 1e9:.0f} GFLOP/s" for kind, value in peaks.items() if kind != "threads")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -37,17 +37,23 @@ def main(method: str, description: str) -> int:
         batch = given.batch or ROWS[given.size]
         ground = training.make_ground(Path(name), method, size, 1 + given.steps, batch=batch, device=given.device)
         _say(ground, given)
-        peaks = alternate.peaks(given.device)
-        tried: dict[str, float] = {}
+        tried = earlier(given)
         if given.peer:
             settings = tuple(given.peer)
         elif not settings:
-            tried = earlier(given) or try_all(ground)
+            tried = tried or try_all(ground)
             settings = (min(tried, key=tried.__getitem__),)
+        kinds = {"posttrain": precision, **{f"TRL {setting}": _kind(setting) for setting in settings}}
+        peaks = alternate.peaks(given.device, kinds.values())
         sides = {"posttrain": partial(training.run_ours, ground, precision, ours)}
         sides |= {f"TRL {setting}": partial(training.run_peer, ground, setting) for setting in settings}
         found = alternate.in_turns(sides, given.repeats)
-        return _tell(ground, given, found, alternate.peaks(given.device, peaks), tried)
+        return _tell(ground, given, found, alternate.peaks(given.device, kinds.values(), peaks), kinds, tried)
+
+
+def _kind(setting: str) -> str:
+    """The precision of the products of a setting of TRL, whose default is bf16."""
+    return "bf16" if "bf16" in setting or setting == "defaults" else "fp32"
 
 
 def earlier(given: argparse.Namespace) -> dict[str, float]:
@@ -124,17 +130,15 @@ def _tell(
     given: argparse.Namespace,
     found: Mapping[str, Sequence[Mapping[str, Any]]],
     peaks: Mapping[str, float],
+    kinds: Mapping[str, str],
     tried: Mapping[str, float],
 ) -> int:
     """Prints and keeps what was found; 1 when the sides do not agree."""
-    low = {name: "bf16" if "bf16" in name or name == "TRL defaults" else "fp32" for name in found}
-    low["posttrain"] = SETTINGS[given.precision][0]
-    sides = {name: training.summary(ground, runs, peaks[low[name]]) for name, runs in found.items()}
+    sides = {name: training.summary(ground, runs, peaks[kinds[name]]) for name, runs in found.items()}
     if ground.method == "dpo":
         runs = found["posttrain"]
-        sides["posttrain, reference reused"] = training.summary(ground, runs, peaks[low["posttrain"]], reused=True)
-    fp32, bf16 = (f"{peaks[kind] / 1e9:.0f}" for kind in ("fp32", "bf16"))
-    print(f"GEMM peak: fp32 {fp32} GFLOP/s, bf16 {bf16}; {counted(int(peaks['threads']), 'thread')}")
+        sides["posttrain, reference reused"] = training.summary(ground, runs, peaks[kinds["posttrain"]], reused=True)
+    print(f"GEMM peak: {alternate.shown(peaks)}; {counted(int(peaks['threads']), 'thread')}")
     print_table([training.row_of(name, facts) for name, facts in sides.items()])
     ours, ratios = sides["posttrain"], dict[str, dict[str, float]]()
     for name, facts in sides.items():
@@ -146,7 +150,7 @@ def _tell(
                 f"ours against {name}: {ratios[name]['tokens_per_second']:.2f}x the tokens,"
                 f" {ratios[name]['growth']:.2f}x the memory growth"
             )
-    exact = set(low.values()) == {"fp32"}
+    exact = set(kinds.values()) == {"fp32"}
     problems = training.disagreements(ground, found, training.TOLERANCE["fp32" if exact else "bf16"])
     for problem in problems:
         print(f"no fair comparison: {problem}")

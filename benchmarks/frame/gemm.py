@@ -1,6 +1,8 @@
-"""What this machine multiplies at best: GFLOP/s of square matrices in fp32 and bf16, with the threads of the run.
+"""What this machine multiplies at best: GFLOP/s of square matrices, with the threads of the run.
 
-python -m benchmarks.frame.gemm [cpu|cuda]
+python -m benchmarks.frame.gemm cpu|cuda [fp32] [bf16]
+
+A processor without instructions for bfloat16 takes a minute for a product of them, so that only what is used is asked.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ def peak(kind: str, device: str) -> float:
 
 
 def main() -> None:
-    """Tells both peaks."""
+    """Tells the peak of each kind."""
     import torch  # noqa: PLC0415 - only in the process that measures
 
-    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
-    tell({"fp32": peak("fp32", device), "bf16": peak("bf16", device), "threads": torch.get_num_threads()})
+    device, *kinds = sys.argv[1:]
+    tell({**{kind: peak(kind, device) for kind in kinds}, "threads": torch.get_num_threads()})
 
 
 if __name__ == "__main__":

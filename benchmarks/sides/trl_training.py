@@ -26,10 +26,8 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     rows = load_dataset("json", data_files=job["data"], split="train", cache_dir=job["out"] + "/cache")
     words = transformers.AutoTokenizer.from_pretrained(job["model"])
-    wall, cpu = time.perf_counter(), time.process_time()
-    trainer = _trainer(job, rows, words)
-    # Reference log-probs that are computed beforehand are computed here.
-    before = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    before = {"seconds": 0.0, "cpu": 0.0}
+    trainer = _trainer(job, rows, words, before)
     marks = Marks(job["device"])
 
     class Notes(transformers.TrainerCallback):
@@ -45,12 +43,14 @@ def main() -> None:
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     size = job["arguments"]["per_device_train_batch_size"] * job["arguments"]["gradient_accumulation_steps"]
     hashes = list(_rows(job["method"], trainer.train_dataset, words))
-    ready = job["arguments"].get("precompute_ref_log_probs", False)
-    tell(marks.facts(losses=losses, steps=step_hashes(hashes, size), before=before if ready else None))
+    tell(marks.facts(losses=losses, steps=step_hashes(hashes, size), before=before))
 
 
-def _trainer(job: dict[str, Any], rows: Any, words: Any) -> Any:
-    """The trainer of the method, its model loaded by its path as TRL's own documentation has it."""
+def _trainer(job: dict[str, Any], rows: Any, words: Any, before: dict[str, float]) -> Any:
+    """The trainer of the method, its model loaded by its path as TRL's own documentation has it.
+
+    `before` gets the time of reference log-probs that are computed beforehand.
+    """
     import trl  # noqa: PLC0415 - of the peer's environment
 
     trainer, config = {
@@ -58,6 +58,18 @@ def _trainer(job: dict[str, Any], rows: Any, words: Any) -> Any:
         "dpo": (trl.DPOTrainer, trl.DPOConfig),
         "reward": (trl.RewardTrainer, trl.RewardConfig),
     }[job["method"]]
+    if job["method"] == "dpo":
+        computed = trainer._precompute_ref_logps
+
+        def timed(*given: Any, **named: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            try:
+                return computed(*given, **named)
+            finally:
+                before["seconds"] += time.perf_counter() - wall
+                before["cpu"] += time.process_time() - cpu
+
+        trainer._precompute_ref_logps = timed
     arguments = config(output_dir=job["out"], **job["arguments"])
     return trainer(model=job["model"], args=arguments, train_dataset=rows, processing_class=words)
 

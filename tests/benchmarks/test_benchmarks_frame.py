@@ -59,8 +59,11 @@ def test_work_adds_up() -> None:
 
 def test_the_peak_is_the_best_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([{"fp32": 3.0, "bf16": 1.0}, {"fp32": 2.0, "bf16": 4.0}])
-    monkeypatch.setattr(alternate, "run", lambda words: next(found))
-    assert alternate.peaks("cpu", alternate.peaks("cpu")) == {"fp32": 3.0, "bf16": 4.0}
+    asked: list[list[str]] = []
+    monkeypatch.setattr(alternate, "run", lambda words: asked.append(words[1:]) or next(found))
+    kinds = ("fp32", "bf16", "fp32")
+    assert alternate.peaks("cpu", kinds, alternate.peaks("cpu", kinds)) == {"fp32": 3.0, "bf16": 4.0}
+    assert asked == [["cpu", "bf16", "fp32"]] * 2  # each once, and nothing else: bf16 can take minutes
 
 
 def test_sides_run_in_turns() -> None:

@@ -23,10 +23,13 @@ def test_a_goal_is_met_from_its_bound_on() -> None:
 def test_a_line_says_what_was_measured_with_its_command_and_date(monkeypatch: pytest.MonkeyPatch) -> None:
     goals = [Goal(work="SFT", what="share", finding=name, key="gemm", least=0.6, unit="%") for name in ("one", "none")]
     monkeypatch.setattr(table, "GOALS", goals)
-    finding = {"command": "python -m benchmarks sft", "date": "2026-01-31 12:00", "measured": {"gemm": 0.637}}
+    finding = {"command": "python -m benchmarks sft", "date": "2026-01-31 12:00", "commit": "abc"}
+    finding |= {"measured": {"gemm": 0.637}}
     _, _, there, absent = table.lines({"one": {"machine": "B", **finding}, "other": {"machine": "A", **finding}})
-    assert there == "| SFT | share | ≥ 60% | 64% | yes | `python -m benchmarks sft` | 2026-01-31 12:00 | 2 |"
-    assert absent == "| SFT | share | ≥ 60% | not measured |  | | | |"
+    assert there == "| SFT | share | ≥ 60% | 64% | yes | `python -m benchmarks sft` | 2026-01-31 12:00 | abc | 2 |"
+    assert absent == "| SFT | share | ≥ 60% | not measured |  | | | | |"
+    refused = table.lines({"one": {"machine": "B", **finding, "problems": ["other tokens"]}})[2]
+    assert refused.startswith("| SFT | share | ≥ 60% | no fair comparison |  | `python")
 
 
 def test_the_table_is_written_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +42,7 @@ def test_the_table_is_written_between_its_marks(tmp_path: Path, monkeypatch: pyt
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{table.BEGIN}\n| work |")
     assert "old" not in text
-    assert text.endswith(f"machine 1: one\n\ncommit: abc\n{table.END}\nafter\n")
+    assert text.endswith(f"machine 1: one\n{table.END}\nafter\n")
 
 
 def test_memory_is_flat_when_neither_bytes_nor_tensors_grow() -> None:
