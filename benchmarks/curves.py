@@ -141,9 +141,12 @@ def measure(point: Point, *, peer: bool) -> Iterator[dict[str, Any]]:
             found["TRL fp32"] = training.run_peer(ground, "fp32")
         tolerance = training.TOLERANCE["fp32"]
         _refuse(point.at, training.disagreements(ground, {side: [run] for side, run in found.items()}, tolerance))
-        tokens = ground.rows.work(1).useful / (STEPS - 1)
+        left = [ground.rows.work(step).useful for step in range(STEPS + 1)]
         for side, run in found.items():
-            yield _place(point.method, point.at, side, min(run["seconds"][1:]), tokens, run["growth"])
+            before = (run["before"] or {"seconds": 0.0})["seconds"] / STEPS  # a reference's log-probs
+            steps = [(run["seconds"][step] + before, left[step] - left[step + 1]) for step in range(1, STEPS)]
+            seconds, tokens = min(steps, key=lambda step: step[0] / step[1])
+            yield _place(point.method, point.at, side, seconds, tokens, run["growth"])
 
 
 def measure_rounds(name: str, at: int, *, peer: bool) -> Iterator[dict[str, Any]]:

@@ -33,7 +33,7 @@ def main() -> int:
             flush=True,
         )
         kinds = dict.fromkeys(given.layouts, given.precision)
-        kinds |= {f"TRL {setting}": "bf16" if setting == "defaults" else "fp32" for setting in given.peer}
+        kinds |= {f"TRL {setting}": alternate.kind_of(setting) for setting in given.peer}
         peaks = alternate.peaks(given.device, kinds.values())
         sides = {layout: partial(rounds.run_ours, ground, layout, given.precision) for layout in given.layouts}
         sides |= {f"TRL {setting}": partial(rounds.run_peer, ground, setting) for setting in given.peer}

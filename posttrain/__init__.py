@@ -225,7 +225,9 @@ def start(config: Settings, *, console: Console, **options: bool) -> object:
     from posttrain.config import Training
 
     module, name = _RECIPES[config.command].split(":")
-    leaves_a_run = isinstance(config, Training)  # all else has no page, for which half of the package is imported
+    leaves_a_run = isinstance(
+        config, Training
+    )  # `rlhf` writes its own page, all else has none, and to look imports much
     try:
         result = getattr(import_module(module), name)(config, console=console, **options)
         if leaves_a_run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 
 import torch
@@ -48,24 +48,23 @@ def accumulate(step: Step, objective: Objective, engine: Engine) -> dict[str, fl
     with closing(engine.fetched(step.micro_batches)) as batches:
         for batch in batches:
             empty = False
-            for metrics in backwards(batch, step.counts, objective, engine):
-                _merge(totals, metrics)
+            for part in objectives_of(objective):
+                _merge(totals, backwards(part, batch, step.counts, engine))
     if empty and any(step.counts.values()):
         raise RuntimeError(f"a step that counts {dict(step.counts)} has no micro-batches: were they taken before?")
     return _divided(totals, engine, step)
 
 
 def backwards(
-    batch: Batch, counts: Mapping[str, float], objective: Objective, engine: Engine
-) -> Iterator[Mapping[str, Mean | Largest]]:
-    """Adds the gradient of a micro-batch, one objective after another, and yields the metrics of each."""
-    for part in objectives_of(objective):
-        with engine.precision():
-            scored = part(batch)
-            loss = loss_of(scored, counts)
-        if loss is not None:
-            engine.backward(loss)
-        yield scored.metrics
+    objective: Objective, batch: Batch, counts: Mapping[str, float], engine: Engine
+) -> Mapping[str, Mean | Largest]:
+    """Adds the gradient of an objective on a micro-batch, and gives its metrics; nothing of its graph is left."""
+    with engine.precision():
+        scored = objective(batch)
+        loss = loss_of(scored, counts)
+    if loss is not None:
+        engine.backward(loss)
+    return scored.metrics
 
 
 def loss_of(scored: Scored, counts: Mapping[str, float]) -> Tensor | None:

@@ -340,9 +340,9 @@ Objective: TypeAlias = Callable[[Batch], Scored]
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """An objective made of several that share no trained weight, so that each may go backwards before the next begins.
+    """An objective made of several that share no pass forwards, so that each may go backwards before the next begins.
 
-    Called, it is their sum in one graph.
+    Called, it is their sum in one graph. Their terms and metrics have different names.
     """
 
     objectives: tuple[Objective, ...]

@@ -71,7 +71,7 @@ class Served:
         """Starts the server, or starts it again at the same port, and waits until it says where it is."""
         words = ["rank", str(self.pool), "--db", str(self.db), "--port", str(self.port), *self.flags]
         heard, said = FORKED.Pipe(duplex=False)
-        self.process = FORKED.Process(target=run, args=(words, said))
+        self.process = FORKED.Process(target=run, args=(words, said), daemon=True)
         self.process.start()
         said.close()
         lines: list[str] = []

@@ -63,6 +63,10 @@ def test_settings_errors_and_runs_load_no_torch() -> None:
     assert not loaded("posttrain.Lora(rank=2), posttrain.ConfigError, posttrain.Run") & {"torch", "transformers"}
 
 
+def test_a_report_is_made_without_torch() -> None:
+    assert not loaded("import posttrain.workflows.reporting, posttrain.report.live") & {"torch", "transformers"}
+
+
 if __name__ == "__main__":
     (SNAPSHOTS / "names.txt").write_text(public_names(), encoding="utf-8")
     (SNAPSHOTS / "flags.txt").write_text(flags(), encoding="utf-8")

@@ -72,6 +72,11 @@ def peaks(device: str, kinds: Iterable[str], before: Mapping[str, float] | None 
     return {name: max(value, (before or {}).get(name, 0.0)) for name, value in now.items()}
 
 
+def kind_of(setting: str) -> str:
+    """The precision of the products of a setting of TRL, whose default is bf16."""
+    return "bf16" if "bf16" in setting or setting == "defaults" else "fp32"
+
+
 def shown(peaks: Mapping[str, float]) -> str:
     """`fp32 143 GFLOP/s`, for each kind that was measured."""
     return ", ".join(f"{kind} {value / 1e9:.0f} GFLOP/s" for kind, value in peaks.items() if kind != "threads")

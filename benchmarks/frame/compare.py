@@ -43,17 +43,12 @@ def main(method: str, description: str) -> int:
         elif not settings:
             tried = tried or try_all(ground)
             settings = (min(tried, key=tried.__getitem__),)
-        kinds = {"posttrain": precision, **{f"TRL {setting}": _kind(setting) for setting in settings}}
+        kinds = {"posttrain": precision, **{f"TRL {setting}": alternate.kind_of(setting) for setting in settings}}
         peaks = alternate.peaks(given.device, kinds.values())
         sides = {"posttrain": partial(training.run_ours, ground, precision, ours)}
         sides |= {f"TRL {setting}": partial(training.run_peer, ground, setting) for setting in settings}
         found = alternate.in_turns(sides, given.repeats)
         return _tell(ground, given, found, alternate.peaks(given.device, kinds.values(), peaks), kinds, tried)
-
-
-def _kind(setting: str) -> str:
-    """The precision of the products of a setting of TRL, whose default is bf16."""
-    return "bf16" if "bf16" in setting or setting == "defaults" else "fp32"
 
 
 def earlier(given: argparse.Namespace) -> dict[str, float]:

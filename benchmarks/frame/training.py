@@ -251,7 +251,7 @@ def disagreements(ground: Ground, found: Mapping[str, Sequence[Mapping[str, Any]
     for name, runs in found.items():
         theirs = runs[0]["losses"][-1]
         if abs(ours - theirs) > tolerance * abs(theirs):
-            problems.append(f"last loss {ours:.5f} of ours against {theirs:.5f} of {name}, allowed {tolerance:.1%}")
+            problems.append(f"last loss {ours:.5f} of ours against {theirs:.5f} of {name}, allowed {tolerance:.2%}")
     return problems
 
 

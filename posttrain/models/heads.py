@@ -124,23 +124,25 @@ class Policy(nn.Module):
         else:
             told = None if ahead is None else _at(ahead, places, len(batch.tokens))
             logprobs, spread = linear_logprobs(read, targets, linear, ahead=told), None
+        values = None
+        if self.value_head is not None:
+            values = _read(self.value_head, read.detach() if detach_values else read, batch)
         return PolicyOutput(
             logprobs=_scatter(logprobs, places, len(batch.tokens)),
             entropy=None if spread is None else _scatter(spread, places, len(batch.tokens)),
-            values=self._values(read.detach() if detach_values else read, batch),
+            values=values,
         )
 
-    def values(self, batch: TokenBatch) -> Tensor:
-        """The values of `forward`, float [T], without its log-probs. Raises RuntimeError without a value head."""
-        found = self._values(self.trunk(batch)[batch.predictor[batch.places]], batch)
-        if found is None:
-            raise RuntimeError("the policy has no value head")
-        return found
+    def values(self, batch: TokenBatch, *, detach: bool = False) -> Tensor:
+        """The values of `forward`, float [T], without its log-probs. Raises RuntimeError without a value head.
 
-    def _values(self, read: Tensor, batch: TokenBatch) -> Tensor | None:
+        With `detach` the head learns, and nothing is kept of the trunk's pass.
+        """
         if self.value_head is None:
-            return None
-        return _scatter(apply_scalar(self.value_head, read), batch.places, len(batch.tokens))
+            raise RuntimeError("the policy has no value head")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            read = self.trunk(batch)[batch.predictor[batch.places]]
+        return _read(self.value_head, read, batch)
 
     def _linear(self, read: Tensor) -> LinearHead | None:
         """The head as a linear map of what it reads, temperature included; None where it is more than that."""
@@ -260,6 +262,11 @@ def _at(ahead: Ahead, places: Tensor, length: int) -> Ahead:
         return ahead.total(_scatter(logprobs, places, length))
 
     return replace(ahead, total=total)
+
+
+def _read(head: nn.Linear, read: Tensor, batch: TokenBatch) -> Tensor:
+    """A head's numbers [T] from the hidden states that stand before the trained tokens, 0 elsewhere."""
+    return _scatter(apply_scalar(head, read), batch.places, len(batch.tokens))
 
 
 def _scatter(values: Tensor, places: Tensor, length: int) -> Tensor:

@@ -149,19 +149,16 @@ def ppo(policy: Policy, critic: ScalarModel | None, numbers: PPOLoss, *, reader:
         batch = _rollout(batch)
         terms: dict[str, Term] = {}
         metrics: dict[str, Mean | Largest] = {}
-        # While the critic warms up the policy must not move, not even through a trunk that the two share.
-        if batch.train_actor or policy.value_head is not None:
+        if batch.train_actor:
             told = Ahead(total=partial(_actor_total, batch, numbers), proofs=proofs)
-            output = policy(
-                batch.tokens,
-                entropy=numbers.entropy != 0.0,
-                detach_values=numbers.detach or not batch.train_actor,
-                ahead=told if batch.train_actor else None,
-            )
-            if batch.train_actor:
-                _actor(batch, output, numbers, terms, metrics)
-            if critic is None and output.values is not None:
-                _critic(batch, output.values, numbers, numbers.value_coef, terms, metrics)
+            spread = numbers.entropy != 0.0
+            output = policy(batch.tokens, entropy=spread, detach_values=numbers.detach, ahead=told)
+            _actor(batch, output, numbers, terms, metrics)
+            shared = output.values
+        else:  # the critic warms up, and the policy must not move, not even through a trunk that the two share
+            shared = None if policy.value_head is None else policy.values(batch.tokens, detach=True)
+        if critic is None and shared is not None:
+            _critic(batch, shared, numbers, numbers.value_coef, terms, metrics)
         return Scored(terms=terms, metrics=metrics)
 
     if critic is None:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 MAX_ELEMENTS = 2**24
-"""Logits at a time, 64 MiB of float32, where more rows in a product are faster."""
-FEWER = {"cpu": 2**23}  # as fast, in half of the memory, which is then kept by the heap instead of mapped anew
-_LARGEST_CHUNK = 8  # a group of rows that belong together may take so many chunks' room
+"""Logits at a time, 64 MiB of float32."""
+_ON_CPU = 2**23 - 2**12
+"""As fast there, in half of the memory: what is just below 32 MiB is kept by the heap, not mapped anew each time."""
+_LARGEST_CHUNK = 4  # a group of rows that belong together may take so many chunks' room, of 64 MiB where it is not said
 _ALIKE = 1e-5
 _PROOFS = 8
 _AT_HAND = ("cpu",)  # devices whose numbers can be looked at without waiting
@@ -70,11 +71,12 @@ def linear_logprobs(
     what the device does best with. M = 0 gives [0]. The gradient reaches `hidden`, the head's weight and its bias, as
     far as they ask for one.
     """
-    room = max_elements or FEWER.get(hidden.device.type, MAX_ELEMENTS)
+    room = max_elements or (_ON_CPU if hidden.device.type == "cpu" else MAX_ELEMENTS)
+    largest = _LARGEST_CHUNK * (max_elements or MAX_ELEMENTS)
     parts = [hidden, head.weight, head.bias]
     if not torch.is_grad_enabled():  # which forward cannot see: a function's own runs without gradients always
         parts = [None if part is None else part.detach() for part in parts]
-    return cast("Tensor", _LinearLogprobs.apply(*parts, targets, head.scale, ahead, room))
+    return cast("Tensor", _LinearLogprobs.apply(*parts, targets, head.scale, ahead, room, largest))
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -87,13 +89,14 @@ class _LinearLogprobs(torch.autograd.Function):
         targets: Tensor,
         scale: float,
         ahead: Ahead | None,
-        max_elements: int,
+        room: int,
+        largest: int,
     ) -> Tensor:
-        rows = max(1, max_elements // len(weight))
+        rows = max(1, room // len(weight))
         reads, learns = ctx.needs_input_grad[0], ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         bounds = _even(len(hidden), rows)
         if ahead is not None and learns and ahead.sizes is not None:
-            grouped = _together(ahead.sizes, rows)
+            grouped = _together(ahead.sizes, rows, largest // len(weight))
             ahead, bounds = (ahead, grouped) if grouped else (None, bounds)
         chunk = _Chunk(weight, bias, scale, most=_most(bounds))
         logprobs = chunk.floats(len(hidden))
@@ -120,7 +123,7 @@ class _LinearLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         if ctx.rows is not None:
-            return (gradient.unsqueeze(1) * ctx.rows).to(ctx.rows.dtype), None, None, None, None, None, None
+            return (gradient.unsqueeze(1) * ctx.rows).to(ctx.rows.dtype), *(None,) * 7
         hidden, weight, bias, targets = ctx.saved_tensors
         # Taken out, so that the buffers become gradients without a copy; a second backward makes new ones.
         prepared, ctx.prepared = cast("_Prepared | None", ctx.prepared), None
@@ -134,8 +137,8 @@ class _LinearLogprobs(torch.autograd.Function):
             prepared.hidden if asked[0] else None,
             prepared.weight.to(weight.grad_dtype or weight.dtype) if asked[1] else None,
             None if prepared.bias is None or not asked[2] else prepared.bias.to(bias.grad_dtype or bias.dtype),
-            None, None, None, None,
-        )  # fmt: skip
+            *(None,) * 5,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -288,9 +291,9 @@ def _even(count: int, rows: int) -> list[tuple[int, int]]:
     return [(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 
-def _together(sizes: Sequence[int], rows: int) -> list[tuple[int, int]]:
-    """Chunks of at most `rows` rows, or of one group that has more; nothing when a group has far more."""
-    if max(sizes, default=0) > _LARGEST_CHUNK * rows:
+def _together(sizes: Sequence[int], rows: int, most: int) -> list[tuple[int, int]]:
+    """Chunks of at most `rows` rows, or of one group that has more; nothing when a group has more than `most`."""
+    if max(sizes, default=0) > most:
         return []
     bounds: list[tuple[int, int]] = []
     start = end = 0

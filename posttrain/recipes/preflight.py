@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from posttrain.recipes.forecast import (
 from posttrain.recipes.load import Load
 from posttrain.recipes.setup import Machine, Telling
 from posttrain.recipes.weights import BYTES
-from posttrain.types import Batch, Objective, Step, TokenBatch
+from posttrain.types import Batch, Objective, Step, TokenBatch, objectives_of
 
 SMALL = 1024
 """Tokens of the first try, from which the memory of larger batches is bounded."""
@@ -130,7 +129,8 @@ class Preflight:
     def _train(self, step: Step, batch: Batch) -> None:
         # On a CPU tensors are counted as operations make them, and what is compiled makes its own unseen.
         with plainly() if self.device.type == "cpu" else nullcontext():
-            deque(backwards(self._engine.place(batch), step.counts, self._objective, self._engine), maxlen=0)
+            for part in objectives_of(self._objective):
+                backwards(part, self._engine.place(batch), step.counts, self._engine)
 
     def better(self, load: Load) -> dict[str, int]:
         """What better weights than the best take beside these, where the run keeps some and trains on a CPU."""

@@ -233,11 +233,12 @@ def test_what_is_no_data_at_all_is_an_error(tmp_path: Path) -> None:
         checked(write(tmp_path / "odd.jsonl", {"colour": "red"}))
 
 
-def test_no_model_means_no_transformers(tmp_path: Path) -> None:
+def test_no_model_means_no_transformers_and_no_run_nothing_that_makes_reports(tmp_path: Path) -> None:
     data = write(tmp_path / "train.jsonl", asked("Why?"))
-    code = f"import sys, posttrain; posttrain.check({str(data)!r}, quiet=True); print('transformers' in sys.modules)"
+    heavy = "[name for name in sys.modules if name in ('transformers', 'posttrain.report', 'posttrain.workflows')]"
+    code = f"import sys, posttrain; posttrain.check({str(data)!r}, quiet=True); print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_long_row_is_shown_by_its_ends(tmp_path: Path, tiny_model: Path) -> None:
