@@ -34,10 +34,13 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with a `+` where the tree has changes."""
-    words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
-    return done.stdout.strip() or "unknown"
+    """The commit that was measured, with a `+` where the tree has other changes than findings."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){RESULTS.relative_to(ROOT)}")
+    return (git("describe", "--always", "--exclude=*") or "unknown") + ("+" if changed else "")
 
 
 def keep(name: str, facts: Mapping[str, Any], file: Path | None = None) -> Path:
