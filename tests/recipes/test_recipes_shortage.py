@@ -67,7 +67,7 @@ def test_a_step_that_finds_no_memory_is_made_again_with_half_the_micro_batch(
         runs_out(patch, LocalEngine, "backward", lambda call: call == 2)
         assert main([*words, "--out", str(tmp_path / "short")]) == 0
     said = (tmp_path / "short" / "run" / "log.txt").read_text()
-    step = 1 if method == "ppo-trunk" else 2
+    step = 1 if method.startswith("ppo") else 2  # with text or a critic, which go backwards by themselves
     assert f"out of memory in step {step}, which is made again: [enforce fail at alloc_cpu.cpp" in said
     assert "micro_batch_tokens 8,192 -> 4,096 from here on: the same method, but not bit for bit" in said
     # All rows of these steps fit into one micro-batch of either size: then not even a rounding differs.
