@@ -225,9 +225,8 @@ def start(config: Settings, *, console: Console, **options: bool) -> object:
     from posttrain.config import Training
 
     module, name = _RECIPES[config.command].split(":")
-    leaves_a_run = isinstance(
-        config, Training
-    )  # `rlhf` writes its own page, all else has none, and to look imports much
+    # `rlhf` writes its own page, and all else has none: to look for one would import much.
+    leaves_a_run = isinstance(config, Training)
     try:
         result = getattr(import_module(module), name)(config, console=console, **options)
         if leaves_a_run:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import orjson
 
-from posttrain.data.feedback_schema import APPLICATION, VERSION, migrate
+from posttrain.data.feedback_schema import APPLICATION, VERSION, migrate, write_ahead
 from posttrain.data.json_rows import Row
 from posttrain.errors import DataError, Problem
 from posttrain.records import JSON, Message
@@ -150,7 +150,7 @@ def version_of(path: Path) -> int:
 
 def _writing(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.execute(f"PRAGMA busy_timeout = {PATIENCE}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    write_ahead(connection, PATIENCE / 1000)
     # What was acknowledged survives a power cut, and a second writer waits instead of failing.
     connection.execute("PRAGMA synchronous = FULL")
     migrate(connection)

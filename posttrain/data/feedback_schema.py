@@ -8,6 +8,7 @@ those who write.
 from __future__ import annotations
 
 import sqlite3
+import time
 
 APPLICATION = 0x70747266  # "ptrf"
 
@@ -77,6 +78,22 @@ CREATE TABLE settings (
 # What makes a store of version n from one of version n - 1, a step a version.
 _STEPS = (_FIRST, _SECOND)
 VERSION = len(_STEPS)
+
+
+def write_ahead(connection: sqlite3.Connection, patience: float) -> None:
+    """Has a store write ahead. Where several begin at once SQLite tells one that it is locked, without its patience.
+
+    So that is waited for here, `patience` seconds. Raises sqlite3.OperationalError after that, and for all else.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as reason:
+            if reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def migrate(connection: sqlite3.Connection) -> int:

@@ -129,8 +129,9 @@ class Preflight:
     def _train(self, step: Step, batch: Batch) -> None:
         # On a CPU tensors are counted as operations make them, and what is compiled makes its own unseen.
         with plainly() if self.device.type == "cpu" else nullcontext():
+            placed = self._engine.place(batch)
             for part in objectives_of(self._objective):
-                backwards(part, self._engine.place(batch), step.counts, self._engine)
+                backwards(part, placed, step.counts, self._engine)
 
     def better(self, load: Load) -> dict[str, int]:
         """What better weights than the best take beside these, where the run keeps some and trains on a CPU."""
